@@ -1,0 +1,1 @@
+"""Raw files to clean tables, splits and sequences. Floor 2, learning wing."""

@@ -1,0 +1,1 @@
+"""Nearest neighbours and channels behind one protocol. Floor 2, hall."""

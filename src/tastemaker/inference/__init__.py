@@ -1,0 +1,1 @@
+"""Runs a bundle's models without torch. Floor 2, answering wing."""

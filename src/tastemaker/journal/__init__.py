@@ -1,0 +1,1 @@
+"""Shelf 1: append and read what happened, durably. Floor 1."""

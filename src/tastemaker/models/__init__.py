@@ -1,0 +1,1 @@
+"""Tensors in, tensors out; learned parameters; no files, no loops. Floor 0."""

@@ -1,0 +1,1 @@
+"""Counters and alerts. Floor 2, answering wing."""

@@ -1,0 +1,49 @@
+"""The one noun that travels the request road: a list of candidates that each stage returns richer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ChannelScores:
+    """The union of what the channels found for one query.
+
+    Attributes:
+        items: item indices, int32 [M], unique.
+        channels: names of the C channels, in column order.
+        scores: raw channel scores, float32 [M, C].
+        ranks: 0-based place of the item in each channel's own list of the whole catalogue, int32 [M, C];
+            places beyond the asked depth all read `depth`.
+    """
+
+    items: NDArray[np.int32]
+    channels: tuple[str, ...]
+    scores: NDArray[np.float32]
+    ranks: NDArray[np.int32]
+
+
+@dataclass
+class Candidates:
+    """Candidates of one request: item indices, their channel scores, the final score and where each came from.
+
+    Attributes:
+        items: item indices, int32 [M], unique.
+        score: final score, float32 [M]; filled by the scorer.
+        source: the channel that speaks loudest for each item, int8 [M] into `channels`.
+        parts: each channel's share of the final score, float32 [M, C].
+        channels: names of the C channels.
+        dropped: how many candidates each filter took away.
+        degraded: stages that were left out, by name.
+    """
+
+    items: NDArray[np.int32]
+    score: NDArray[np.float32]
+    source: NDArray[np.int8]
+    channels: tuple[str, ...]
+    parts: NDArray[np.float32] | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    degraded: list[str] = field(default_factory=list)

@@ -1,0 +1,47 @@
+"""What a bundle says about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file of a bundle."""
+
+    sha256: str
+    bytes: int
+
+
+class DataFingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """Which data a bundle learned from.
+
+    Attributes:
+        events, users, items: counts.
+        position: the journal's sequence number up to which events were read; later ones are folded at serving.
+        change: the catalogue's change number up to which items were read.
+        sha256: hash over the ids and times of the events.
+    """
+
+    events: int = 0
+    users: int = 0
+    items: int = 0
+    position: int = 0
+    change: int = 0
+    sha256: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The contents of `manifest.json`."""
+
+    version: str
+    created: str
+    schema_version: int = SCHEMA_VERSION
+    parents: list[str] = []
+    settings: dict[str, Any] = {}
+    data: DataFingerprint = DataFingerprint()
+    metrics: dict[str, Any] = {}
+    files: dict[str, FileEntry] = {}

@@ -1,0 +1,72 @@
+"""The shapes that rooms expect of each other. Whoever fits the shape can take the place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.schema.candidates import ChannelScores
+
+FloatArray: TypeAlias = NDArray[np.float32]
+IntArray: TypeAlias = NDArray[np.int32]
+BoolArray: TypeAlias = NDArray[np.bool_]
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called as progress(what, done, total) by everything that takes longer than a second."""
+
+
+@dataclass(frozen=True)
+class QueryState:
+    """What is known about the asker at this moment.
+
+    Attributes:
+        history: item indices, int32 [L], oldest first; empty for an unknown user.
+        ages: seconds between each event and `now`, float32 [L].
+        event_types: int16 [L], index into the bundle's event types.
+        user_vector: float32 [D] from the user tower, or None with an empty history.
+        now: epoch seconds.
+    """
+
+    history: IntArray
+    ages: FloatArray
+    event_types: NDArray[np.int16]
+    user_vector: FloatArray | None
+    now: float
+
+
+class ChannelSource(Protocol):
+    """Gives candidates with every channel's score. Implemented by `index.channels.Channels`."""
+
+    @property
+    def n_items(self) -> int:
+        """Number of items, new ones included."""
+
+    def candidates(self, state: QueryState, depth: int, allowed: BoolArray | None = None) -> ChannelScores:
+        """Union of each channel's best `depth` items among `allowed` (bool [N]; None allows all)."""
+
+
+class FusionModel(Protocol):
+    """Turns channel scores into one number per item. Implemented by `models.fusion.Fusion`."""
+
+    def score(self, found: ChannelScores, state: QueryState) -> FloatArray:
+        """Final score, float32 [M]; higher is better, always finite."""
+
+    def parts(self, found: ChannelScores, state: QueryState) -> FloatArray:
+        """Each channel's share of the score, float32 [M, C]; what the reasons are made of."""
+
+
+class UserEncoder(Protocol):
+    """Runs the user tower."""
+
+    def user_vectors(self, histories: Sequence[IntArray], ages: Sequence[FloatArray]) -> FloatArray:
+        """User vectors, float32 [B, D]."""
+
+
+class TextEncoder(Protocol):
+    """Text to whitened unit vectors, the same numbers offline and online."""
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Whitened, unit-length text vectors, float32 [n, T]; the zero row for an empty text."""

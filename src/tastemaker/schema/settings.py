@@ -1,0 +1,245 @@
+"""Typed settings: one `tastemaker.toml`, `TASTEMAKER_…` environment variables and `--set a.b=c` on top, in this order.
+
+An unknown key is an error that names the nearest known key. Every field says what it does and why it has its default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from tastemaker.schema.errors import SettingsError
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class Section(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A group of settings that belong together."""
+
+
+class DataSettings(Section, kw_only=True, frozen=True):
+    """What counts as a positive event and how the log is cleaned and split."""
+
+    positive: list[str] = []
+    """Expressions such as `purchase` or `rating>=4`; empty: every event is a positive one."""
+    bot_events_per_day: Positive = 5_000
+    """Users with more events in one day are reported as bots and quarantined."""
+    future_tolerance: float = 86_400.0
+    """Seconds an event may lie ahead of the machine's clock before it is refused."""
+    split: str = "global_time"
+    """`global_time`, `leave_last_out` or `cold_items`. Logs that hold only an order always use `leave_last_out`."""
+    test_share: Share = 0.1
+    """Share of the events, latest in time, that `evaluate` holds back."""
+
+
+class TextSettings(Section, kw_only=True, frozen=True):
+    """The language model that reads what the items are."""
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """A Hugging Face / sentence-transformers name or a local folder."""
+    template: str = "{title}. {categories}. {text}"
+    """How an item becomes text; empty parts are left out."""
+    max_length: Positive = 128
+    """Tokens read of each item."""
+    dim: Positive = 256
+    """Dimensions kept by PCA whitening."""
+    batch_size: Positive = 64
+
+
+class SequenceSettings(Section, kw_only=True, frozen=True):
+    """The item and user towers and how they learn."""
+
+    dim: Positive = 128
+    layers: Positive = 1
+    heads: Positive = 2
+    dropout: Share = 0.4
+    id_dropout: Share = 0.1
+    """Share of the items whose id part is silenced in a step: makes text alone a good enough vector."""
+    max_length: Positive = 50
+    """Events of a user's history that the tower reads."""
+    epochs: Positive = 30
+    """Upper limit; early stopping on validation NDCG@10 usually ends sooner."""
+    patience: Positive = 3
+    batch_size: Positive = 128
+    """Users a step."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: Share = 0.05
+
+
+class NeighbourSettings(Section, kw_only=True, frozen=True):
+    """Item-to-item neighbours with history decay."""
+
+    k: Positive = 200
+    """Neighbours kept for each item."""
+    decay: Share = 0.6
+    """Weight of an event = decay ** its place from the newest."""
+    text_decay: Share = 0.5
+
+
+class FusionSettings(Section, kw_only=True, frozen=True):
+    """The learned fusion of the channels."""
+
+    depth: Positive = 200
+    """Candidates taken from each channel."""
+    cold_boost: float = 0.0
+    """Added to the score of items that training never saw, on top of what the fusion learned."""
+
+
+class TrainSettings(Section, kw_only=True, frozen=True):
+    """How a training run behaves."""
+
+    seed: int = 0
+    threads: int = 0
+    """CPU threads; 0: all cores."""
+    precision: str = "auto"
+    """`auto` (bf16 where the CPU computes in it), `bf16` or `fp32`."""
+
+
+class EvaluationSettings(Section, kw_only=True, frozen=True):
+    """What `evaluate` prints."""
+
+    k: tuple[int, ...] = (10, 20)
+    bootstrap: Positive = 1_000
+    """Resamples behind each confidence interval."""
+    max_users: Positive = 20_000
+    """Test users scored; more are sampled by the seed and the report says so."""
+
+
+class ServingSettings(Section, kw_only=True, frozen=True):
+    """How the service answers."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: Positive = 1
+    max_k: Positive = 1_000
+    """A larger k is answered with this many."""
+    max_body: Positive = 10_485_760
+    """Bytes of the largest request body."""
+    max_events: Positive = 10_000
+    """Events in one request."""
+    history: Positive = 200
+    """Latest events of a user kept for answering; seen items are remembered without limit."""
+    fresh_slots: int = 1
+    """Places of a first page kept for the best-matching items that are newer than the bundle; 0: none."""
+
+
+class Settings(Section, kw_only=True, frozen=True):
+    """All settings of a workspace."""
+
+    data: DataSettings = DataSettings()
+    text: TextSettings = TextSettings()
+    sequence: SequenceSettings = SequenceSettings()
+    neighbours: NeighbourSettings = NeighbourSettings()
+    fusion: FusionSettings = FusionSettings()
+    train: TrainSettings = TrainSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    serving: ServingSettings = ServingSettings()
+
+
+ENVIRONMENT_PREFIX = "TASTEMAKER_"
+
+
+def load_settings(
+    path: Path | None = None,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings from a TOML file, then the environment (`TASTEMAKER_SEQUENCE_DIM=64`), then `a.b=c` overrides.
+
+    Raises:
+        SettingsError: an unknown key (the nearest known one is named), a wrong type or an unreadable file.
+    """
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise SettingsError(f"{path} does not exist. Make a workspace with: tastemaker init DIR") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    for name, text in _from_environment(os.environ if environment is None else environment):
+        _put(table, name, text)
+    for line in overrides:
+        name, equals, text = line.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {line!r}: expected SECTION.KEY=VALUE, as in --set sequence.dim=64")
+        _put(table, name.strip(), text.strip())
+    return from_table(table)
+
+
+def from_table(table: Mapping[str, Any]) -> Settings:
+    """Settings from nested dictionaries; texts are read as the type that the key has.
+
+    Raises:
+        SettingsError: an unknown key or a wrong value.
+    """
+    _check_keys(table)
+    try:
+        return msgspec.convert(table, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"A setting has a wrong value: {error}") from None
+
+
+def to_table(settings: Settings) -> dict[str, Any]:
+    """The settings as nested dictionaries of plain values, ready for JSON."""
+    table: dict[str, Any] = msgspec.to_builtins(settings)
+    return table
+
+
+def known_keys() -> dict[str, Any]:
+    """Every key as `section.key` with its default."""
+    return {f"{section}.{key}": value for section, keys in to_table(Settings()).items() for key, value in keys.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """`TASTEMAKER_SECTION_KEY` variables as (`section.key`, text); variables of other uses are left alone."""
+    sections = to_table(Settings())
+    found = []
+    for variable, text in sorted(environment.items()):
+        section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
+        if variable.startswith(ENVIRONMENT_PREFIX) and section in sections and key:
+            found.append((f"{section}.{key}", text))
+    return found
+
+
+def _put(table: dict[str, Any], name: str, text: str) -> None:
+    section, dot, key = name.partition(".")
+    if not dot:
+        known = ", ".join(to_table(Settings()))
+        raise SettingsError(f"{name!r} names no key: expected SECTION.KEY; known sections: {known}")
+    value: Any = text
+    default = known_keys().get(name)
+    if isinstance(default, (list, tuple)):
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        value = msgspec.json.decode(text) if text.startswith("[") else parts
+    inner = table.setdefault(section, {})
+    if not isinstance(inner, dict):
+        raise SettingsError(f"{section!r} is a section; found the single value {inner!r}")
+    inner[key] = value
+
+
+def _check_keys(table: Mapping[str, Any]) -> None:
+    known = known_keys()
+    sections = sorted({name.partition(".")[0] for name in known})
+    for section, keys in table.items():
+        if section not in sections:
+            raise SettingsError(f"Unknown section [{section}].{_nearest(section, sections)}")
+        if not isinstance(keys, Mapping):
+            raise SettingsError(f"[{section}] is a section of keys; found the single value {keys!r}")
+        for key in keys:
+            if f"{section}.{key}" not in known:
+                raise SettingsError(f"Unknown key {section}.{key}.{_nearest(f'{section}.{key}', list(known))}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+    return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Folds live events and catalogue changes into the state that answers are made from. Floor 2, answering wing."""

@@ -1,0 +1,1 @@
+"""Loops, seeds, optimisers, checkpoints, export. Floor 3, learning wing."""
