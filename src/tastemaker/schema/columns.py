@@ -65,7 +65,8 @@ EDGE_COLUMNS: tuple[str, ...] = (Columns.HEAD, Columns.RELATION, Columns.TAIL, C
 DEFAULT_EVENT_TYPE = "event"
 
 # Keys are compared after lower-casing and dropping everything but letters and digits.
-# Sources: MovieLens, RecTools, RePlay, RecBole, recommenders, Amazon Personalize and reviews, gorse, Retailrocket, Yoochoose.
+# Sources: MovieLens, RecTools, RePlay, RecBole, recommenders, Amazon Personalize and reviews, gorse,
+# Retailrocket, Yoochoose.
 EVENT_ALIASES: dict[str, str] = {
     "userid": Columns.USER_ID, "user": Columns.USER_ID, "uid": Columns.USER_ID, "visitorid": Columns.USER_ID,
     "customerid": Columns.USER_ID, "reviewerid": Columns.USER_ID, "queryid": Columns.USER_ID,

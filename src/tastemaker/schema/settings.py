@@ -5,7 +5,10 @@ An unknown key is an error that names the nearest known key. Every field says wh
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
+import itertools
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -243,3 +246,47 @@ def _check_keys(table: Mapping[str, Any]) -> None:
 def _nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
     return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(known)}"
+
+
+def describe(changes: Mapping[str, str] | None = None) -> str:
+    """A commented `tastemaker.toml`: every key with its default and its explanation.
+
+    Args:
+        changes: `section.key` to TOML text; these lines are active, all others are commented out.
+    """
+    changes = changes or {}
+    lines = [
+        "# Settings of this workspace. A line with a leading # shows the default.",
+        f"# Each key can also be set by an environment variable ({ENVIRONMENT_PREFIX}SEQUENCE_DIM=64)",
+        "# or on the command line (--set sequence.dim=64).",
+    ]
+    for section in msgspec.structs.fields(Settings):
+        kind = section.type
+        lines += ["", f"# {inspect.getdoc(kind)}", f"[{section.name}]"]
+        words = _attribute_docs(kind)
+        for field in msgspec.structs.fields(kind):
+            if field.name in words:
+                lines.append(f"# {words[field.name]}")
+            change = changes.get(f"{section.name}.{field.name}")
+            lines.append(f"{field.name} = {change}" if change else f"# {field.name} = {_toml(field.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _attribute_docs(kind: type) -> dict[str, str]:
+    """The string that stands below each field of a class, by field name."""
+    body = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    words: dict[str, str] = {}
+    for line, after in itertools.pairwise(body.body):
+        if (
+            isinstance(line, ast.AnnAssign)
+            and isinstance(line.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
+            words[line.target.id] = " ".join(str(after.value.value).split())
+    return words
+
+
+def _toml(value: Any) -> str:
+    return msgspec.json.encode(list(value) if isinstance(value, tuple) else value).decode()
