@@ -171,9 +171,7 @@ def _verb(*arguments: str) -> None:
     """Runs one verb as a user would: in a process of its own, so that its memory is given back."""
     done = subprocess.run([sys.executable, "-m", "tastemaker", *arguments], check=False)
     if done.returncode:
-        raise TastemakerError(
-            f"`tastemaker {' '.join(arguments)}` ended with {done.returncode}; its own message is above."
-        )
+        raise TastemakerError(f"`tastemaker {' '.join(arguments)}` ended with {done.returncode}; its own message is above.")
 
 
 def _await_ready(child: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 90) -> None:

@@ -33,7 +33,5 @@ class MissingExtraError(TastemakerError):
     exit_code = 2
 
     def __init__(self, extra: str, what: str) -> None:
-        super().__init__(
-            f"{what} needs packages that are not installed. Install them with: pip install 'tastemaker[{extra}]'"
-        )
+        super().__init__(f"{what} needs packages that are not installed. Install them with: pip install 'tastemaker[{extra}]'")
         self.extra = extra

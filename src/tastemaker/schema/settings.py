@@ -268,7 +268,7 @@ def describe(changes: Mapping[str, str] | None = None) -> str:
             if field.name in words:
                 lines.append(f"# {words[field.name]}")
             change = changes.get(f"{section.name}.{field.name}")
-            lines.append(f"{field.name} = {change}" if change else f"# {field.name} = {_toml(field.default)}")
+            lines.append(f"{field.name} = {change}" if change else f"# {field.name} = {_toml(getattr(kind(), field.name))}")
     return "\n".join(lines) + "\n"
 
 

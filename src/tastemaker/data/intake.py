@@ -1,0 +1,232 @@
+"""Import: files to clean rows to the journal. All of a call or nothing of it; the same file twice adds nothing."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from tastemaker.data import clean
+from tastemaker.data.quarantine import Quarantine
+from tastemaker.data.sources import Chunk, expand, read_chunks, sha256
+from tastemaker.data.tables import items_from, users_from
+from tastemaker.data.times import TimeFormat, guess
+from tastemaker.journal.append import Journal
+from tastemaker.journal.read import EVENT_SCHEMA
+from tastemaker.journal.stores import sync_file
+from tastemaker.schema.columns import EDGE_ALIASES, EVENT_ALIASES, ITEM_ALIASES, USER_ALIASES, Columns, alias_key
+from tastemaker.schema.reports import ImportReport
+from tastemaker.schema.settings import DataSettings
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass
+class Intake:
+    """One import call.
+
+    Attributes:
+        journal: where the rows go.
+        settings: what a good row is.
+        quarantine: where refused rows are kept with their reasons.
+        tell: progress callback (what, rows done, 0).
+    """
+
+    journal: Journal
+    settings: DataSettings
+    quarantine: Quarantine
+    tell: Tell = field(default=lambda what, done, total: None)
+
+    def events(self, patterns: Sequence[str | Path]) -> ImportReport:
+        """Imports event files.
+
+        Raises:
+            InputError: a file is missing, damaged or has no user and item columns; nothing was added.
+        """
+        report, files = self._begin("events", patterns)
+        staging = self.journal.path / "staging"
+        staging.mkdir(exist_ok=True)
+        for leftover in staging.iterdir():
+            leftover.unlink()
+        seen = self._known_ids()
+        parts: list[Path] = []
+        for path, _ in files:
+            form: TimeFormat | None = None
+            kind = clean.default_type([], _value_name(path))
+            for chunk in read_chunks(path, EVENT_ALIASES, (Columns.USER_ID, Columns.ITEM_ID)):
+                if form is None:
+                    form = _guess_time(chunk)
+                    report.guesses.append(f"{path.name}: {form.words}")
+                good = self._good_events(path, chunk, form, kind, seen, report)
+                if good.height:
+                    parts.append(staging / f"{len(parts):06d}.parquet")
+                    good.select(
+                        *(pl.col(name).cast(dtype) for name, dtype in EVENT_SCHEMA.items() if name != Columns.SEQ)
+                    ).write_parquet(parts[-1], compression="zstd", compression_level=1)
+                self.tell(f"import {path.name}", report.read, 0)
+        rows = self._drop_bots(parts, report)
+        for part in parts:
+            sync_file(part)
+        kept = [(part, count) for part, count in zip(parts, rows, strict=True) if count]
+        self.journal.commit_import("events", [(sha, p.name) for p, sha in files], [p for p, _ in kept], [n for _, n in kept])
+        report.accepted = sum(rows)
+        return self._end(report)
+
+    def items(self, patterns: Sequence[str | Path]) -> ImportReport:
+        """Imports item files; an item that is known is replaced by its new row, and a row like the stored one is a duplicate."""
+        return self._rows("items", patterns, ITEM_ALIASES, (Columns.ITEM_ID,), items_from, self.journal.put_items)
+
+    def users(self, patterns: Sequence[str | Path]) -> ImportReport:
+        """Imports user files."""
+        return self._rows("users", patterns, USER_ALIASES, (Columns.USER_ID,), users_from, self.journal.put_users)
+
+    def edges(self, patterns: Sequence[str | Path]) -> ImportReport:
+        """Imports edges of the social and knowledge graph."""
+        report, files = self._begin("edges", patterns)
+        tables = []
+        for path, _ in files:
+            for chunk in read_chunks(path, EDGE_ALIASES, (Columns.HEAD, Columns.RELATION, Columns.TAIL)):
+                report.read += chunk.table.height + len(chunk.rejects)
+                self.quarantine.add("edges", path, chunk.rejects, report)
+                weight = (
+                    pl.col(Columns.WEIGHT).cast(pl.Float64, strict=False) if Columns.WEIGHT in chunk.table.columns else pl.lit(1.0)
+                )
+                tables.append(chunk.table.select(Columns.HEAD, Columns.RELATION, Columns.TAIL, weight.alias(Columns.WEIGHT)))
+        if tables:
+            report.accepted, report.duplicates = self.journal.put_edges(pl.concat(tables))
+        self.journal.commit_import("edges", [(sha, path.name) for path, sha in files])
+        return self._end(report)
+
+    def _rows(
+        self,
+        kind: str,
+        patterns: Sequence[str | Path],
+        aliases: dict[str, str],
+        needed: tuple[str, ...],
+        build: Callable[[Chunk, ImportReport], tuple[list[Any], list[Any]]],
+        put: Callable[[Sequence[Any]], tuple[int, int]],
+    ) -> ImportReport:
+        report, files = self._begin(kind, patterns)
+        rows: list[Any] = []
+        for path, _ in files:
+            for chunk in read_chunks(path, aliases, needed):
+                report.read += chunk.table.height + len(chunk.rejects)
+                good, rejects = build(chunk, report)
+                rows += good
+                self.quarantine.add(kind, path, [*chunk.rejects, *rejects], report)
+                self.tell(f"import {path.name}", report.read, 0)
+        last: dict[str, Any] = {}
+        for row in rows:
+            last[row.item_id if kind == "items" else row.user_id] = row
+        report.accepted, same = put(list(last.values()))
+        report.duplicates += same + len(rows) - len(last)
+        self.journal.commit_import(kind, [(sha, path.name) for path, sha in files])
+        return self._end(report)
+
+    def _begin(self, kind: str, patterns: Sequence[str | Path]) -> tuple[ImportReport, list[tuple[Path, str]]]:
+        self._clock = time.perf_counter()
+        report = ImportReport(kind=kind)
+        files = []
+        for path in expand(patterns):
+            digest = sha256(path)
+            if self.journal.imported(digest):
+                report.guesses.append(f"{path.name}: exactly this file was imported before; it adds nothing")
+            else:
+                files.append((path, digest))
+            report.files.append(str(path))
+        return report, files
+
+    def _end(self, report: ImportReport) -> ImportReport:
+        report.seconds = time.perf_counter() - self._clock
+        return report
+
+    def _known_ids(self) -> clean.Seen:
+        seen = clean.Seen()
+        stored = self.journal.imported_ids()
+        if stored is not None:
+            for batch in stored.collect_batches(chunk_size=1_000_000):
+                names = batch[Columns.EVENT_ID]
+                own = names.str.len_bytes() == 16
+                numbers = names.filter(own).str.to_integer(base=16, dtype=pl.UInt64, strict=False)
+                seen.new(numbers.drop_nulls().to_numpy())
+                seen.new(clean.content_hash([f"id\x1f{name}" for name in names.filter(~own | numbers_null(names)).to_list()]))
+        return seen
+
+    def _good_events(
+        self, path: Path, chunk: Chunk, form: TimeFormat, kind: str, seen: clean.Seen, report: ImportReport
+    ) -> pl.DataFrame:
+        report.read += chunk.table.height + len(chunk.rejects)
+        table = clean.refuse_future(clean.event_table(chunk, form, kind), time.time() + self.settings.future_tolerance)
+        good, rejects = clean.split_rejects(table)
+        self.quarantine.add("events", path, [*chunk.rejects, *rejects], report)
+        good, repeats = clean.name_events(good, seen)
+        report.duplicates += repeats
+        return good
+
+    def _drop_bots(self, parts: list[Path], report: ImportReport) -> list[int]:
+        """Takes users out who did more in a day than a person can; gives the rows left in each part."""
+        counts = [int(pl.scan_parquet(part).select(pl.len()).collect().item()) for part in parts]
+        if not parts:
+            return counts
+        limit = self.settings.bot_events_per_day
+        users = pl.scan_parquet(parts).group_by(Columns.USER_ID).len().filter(pl.col("len") > limit).collect(engine="streaming")
+        day = (pl.col(Columns.TIMESTAMP).fill_null(0.0) / 86_400).floor()
+        busy = pl.scan_parquet(parts).filter(
+            pl.col(Columns.USER_ID).is_in(users[Columns.USER_ID].implode()), pl.col(Columns.TIMESTAMP) > 1e8
+        )
+        bots = busy.group_by(Columns.USER_ID, day).len().filter(pl.col("len") > limit).collect()[Columns.USER_ID].unique()
+        if bots.is_empty():
+            return counts
+        for place, part in enumerate(parts):
+            table = pl.read_parquet(part)
+            robot = table[Columns.USER_ID].is_in(bots.implode())
+            self.quarantine.add_table("events", part, table.filter(robot), clean.TOO_MANY, report)
+            table.filter(~robot).write_parquet(part, compression="zstd", compression_level=1)
+            counts[place] = int((~robot).sum())
+        return counts
+
+
+def numbers_null(names: pl.Series) -> pl.Series:
+    """True where a name is no hash of ours."""
+    return names.str.to_integer(base=16, dtype=pl.UInt64, strict=False).is_null()
+
+
+def _guess_time(chunk: Chunk) -> TimeFormat:
+    if Columns.TIMESTAMP not in chunk.table.columns:
+        return TimeFormat("none", "no time column: the order of the rows is taken as the order of events")
+    return guess(chunk.table[Columns.TIMESTAMP].head(10_000))
+
+
+def _value_name(path: Path) -> str | None:
+    """What the value column of a delimited file is called there."""
+    if any(ending in path.name for ending in (".gz", ".zst", ".parquet", ".json")):
+        return None
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        line = file.readline()
+    names = next(csv.reader([line.replace("\t", ",").replace(";", ",")]), [])
+    return next((name.split(":")[0] for name in names if EVENT_ALIASES.get(alias_key(name)) == Columns.VALUE), None)
+
+
+def warn_about_links(journal: Journal, report: ImportReport) -> None:
+    """Counts events whose item is not in the catalogue, and items without text, as warnings."""
+    items = journal.items()
+    if items.is_empty():
+        return
+    events = journal.read()
+    orphans = events.join(items.select(Columns.ITEM_ID), on=Columns.ITEM_ID, how="anti").height
+    if orphans:
+        report.warnings["events whose item is not in the catalogue"] = orphans
+    silent = items.filter(pl.col(Columns.TITLE).fill_null("") + pl.col(Columns.TEXT).fill_null("") == "").height
+    if silent:
+        report.warnings["items without title and text"] = silent
+
+
+def as_json(reports: list[ImportReport]) -> bytes:
+    """The reports of one call as JSON."""
+    return msgspec.json.encode({"imports": reports})

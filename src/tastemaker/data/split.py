@@ -1,0 +1,85 @@
+"""Held-back events: by time, by the last event of each user, by items that training never sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from tastemaker.data.dataset import Dataset
+from tastemaker.schema.columns import Columns
+from tastemaker.schema.errors import SettingsError
+
+_ROW = "_row"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Events to learn from and events to be judged by.
+
+    Attributes:
+        train: the dataset without what is held back; its catalogue is whole.
+        test: user_id, item_id, cold (the item has no event in train); one row a target; only users with a history in train.
+        name: `global_time`, `leave_last_out` or `cold_items`.
+        words: the protocol in plain words.
+    """
+
+    train: Dataset
+    test: pl.DataFrame
+    name: str
+    words: str
+
+
+def split(dataset: Dataset, name: str, share: float = 0.1, seed: int = 0) -> Split:
+    """The split of that name; logs that hold only an order are always split by the last event of each user.
+
+    Raises:
+        SettingsError: an unknown name.
+    """
+    if name not in ("global_time", "leave_last_out", "cold_items"):
+        raise SettingsError(f"data.split is {name!r}; expected global_time, leave_last_out or cold_items.")
+    if name == "global_time" and dataset.time_is_order:
+        return leave_last_out(dataset)
+    if name == "global_time":
+        return global_time(dataset, share)
+    return leave_last_out(dataset) if name == "leave_last_out" else cold_items(dataset, share, seed)
+
+
+def global_time(dataset: Dataset, share: float = 0.1) -> Split:
+    """Everything later than one moment is held back: what a service frozen at that moment would have met."""
+    times = dataset.events[Columns.TIMESTAMP]
+    cut = float(times.quantile(1.0 - share, interpolation="lower") or 0.0)
+    early, late = dataset.events.filter(times <= cut), dataset.events.filter(times > cut)
+    words = f"global time split: the last {late.height:,} of {dataset.events.height:,} events are held back"
+    return _made(dataset, early, late, "global_time", words)
+
+
+def leave_last_out(dataset: Dataset) -> Split:
+    """The last event of each user with at least two is held back."""
+    events = dataset.events.sort(Columns.TIMESTAMP, maintain_order=True).with_row_index(_ROW)
+    last = events.group_by(Columns.USER_ID).agg(pl.col(_ROW).max(), pl.len()).filter(pl.col("len") > 1)[_ROW]
+    held = events[_ROW].is_in(last.implode())
+    events = events.drop(_ROW)
+    return _made(dataset, events.filter(~held), events.filter(held), "leave_last_out", "the last event of each user is held back")
+
+
+def cold_items(dataset: Dataset, share: float = 0.1, seed: int = 0) -> Split:
+    """Leave-last-out with a random share of the items taken out of training altogether."""
+    base = leave_last_out(dataset)
+    ids = sorted(dataset.item_ids())
+    cold = pl.Series(
+        np.random.default_rng(seed).permutation(np.array(ids, dtype=object))[: round(len(ids) * share)].tolist(), dtype=pl.String
+    )
+    train = base.train.events.filter(~pl.col(Columns.ITEM_ID).is_in(cold.implode()))
+    words = f"the last event of each user is held back, and {len(cold):,} random items are taken out of training"
+    return _made(dataset, train, base.test, "cold_items", words)
+
+
+def _made(dataset: Dataset, train: pl.DataFrame, late: pl.DataFrame, name: str, words: str) -> Split:
+    pairs = late.select(Columns.USER_ID, Columns.ITEM_ID).unique(maintain_order=True)
+    known = pairs.join(train, on=Columns.USER_ID, how="semi", maintain_order="left")
+    fresh = known.join(train, on=[Columns.USER_ID, Columns.ITEM_ID], how="anti", maintain_order="left")
+    warm = train[Columns.ITEM_ID].unique()
+    test = fresh.with_columns((~pl.col(Columns.ITEM_ID).is_in(warm.implode())).alias(Columns.COLD))
+    return Split(dataset.with_events(train), test, name, words)

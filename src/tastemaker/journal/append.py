@@ -1,0 +1,159 @@
+"""The journal: what happened, in one sequence, durable when the call returns."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from tastemaker.journal.catalogue import Catalogue
+from tastemaker.journal.read import EVENT_SCHEMA, event_rows
+from tastemaker.journal.stores import advance, connect, sync_folder, transaction
+from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, Columns
+from tastemaker.schema.errors import InputError
+from tastemaker.schema.events import AppendResult, Event, StoredEvent
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Event).decode
+_decode_row = msgspec.msgpack.Decoder().decode
+
+
+class Journal(Catalogue):
+    """Append-only log of events, plus the catalogue of items, users and edges. Safe for several processes at once."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        super().__init__(database)
+        self.path = path
+        self.segments = path / "segments"
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Opens, or makes, the journal in a folder.
+
+        Raises:
+            JournalError: the folder holds something else.
+        """
+        path = Path(path)
+        (path / "segments").mkdir(parents=True, exist_ok=True)
+        return cls(path, connect(path / "live.sqlite"))
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        self._database.close()
+
+    def position(self) -> int:
+        """The last sequence number given out: one growing sequence over imported and live events."""
+        return int(self._database.execute("SELECT value FROM counter WHERE name='seq'").fetchone()[0])
+
+    def append(self, events: Sequence[Event]) -> AppendResult:
+        """Stores events in one transaction; an event whose id is already stored is counted as a duplicate.
+
+        Raises:
+            InputError: an id holds text that is no valid Unicode.
+            JournalError: the disk refused; nothing of the batch was kept.
+        """
+        named = [event if event.event_id else msgspec.structs.replace(event, event_id=uuid.uuid4().hex) for event in events]
+        for event in named:
+            _check_text(event)
+        accepted = 0
+        with transaction(self._database) as database:
+            before = advance(database, "seq", len(named))
+            for event in named:
+                done = database.execute(
+                    "INSERT OR IGNORE INTO event VALUES (?,?,?)",
+                    (before + accepted + 1, event.event_id, _encode(event)),
+                )
+                accepted += done.rowcount
+            database.execute("UPDATE counter SET value=? WHERE name='seq'", (before + accepted,))
+        return AppendResult(accepted, len(named) - accepted)
+
+    def tail(self, after: int, limit: int = 10_000) -> list[StoredEvent]:
+        """Events after a sequence number, oldest first; cheap when there is nothing new."""
+        last = self.position()
+        if last <= after:
+            return []
+        segments = self._segments(after)
+        rows = self._database.execute("SELECT seq, body FROM event WHERE seq>? ORDER BY seq LIMIT ?", (after, limit)).fetchall()
+        found = [StoredEvent(seq, _decode(body)) for seq, body in rows]
+        if segments:
+            new = [self._segment(name).filter(pl.col(Columns.SEQ) > after) for name in segments]
+            table = pl.concat(new).head(limit).collect()
+            found = sorted([*found, *event_rows(table)], key=lambda stored: stored.seq)[:limit]
+        return found
+
+    def read(self, after: int = 0) -> pl.DataFrame:
+        """All events after a sequence number as columns, in order.
+
+        Returns:
+            seq int64, event_id, user_id, item_id, timestamp (epoch seconds, float64, null where unknown), event_type, value and
+            the optional columns of `schema.columns`; `context` is JSON text.
+        """
+        parts = [self._segment(name).filter(pl.col(Columns.SEQ) > after) for name in self._segments(after)]
+        live = self._database.execute("SELECT seq, body FROM event WHERE seq>? ORDER BY seq", (after,)).fetchall()
+        if live:
+            parts.append(self._frame(live).lazy())
+        if not parts:
+            return pl.DataFrame(schema=EVENT_SCHEMA)
+        return pl.concat(parts, how="vertical_relaxed").sort(Columns.SEQ).collect()
+
+    def imported(self, sha256: str) -> bool:
+        """True if a file with this checksum has been imported before."""
+        return self._database.execute("SELECT 1 FROM import WHERE sha256=?", (sha256,)).fetchone() is not None
+
+    def commit_import(
+        self, kind: str, files: Iterable[tuple[str, str]], parts: Sequence[Path] = (), rows: Sequence[int] = ()
+    ) -> None:
+        """Makes an import visible in one transaction: all of it or nothing.
+
+        Args:
+            kind: events, items, users or edges.
+            files: (sha256, name) of each source file, for the ledger.
+            parts: Parquet files of events, without `seq`, written by the importer; they are moved into the journal.
+            rows: number of rows in each part.
+        """
+        total = sum(rows)
+        with transaction(self._database) as database:
+            before = advance(database, "seq", total)
+            for part, count in zip(parts, rows, strict=True):
+                first, last = before + 1, before + count
+                name = f"{first:015d}-{last:015d}.parquet"
+                part.replace(self.segments / name)
+                database.execute("INSERT INTO segment VALUES (?,?,?)", (name, first, last))
+                before = last
+            sync_folder(self.segments)
+            for sha256, name in files:
+                database.execute("INSERT OR REPLACE INTO import VALUES (?,?,?,?)", (sha256, kind, name, total))
+
+    def imported_ids(self) -> pl.LazyFrame | None:
+        """The `event_id` column of all segments, or None where there is none."""
+        names = self._segments(0)
+        return pl.concat([self._segment(name).select(Columns.EVENT_ID) for name in names]) if names else None
+
+    def _segments(self, after: int) -> list[str]:
+        rows = self._database.execute("SELECT name FROM segment WHERE last>? ORDER BY first", (after,)).fetchall()
+        return [name for (name,) in rows]
+
+    def _segment(self, name: str) -> pl.LazyFrame:
+        first = int(name.split("-")[0])
+        table = pl.scan_parquet(self.segments / name, row_index_name=Columns.SEQ, row_index_offset=first)
+        return table.select(*(pl.col(column).cast(kind) for column, kind in EVENT_SCHEMA.items()))
+
+    def _frame(self, live: list[tuple[int, bytes]]) -> pl.DataFrame:
+        rows: list[dict[str, Any]] = []
+        for seq, body in live:
+            row = _decode_row(body)
+            if row.get(Columns.CONTEXT) is not None:
+                row[Columns.CONTEXT] = msgspec.json.encode(row[Columns.CONTEXT]).decode()
+            rows.append({Columns.SEQ: seq, Columns.EVENT_TYPE: DEFAULT_EVENT_TYPE, **row})
+        return pl.DataFrame(rows, schema=EVENT_SCHEMA)
+
+
+def _check_text(event: Event) -> None:
+    for name, text in (("user_id", event.user_id), ("item_id", event.item_id), ("event_id", event.event_id)):
+        if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputError(f"{name} {text!r} holds half of a surrogate pair, which is no valid text. Send UTF-8.")

@@ -1,0 +1,90 @@
+"""The journal's files: a SQLite database for live rows and bookkeeping, and a folder of sealed Parquet segments.
+
+Why SQLite with `synchronous=FULL`: an acknowledged event must survive power loss, several serving processes write at once,
+and an event id must be unique across all of them. Group commit by the caller makes it fast enough (13,000 events a second in
+groups of 100 where one fsync takes 4 ms). Why Parquet beside it: twenty million imported events are read as columns.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tastemaker.schema.errors import JournalError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO counter VALUES ('seq', 0), ('change', 0), ('layout', 1);
+CREATE TABLE IF NOT EXISTS event (seq INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS segment (name TEXT PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS import (sha256 TEXT PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS item (item_id TEXT PRIMARY KEY, body BLOB, change INTEGER NOT NULL, vector BLOB, vector_version TEXT);
+CREATE INDEX IF NOT EXISTS item_change ON item (change);
+CREATE TABLE IF NOT EXISTS user (user_id TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS edge (head TEXT, relation TEXT, tail TEXT, weight REAL, PRIMARY KEY (head, relation, tail))
+    WITHOUT ROWID;
+"""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Opens the live database: write-ahead log, every commit flushed to disk, other writers waited for.
+
+    Raises:
+        JournalError: the file is no journal or can't be opened.
+    """
+    try:
+        database = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("PRAGMA busy_timeout=30000")
+        database.executescript(SCHEMA)
+    except sqlite3.Error as error:
+        raise JournalError(f"The journal {path} can't be opened ({error}). Is it a file of another program?") from None
+    return database
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """One durable, all-or-nothing change.
+
+    Raises:
+        JournalError: the disk is full or fails; nothing of the change was kept.
+    """
+    try:
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield database
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")
+    except sqlite3.Error as error:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise JournalError(f"The journal could not be written ({error}); nothing of this change was kept.") from None
+
+
+def advance(database: sqlite3.Connection, name: str, by: int) -> int:
+    """Reserves `by` numbers of a counter inside a transaction and gives the last number before them."""
+    before: int = database.execute("SELECT value FROM counter WHERE name=?", (name,)).fetchone()[0]
+    database.execute("UPDATE counter SET value=? WHERE name=?", (before + by, name))
+    return before
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename inside the folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Makes a written file durable."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
