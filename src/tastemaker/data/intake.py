@@ -218,8 +218,8 @@ def warn_about_links(journal: Journal, report: ImportReport) -> None:
     items = journal.items()
     if items.is_empty():
         return
-    events = journal.read()
-    orphans = events.join(items.select(Columns.ITEM_ID), on=Columns.ITEM_ID, how="anti").height
+    met = journal.scan().group_by(Columns.ITEM_ID).len().collect(engine="streaming")
+    orphans = int(met.join(items.select(Columns.ITEM_ID), on=Columns.ITEM_ID, how="anti")["len"].sum())
     if orphans:
         report.warnings["events whose item is not in the catalogue"] = orphans
     silent = items.filter(pl.col(Columns.TITLE).fill_null("") + pl.col(Columns.TEXT).fill_null("") == "").height

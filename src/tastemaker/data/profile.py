@@ -18,7 +18,7 @@ def write_profile(journal: Journal, reports: list[ImportReport], folder: Path) -
     """Writes both files and gives the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "import.json").write_bytes(msgspec.json.encode({"imports": reports}))
-    events, items = journal.read(), journal.items()
+    events, items = journal.scan(), journal.items()
     body = _counts(events, items) + _reports(reports) + _plots(events, items)
     path = folder / "import.html"
     path.write_text(
@@ -27,10 +27,11 @@ def write_profile(journal: Journal, reports: list[ImportReport], folder: Path) -
     return path
 
 
-def _counts(events: pl.DataFrame, items: pl.DataFrame) -> str:
-    users, met = events[Columns.USER_ID].n_unique(), events[Columns.ITEM_ID].n_unique()
-    filled = events.height / (users * met) if users and met else 0.0
-    figures = [("events", f"{events.height:,}"), ("users", f"{users:,}"), ("items with events", f"{met:,}")]
+def _counts(events: pl.LazyFrame, items: pl.DataFrame) -> str:
+    of_users, of_items = _each(events, Columns.USER_ID), _each(events, Columns.ITEM_ID)
+    total, users, met = int(of_users.sum()), of_users.len(), of_items.len()
+    filled = total / (users * met) if users and met else 0.0
+    figures = [("events", f"{total:,}"), ("users", f"{users:,}"), ("items with events", f"{met:,}")]
     return page.cards(
         [*figures, ("items in the catalogue", f"{items.height:,}"), ("of all user-item pairs were met", f"{filled:.3%}")]
     )
@@ -50,14 +51,15 @@ def _reports(reports: list[ImportReport]) -> str:
     return text + ("<h2>How the files were understood</h2>" + page.table(["guess"], guesses) if guesses else "")
 
 
-def _plots(events: pl.DataFrame, items: pl.DataFrame) -> str:
-    times = events[Columns.TIMESTAMP].drop_nulls()
+def _plots(events: pl.LazyFrame, items: pl.DataFrame) -> str:
+    bounds = events.select(pl.col(Columns.TIMESTAMP).min().alias("first"), pl.col(Columns.TIMESTAMP).max().alias("last"))
+    first, last = bounds.collect(engine="streaming").row(0)
     text = ""
-    if times.len() and float(times.max() or 0.0) > ORDER_BELOW:  # type: ignore[arg-type]
-        text += "<h2>Events over time</h2>" + page.columns(_over_time(times), "events over time")
+    if last is not None and last > ORDER_BELOW:
+        text += "<h2>Events over time</h2>" + page.columns(_over_time(events, first, last), "events over time")
     for name, title in ((Columns.USER_ID, "Events of a user"), (Columns.ITEM_ID, "Events of an item")):
-        text += f"<h2>{title}</h2>" + page.columns(_powers(events[name].value_counts()["count"]), title)
-    kinds = events[Columns.EVENT_TYPE].value_counts(sort=True).head(20)
+        text += f"<h2>{title}</h2>" + page.columns(_powers(_each(events, name)), title)
+    kinds = events.group_by(Columns.EVENT_TYPE).len().collect(engine="streaming").sort("len", descending=True).head(20)
     text += "<h2>Kinds of events</h2>" + page.columns(
         [(kind, float(count)) for kind, count in kinds.iter_rows()], "kinds of events"
     )
@@ -69,18 +71,22 @@ def _plots(events: pl.DataFrame, items: pl.DataFrame) -> str:
     return text
 
 
-def _over_time(times: pl.Series) -> list[tuple[str, float]]:
-    first, last = float(times.min() or 0.0), float(times.max() or 0.0)  # type: ignore[arg-type]
+def _each(events: pl.LazyFrame, name: str) -> pl.Series:
+    """How many events each user, or item, has."""
+    return events.group_by(name).len().select("len").collect(engine="streaming").to_series()
+
+
+def _over_time(events: pl.LazyFrame, first: float, last: float) -> list[tuple[str, float]]:
     step = max((last - first) / 60, 1.0)
-    counts = ((times - first) / step).floor().clip(0, 59).cast(pl.Int64).value_counts()
-    found = dict(counts.iter_rows())
-    days = [first + place * step for place in range(60)]
-    names = pl.from_epoch(pl.Series(days).cast(pl.Int64), time_unit="s").dt.strftime("%Y-%m-%d").to_list()
-    return [(name, float(found.get(place, 0))) for place, name in enumerate(names)]
+    place = ((pl.col(Columns.TIMESTAMP) - first) / step).floor().clip(0, 59).cast(pl.Int64).alias("place")
+    found = dict(events.drop_nulls(Columns.TIMESTAMP).group_by(place).len().collect(engine="streaming").iter_rows())
+    begins = pl.Series([int(first + number * step) for number in range(60)])
+    names = pl.from_epoch(begins, time_unit="s").dt.strftime("%Y-%m-%d").to_list()
+    return [(name, float(found.get(number, 0))) for number, name in enumerate(names)]
 
 
 def _powers(counts: pl.Series) -> list[tuple[str, float]]:
     """How many fall between powers of two."""
-    power = (counts.clip(1).cast(pl.Float64).log(2)).floor().cast(pl.Int64)
+    power = (counts.clip(1).cast(pl.Float64).log(2)).floor().cast(pl.Int64).alias("power")
     found = dict(power.value_counts().iter_rows())
     return [(f"{2**place:,} to {2 ** (place + 1) - 1:,}", float(found.get(place, 0))) for place in range(max(found, default=0) + 1)]

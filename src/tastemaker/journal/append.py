@@ -93,13 +93,15 @@ class Journal(Catalogue):
             seq int64, event_id, user_id, item_id, timestamp (epoch seconds, float64, null where unknown), event_type, value and
             the optional columns of `schema.columns`; `context` is JSON text.
         """
+        return self.scan(after).sort(Columns.SEQ).collect()
+
+    def scan(self, after: int = 0) -> pl.LazyFrame:
+        """The columns of `read` without an order, lazily: for counting what does not fit into memory."""
         parts = [self._segment(name).filter(pl.col(Columns.SEQ) > after) for name in self._segments(after)]
         live = self._database.execute("SELECT seq, body FROM event WHERE seq>? ORDER BY seq", (after,)).fetchall()
         if live:
             parts.append(self._frame(live).lazy())
-        if not parts:
-            return pl.DataFrame(schema=EVENT_SCHEMA)
-        return pl.concat(parts, how="vertical_relaxed").sort(Columns.SEQ).collect()
+        return pl.concat(parts, how="vertical_relaxed") if parts else pl.LazyFrame(schema=EVENT_SCHEMA)
 
     def imported(self, sha256: str) -> bool:
         """True if a file with this checksum has been imported before."""
