@@ -18,12 +18,16 @@ class ChannelScores:
         scores: raw channel scores, float32 [M, C].
         ranks: 0-based place of the item in each channel's own list of the whole catalogue, int32 [M, C];
             places beyond the asked depth all read `depth`.
+        counts: training events of each item, float32 [M]; 0 marks an item that training never saw.
+        depth: how many places of each channel were looked at.
     """
 
     items: NDArray[np.int32]
     channels: tuple[str, ...]
     scores: NDArray[np.float32]
     ranks: NDArray[np.int32]
+    counts: NDArray[np.float32]
+    depth: int
 
 
 @dataclass

@@ -24,17 +24,11 @@ class QueryState:
 
     Attributes:
         history: item indices, int32 [L], oldest first; empty for an unknown user.
-        ages: seconds between each event and `now`, float32 [L].
-        event_types: int16 [L], index into the bundle's event types.
         user_vector: float32 [D] from the user tower, or None with an empty history.
-        now: epoch seconds.
     """
 
     history: IntArray
-    ages: FloatArray
-    event_types: NDArray[np.int16]
     user_vector: FloatArray | None
-    now: float
 
 
 class ChannelSource(Protocol):
@@ -44,25 +38,25 @@ class ChannelSource(Protocol):
     def n_items(self) -> int:
         """Number of items, new ones included."""
 
-    def candidates(self, state: QueryState, depth: int, allowed: BoolArray | None = None) -> ChannelScores:
-        """Union of each channel's best `depth` items among `allowed` (bool [N]; None allows all)."""
+    def candidates(self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None = None) -> list[ChannelScores]:
+        """For each query the union of each channel's best `depth` items among `allowed` (bool [N]; None allows all), history left out."""
 
 
 class FusionModel(Protocol):
     """Turns channel scores into one number per item. Implemented by `models.fusion.Fusion`."""
 
-    def score(self, found: ChannelScores, state: QueryState) -> FloatArray:
+    def score(self, found: ChannelScores, history_length: int) -> FloatArray:
         """Final score, float32 [M]; higher is better, always finite."""
 
-    def parts(self, found: ChannelScores, state: QueryState) -> FloatArray:
-        """Each channel's share of the score, float32 [M, C]; what the reasons are made of."""
+    def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
+        """How much of the score each channel brings, float32 [M, C]; what the reasons are made of."""
 
 
 class UserEncoder(Protocol):
     """Runs the user tower."""
 
-    def user_vectors(self, histories: Sequence[IntArray], ages: Sequence[FloatArray]) -> FloatArray:
-        """User vectors, float32 [B, D]."""
+    def user_vectors(self, histories: Sequence[IntArray]) -> FloatArray:
+        """User vectors, float32 [B, D], from item indices, oldest first."""
 
 
 class TextEncoder(Protocol):

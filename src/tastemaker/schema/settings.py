@@ -68,14 +68,18 @@ class SequenceSettings(Section, kw_only=True, frozen=True):
     """Share of the items whose id part is silenced in a step: makes text alone a good enough vector."""
     max_length: Positive = 50
     """Events of a user's history that the tower reads."""
-    epochs: Positive = 30
-    """Upper limit; early stopping on validation NDCG@10 usually ends sooner."""
+    epochs: Positive = 10
+    """Passes over the histories; early stopping on validation NDCG@10 may end sooner."""
+    min_steps: int = 1_000
+    """Small logs are passed more often, until this many steps are made."""
     patience: Positive = 3
+    """Validations without a gain before training ends."""
     batch_size: Positive = 128
-    """Users a step."""
-    learning_rate: float = 1e-3
+    """Histories a step; smaller logs take smaller batches."""
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     warmup: Share = 0.05
+    """Share of the steps in which the rate rises; a cosine brings it down after."""
 
 
 class NeighbourSettings(Section, kw_only=True, frozen=True):

@@ -1,0 +1,217 @@
+"""Every way of finding candidates, read together: what each channel thinks of each item.
+
+Channels:
+    sequence: log-probability of being next, by the user tower.
+    neighbours: items met close together in histories, the latest events first.
+    together: items of the same people, the whole history.
+    text: items whose text is like that of the latest events.
+    taste: items whose text is like that of the whole history.
+    popular: recent popularity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import scipy.sparse as sp
+
+from tastemaker.index.exact import DenseIndex, top
+from tastemaker.index.neighbours import Neighbours, history_matrix
+from tastemaker.schema.candidates import ChannelScores
+from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
+
+CHANNELS = ("sequence", "neighbours", "together", "text", "taste", "popular")
+_SEQUENCE, _NEIGHBOURS, _TOGETHER, _TEXT, _TASTE, _POPULAR = range(len(CHANNELS))
+_BATCH = 64
+NOT_ALLOWED = np.float32(-np.inf)
+
+
+class Decays(msgspec.Struct, frozen=True):
+    """Weight of an event for each event after it, by channel."""
+
+    neighbours: float = 0.6
+    together: float = 0.9
+    text: float = 0.5
+    taste: float = 0.9
+
+
+class Channels:
+    """The arrays of all channels. Rows can be appended for items that training never saw.
+
+    Args:
+        items: item tower vectors, unit rows, float32 [N, D].
+        bias: what the sequence model adds for each item, float32 [N].
+        text: whitened text vectors, unit rows or zero, float32 [N, T].
+        popular: recent popularity, float32 [N], in [0, 1].
+        counts: training events of each item, float32 [N].
+        neighbours, together: sparse item-to-item weights.
+        decays: how fast a history's older events fade.
+    """
+
+    def __init__(
+        self,
+        items: FloatArray,
+        bias: FloatArray,
+        text: FloatArray,
+        popular: FloatArray,
+        counts: FloatArray,
+        neighbours: Neighbours,
+        together: Neighbours,
+        decays: Decays,
+    ) -> None:
+        self.items, self.text = DenseIndex(items), DenseIndex(text)
+        self.bias, self.popular, self.counts = bias, popular, counts
+        self.neighbours, self.together, self.decays = neighbours, together, decays
+
+    @property
+    def n_items(self) -> int:
+        """Number of items, new ones included."""
+        return len(self.items)
+
+    def append_item(self, text: FloatArray, vector: FloatArray) -> int:
+        """Adds an item that no event has met; gives its index.
+
+        Args:
+            text: whitened text vector, float32 [T].
+            vector: item tower vector, float32 [D].
+        """
+        self.text.append(text)
+        index = self.items.append(vector)
+        lowest = np.float32(self.bias.min()) if len(self.bias) else np.float32(0.0)
+        self.bias = np.append(self.bias, lowest)
+        self.popular = np.append(self.popular, np.float32(0.0))
+        self.counts = np.append(self.counts, np.float32(0.0))
+        return index
+
+    def replace_item(self, index: int, text: FloatArray, vector: FloatArray | None) -> None:
+        """Gives an item another text, and another item vector unless its own was learned from events."""
+        self.text.replace(index, text)
+        if vector is not None:
+            self.items.replace(index, vector)
+
+    def scores(self, states: Sequence[QueryState]) -> list[FloatArray]:
+        """Each channel's score of every item: for each of the six channels float32 [B, N]."""
+        histories = [state.history for state in states]
+        n = self.n_items
+        found = [
+            self._sequence(states),
+            self.neighbours.scores(histories, self.decays.neighbours, n),
+            self.together.scores(histories, self.decays.together, n),
+            self.text.scores(self._text_queries(histories, self.decays.text)),
+            self.text.scores(self._text_queries(histories, self.decays.taste)),
+            np.broadcast_to(self.popular, (len(states), n)).copy(),
+        ]
+        return found
+
+    def candidates(self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None = None) -> list[ChannelScores]:
+        """For each query the union of each channel's best `depth` items, the items of its own history left out."""
+        found: list[ChannelScores] = []
+        for begin in range(0, len(states), _BATCH):
+            found += self._batch(states[begin : begin + _BATCH], depth, allowed)
+        return found
+
+    def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
+        """Every channel's score of the given items, whatever their place."""
+        whole = self.scores([state])
+        ranks = np.stack([self._ranks(scores, depth)[1][0] for scores in whole], axis=1)
+        return self._made(items, [scores[0] for scores in whole], ranks, depth)
+
+    def similar(self, index: int, depth: int) -> tuple[IntArray, FloatArray]:
+        """Items like one item: by text, by the item tower and by the people who met both; best first, itself left out."""
+        query = np.array([index])
+        score = self.text.scores(self.text.rows(query))[0] + 0.5 * self.items.scores(self.items.rows(query))[0]
+        score += self.neighbours.scores([query.astype(np.int32)], 1.0, self.n_items)[0]
+        score[index] = NOT_ALLOWED
+        order = top(score[None], depth)[0]
+        order = order[np.isfinite(score[order])]
+        return order.astype(np.int32), score[order]
+
+    def save(self, folder: Path) -> None:
+        """Writes the arrays as `.npy`, to be memory-mapped by `load`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        everything = np.arange(self.n_items)
+        arrays = {"items": self.items.rows(everything), "text": self.text.rows(everything)}
+        arrays |= {"bias": self.bias, "popular": self.popular, "counts": self.counts}
+        for name, neighbours in (("neighbours", self.neighbours), ("together", self.together)):
+            weights = neighbours.weights
+            arrays |= {f"{name}.indptr": weights.indptr, f"{name}.indices": weights.indices, f"{name}.data": weights.data}
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        (folder / "decays.json").write_bytes(msgspec.json.encode(self.decays))
+
+    @classmethod
+    def load(cls, folder: Path) -> Channels:
+        """Reads what `save` wrote; large arrays are memory-mapped and so shared between processes."""
+
+        def array(name: str) -> FloatArray:
+            loaded: FloatArray = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            return loaded
+
+        def neighbours(name: str, n: int) -> Neighbours:
+            parts = (array(f"{name}.data"), array(f"{name}.indices"), array(f"{name}.indptr"))
+            return Neighbours(sp.csr_matrix(parts, shape=(n, n), copy=False))
+
+        items = array("items")
+        decays = msgspec.json.decode((folder / "decays.json").read_bytes(), type=Decays)
+        return cls(
+            items,
+            np.array(array("bias")),
+            array("text"),
+            np.array(array("popular")),
+            np.array(array("counts")),
+            neighbours("neighbours", len(items)),
+            neighbours("together", len(items)),
+            decays,
+        )
+
+    def _sequence(self, states: Sequence[QueryState]) -> FloatArray:
+        """Log-probabilities; for an empty history those of the popularity prior alone."""
+        users = np.zeros((len(states), self.items.dim), dtype=np.float32)
+        for row, state in enumerate(states):
+            if state.user_vector is not None:
+                users[row] = state.user_vector
+        logits = self.items.scores(users)
+        logits += self.bias
+        if logits.shape[1]:
+            largest = logits.max(axis=1, keepdims=True)
+            logits -= largest + np.log(np.exp(logits - largest).sum(axis=1, keepdims=True))
+        return logits
+
+    def _text_queries(self, histories: Sequence[IntArray], decay: float) -> FloatArray:
+        queries = np.zeros((len(histories), self.text.dim), dtype=np.float32)
+        events = history_matrix(histories, self.n_items, decay)
+        if events.nnz:
+            met = np.unique(events.indices)
+            queries = np.asarray(events[:, met] @ self.text.rows(met), dtype=np.float32)
+        return queries
+
+    def _batch(self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None) -> list[ChannelScores]:
+        whole = self.scores(states)
+        barred = ~allowed if allowed is not None else None
+        for scores in whole:
+            if barred is not None:
+                scores[:, barred] = NOT_ALLOWED
+            for row, state in enumerate(states):
+                scores[row, state.history] = NOT_ALLOWED
+        best, ranks = zip(*(self._ranks(scores, depth) for scores in whole), strict=True)
+        found = []
+        for row in range(len(states)):
+            items = np.unique(np.concatenate([places[row] for places in best])).astype(np.int32)
+            items = items[np.isfinite(whole[_POPULAR][row, items])]
+            places = np.stack([place[row] for place in ranks], axis=1)
+            found.append(self._made(items, [scores[row] for scores in whole], places, depth))
+        return found
+
+    def _ranks(self, scores: FloatArray, depth: int) -> tuple[IntArray, IntArray]:
+        """Each row's best items, and every item's place (or `depth`)."""
+        best = top(scores, depth).astype(np.int32)
+        places = np.full(scores.shape, depth, dtype=np.int32)
+        np.put_along_axis(places, best.astype(np.int64), np.arange(best.shape[1], dtype=np.int32)[None, :], axis=1)
+        return best, places
+
+    def _made(self, items: IntArray, whole: Sequence[FloatArray], places: IntArray, depth: int) -> ChannelScores:
+        scores = np.stack([scores[items] for scores in whole], axis=1).astype(np.float32)
+        return ChannelScores(items, CHANNELS, scores, places[items], self.counts[items].astype(np.float32), depth)

@@ -1,0 +1,77 @@
+"""Exact search over dense vectors: a matrix product and a partial sort. Rows can be added while it is in use."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.schema.protocols import FloatArray
+
+
+class DenseIndex:
+    """Item vectors, one row an item; the first rows may be memory-mapped and shared, later ones are this process's own."""
+
+    def __init__(self, vectors: FloatArray) -> None:
+        self._base = vectors
+        self._own = np.zeros((0, vectors.shape[1]), dtype=np.float32)
+        self._changed: dict[int, FloatArray] = {}
+
+    def __len__(self) -> int:
+        return len(self._base) + len(self._own)
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return int(self._base.shape[1])
+
+    def append(self, vector: FloatArray) -> int:
+        """Adds a row; gives its index."""
+        self._own = np.vstack([self._own, vector.astype(np.float32)[None]])
+        return len(self) - 1
+
+    def replace(self, row: int, vector: FloatArray) -> None:
+        """Gives a row another vector."""
+        if row >= len(self._base):
+            self._own[row - len(self._base)] = vector
+        else:
+            self._changed[row] = vector.astype(np.float32)
+
+    def rows(self, indices: NDArray[np.integer]) -> FloatArray:
+        """The vectors of some items, float32 [n, D]."""
+        indices = np.asarray(indices, dtype=np.int64)
+        found = np.zeros((len(indices), self.dim), dtype=np.float32)
+        base = indices < len(self._base)
+        found[base] = self._base[indices[base]]
+        found[~base] = self._own[indices[~base] - len(self._base)]
+        for place in np.flatnonzero(np.isin(indices, list(self._changed))) if self._changed else ():
+            found[place] = self._changed[int(indices[place])]
+        return found
+
+    def scores(self, queries: FloatArray) -> FloatArray:
+        """Inner products of queries [B, D] with every item, float32 [B, N]."""
+        found = np.empty((len(queries), len(self)), dtype=np.float32)
+        found[:, : len(self._base)] = queries @ self._base.T
+        if len(self._own):
+            found[:, len(self._base) :] = queries @ self._own.T
+        for row, vector in self._changed.items():
+            found[:, row] = queries @ vector
+        return found
+
+
+def top(scores: FloatArray, depth: int) -> NDArray[np.int64]:
+    """Indices of the `depth` largest numbers of each row, best first, ties by index; NaN and -inf never win over a number.
+
+    Args:
+        scores: float32 [B, N]; `depth` is cut to N.
+    """
+    depth = min(depth, scores.shape[1])
+    if depth <= 0:
+        return np.zeros((len(scores), 0), dtype=np.int64)
+    safe = np.where(np.isfinite(scores), scores, -np.inf)
+    if depth < scores.shape[1]:
+        found = np.argpartition(-safe, depth - 1, axis=1)[:, :depth]
+        found.sort(axis=1)
+    else:
+        found = np.broadcast_to(np.arange(depth), safe.shape).copy()
+    order = np.argsort(-np.take_along_axis(safe, found, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1)

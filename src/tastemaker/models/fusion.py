@@ -1,0 +1,114 @@
+"""The learned fusion of the channels: a small network over what each channel says of a candidate. NumPy only: it also answers live.
+
+score = w·x + v2·gelu(V1·x + b1), trained listwise: cross entropy of the softmax over one query's candidates against the item that
+came next. Simple sums and reciprocal-rank fusion are special cases of the linear part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tastemaker.schema.candidates import ChannelScores
+from tastemaker.schema.protocols import FloatArray
+
+_LOG_CHANNELS = ("sequence", "popular")
+"""Channels whose score is a logarithm already; the others are similarities, read plainly and by their logarithm."""
+_ABSENT = -20.0
+
+
+def features(found: ChannelScores, history_length: int) -> FloatArray:
+    """What the fusion reads of each candidate, float32 [M, F].
+
+    For each channel its score (similarities also by logarithm), a reciprocal rank and the logarithm of the rank; then whether training
+    never saw the item, the logarithm of its events, and that of the history's length.
+    """
+    columns: list[FloatArray] = []
+    for place, name in enumerate(found.channels):
+        score = np.nan_to_num(found.scores[:, place], nan=_ABSENT, neginf=_ABSENT, posinf=-_ABSENT)
+        rank = found.ranks[:, place].astype(np.float32)
+        if name in _LOG_CHANNELS:
+            columns.append(np.maximum(score, _ABSENT) / 5)
+        else:
+            columns += [score, np.log(np.maximum(score, 0) + 0.01) / 2]
+        columns += [np.where(rank < found.depth, 10 / (rank + 10), 0), np.log1p(rank) / 5]
+    columns += [(found.counts == 0).astype(np.float32), np.log1p(found.counts) / 5]
+    columns.append(np.full(len(found.items), np.log1p(history_length) / 4))
+    return np.stack(columns, axis=1).astype(np.float32) if len(found.items) else np.zeros((0, len(columns)), np.float32)
+
+
+def owners(channels: tuple[str, ...]) -> list[int]:
+    """Which channel each feature belongs to; -1 for the item's and the user's own."""
+    found = [place for place, name in enumerate(channels) for _ in range(3 if name in _LOG_CHANNELS else 4)]
+    return [*found, -1, -1, -1]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Weights of the fusion.
+
+    Attributes:
+        mean, scale: standardising of the features, float32 [F].
+        linear: float32 [F].
+        hidden: float32 [H, F]; hidden_bias, out: float32 [H].
+        cold_boost: added for items that training never saw.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    linear: FloatArray
+    hidden: FloatArray
+    hidden_bias: FloatArray
+    out: FloatArray
+    cold_boost: float = 0.0
+
+    def score(self, found: ChannelScores, history_length: int) -> FloatArray:
+        """Final score of each candidate, float32 [M], always finite."""
+        return self._forward(features(found, history_length), found)
+
+    def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
+        """How much the score would fall without each channel, float32 [M, C]."""
+        given = features(found, history_length)
+        whole = self._forward(given, found)
+        owner = np.array(owners(found.channels))
+        lost = []
+        for place in range(len(found.channels)):
+            without = given.copy()
+            mine = np.flatnonzero(owner == place)
+            without[:, mine] = given[:, mine].min(axis=0, keepdims=True) if len(given) else 0
+            without[:, mine[-2]] = 0
+            without[:, mine[-1]] = np.log1p(found.depth) / 5
+            lost.append(whole - self._forward(without, found))
+        return np.stack(lost, axis=1).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in ("mean", "scale", "linear", "hidden", "hidden_bias", "out")}
+        return {**arrays, "cold_boost": self.cold_boost}
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any]) -> Fusion:
+        """What `to_dict` gave."""
+        names = ("mean", "scale", "linear", "hidden", "hidden_bias", "out")
+        return cls(*(np.asarray(table[name], dtype=np.float32) for name in names), cold_boost=float(table["cold_boost"]))
+
+    @classmethod
+    def reciprocal_ranks(cls, channels: tuple[str, ...], cold_boost: float = 0.0) -> Fusion:
+        """The fusion of a log too small to learn one from: the sum of the channels' reciprocal ranks."""
+        owner = owners(channels)
+        linear = np.zeros(len(owner), dtype=np.float32)
+        for place in range(len(channels)):
+            linear[[i for i, who in enumerate(owner) if who == place][-2]] = 1.0
+        zero, one = np.zeros(len(owner), np.float32), np.ones(len(owner), np.float32)
+        return cls(
+            zero, one, linear, np.zeros((1, len(owner)), np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32), cold_boost
+        )
+
+    def _forward(self, given: FloatArray, found: ChannelScores) -> FloatArray:
+        x = (given - self.mean) / self.scale
+        inner = x @ self.hidden.T + self.hidden_bias
+        inner = 0.5 * inner * (1 + np.tanh(0.7978845608 * (inner + 0.044715 * inner**3)))
+        score = x @ self.linear + inner @ self.out + self.cold_boost * (found.counts == 0)
+        return np.nan_to_num(score, nan=-1e9, posinf=1e9, neginf=-1e9).astype(np.float32)
