@@ -66,9 +66,7 @@ def breaches(source: Path) -> list[str]:
         if here in ("__init__", "__main__"):
             continue
         if here not in ROOMS:
-            found.append(
-                f"{path.relative_to(source)}: no room is called {here!r}; add it to the floor plan or move the file"
-            )
+            found.append(f"{path.relative_to(source)}: no room is called {here!r}; add it to the floor plan or move the file")
             continue
         floor, wing = ROOMS[here]
         for line, name in imports(path):
@@ -87,9 +85,7 @@ def breaches(source: Path) -> list[str]:
             if other_floor >= floor:
                 found.append(f"{where}: {there} (floor {other_floor}) is not below {here} (floor {floor})")
             elif wing != "roof" and other_wing not in ("hall", wing):
-                found.append(
-                    f"{where}: the {wing} wing may not import the {other_wing} wing; what both say belongs in the hall"
-                )
+                found.append(f"{where}: the {wing} wing may not import the {other_wing} wing; what both say belongs in the hall")
             elif wing == "hall" and other_wing != "hall":
                 found.append(f"{where}: the hall may not import a wing")
     return found
@@ -123,9 +119,7 @@ def test_schema_holds_data_only() -> None:
 def test_pipeline_knows_no_http() -> None:
     for path in (SOURCE / "pipeline").rglob("*.py"):
         for line, name in imports(path):
-            assert name.split(".")[0] not in HTTP_LIBRARIES, (
-                f"{path.name}:{line} imports {name}: HTTP belongs in serving"
-            )
+            assert name.split(".")[0] not in HTTP_LIBRARIES, f"{path.name}:{line} imports {name}: HTTP belongs in serving"
 
 
 def test_training_loop_knows_no_ray() -> None:
@@ -136,9 +130,7 @@ def test_training_loop_knows_no_ray() -> None:
             assert name.split(".")[0] != "ray", f"{path.name}:{line} imports {name}: Ray belongs in training/_ray.py"
 
 
-@pytest.mark.parametrize(
-    "module", ["tastemaker", "tastemaker.serving.http", "tastemaker.inference.engine", "tastemaker.cli.app"]
-)
+@pytest.mark.parametrize("module", ["tastemaker", "tastemaker.serving.http", "tastemaker.inference.engine", "tastemaker.cli.app"])
 def test_answering_loads_no_torch(module: str) -> None:
     program = (
         f"import sys, {module}\n"
