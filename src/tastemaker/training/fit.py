@@ -1,0 +1,205 @@
+"""The whole fit, in order: read the items, judge on held-back events, learn the fusion, refit on everything."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from tastemaker.data.dataset import Dataset
+from tastemaker.data.sequences import Sequences, build
+from tastemaker.index.channels import Channels, Decays
+from tastemaker.models.fusion import Fusion
+from tastemaker.models.text import Whitening
+from tastemaker.models.text_template import fill
+from tastemaker.schema.columns import Columns
+from tastemaker.schema.errors import InputError
+from tastemaker.schema.manifest import DataFingerprint
+from tastemaker.schema.protocols import FloatArray, IntArray, Progress, QueryState
+from tastemaker.schema.settings import Settings
+from tastemaker.training.encoder import Encoder, encode_cached, load_encoder
+from tastemaker.training.export import export
+from tastemaker.training.fusion import ROWS, gather, train_fusion
+from tastemaker.training.holdout import Holdout, hold_out
+from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
+from tastemaker.training.precision import use_threads
+from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Validation, train_sequence
+
+COLD_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class TrainedBrain:
+    """All that was learned.
+
+    Attributes:
+        settings: what it was learned with.
+        catalogue: one row an item, in the order of item indices.
+        sequences: the histories at training time.
+        model: item and user tower.
+        channels, fusion: what finds candidates, and what scores them.
+        encoder, whitening: what reads new items; None where the catalogue has no text.
+        metrics: figures of the validation and seconds of each part.
+        sha256: hash over the events.
+    """
+
+    settings: Settings
+    catalogue: pl.DataFrame
+    sequences: Sequences
+    model: SequenceModel
+    channels: Channels
+    fusion: Fusion
+    encoder: Encoder | None
+    whitening: Whitening | None
+    metrics: dict[str, float | int] = field(default_factory=dict)
+    sha256: str = ""
+
+    def export(self, folder: Path) -> None:
+        """Writes the payload of a bundle; it answers without torch."""
+        export(self, folder)
+
+    def fingerprint(self, position: int = 0, change: int = 0) -> DataFingerprint:
+        """Which data this was learned from, for the manifest.
+
+        Args:
+            position, change: the journal's numbers at the time of reading.
+        """
+        events, users, items = len(self.sequences.items), self.sequences.n_users, self.sequences.n_items
+        return DataFingerprint(events=events, users=users, items=items, position=position, change=change, sha256=self.sha256)
+
+    def recommend(self, histories: Sequence[IntArray], k: int) -> list[tuple[IntArray, FloatArray]]:
+        """The k best items for each history and their scores, best first, the history's own items left out."""
+        states = states_of(self.model, histories)
+        best = []
+        for begin in range(0, len(states), 256):
+            part = states[begin : begin + 256]
+            for state, found in zip(part, self.channels.candidates(part, self.settings.fusion.depth), strict=True):
+                score = self.fusion.score(found, len(state.history))
+                order = np.argsort(-score, kind="stable")[:k]
+                best.append((found.items[order], score[order]))
+        return best
+
+
+def fit(
+    dataset: Dataset,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    run_dir: Path | None = None,
+    cache_dir: Path | None = None,
+) -> TrainedBrain:
+    """Learns a brain from a dataset.
+
+    Args:
+        dataset: events in order and the catalogue.
+        settings: all of it; the defaults are the same for every catalogue.
+        progress: called as progress(what, done, total).
+        run_dir: TensorBoard curves and weights go here.
+        cache_dir: text vectors are remembered here.
+
+    Raises:
+        InputError: the dataset has no event.
+    """
+    settings = settings or Settings()
+    use_threads(settings.train.threads)
+    sequences = build(dataset)
+    if len(sequences.items) == 0:
+        raise InputError("There is no event to learn from. Give events with user_id and item_id; see `tastemaker import`.")
+    clock = _Clock()
+    catalogue = dataset.catalogue()
+    text, encoder, whitening = read_text(catalogue, settings, cache_dir, progress)
+    clock.lap("seconds_text")
+    held = hold_out(sequences, COLD_SHARE, settings.train.seed)
+    order = dataset.time_is_order
+    fusion, epochs, metrics = _validate(held, text, order, settings, clock, progress, run_dir)
+    model, _ = train_sequence(sequences, text, settings, None, epochs, "refit", progress, run_dir)
+    clock.lap("seconds_refit")
+    channels = make_channels(sequences, model, text, order, settings)
+    clock.lap("seconds_channels")
+    metrics = {**metrics, **clock.laps, "seconds": sum(clock.laps.values())}
+    return TrainedBrain(settings, catalogue, sequences, model, channels, fusion, encoder, whitening, metrics, dataset.fingerprint())
+
+
+def read_text(
+    catalogue: pl.DataFrame, settings: Settings, cache_dir: Path | None = None, progress: Progress | None = None
+) -> tuple[FloatArray, Encoder | None, Whitening | None]:
+    """Whitened text vectors of a catalogue, float32 [N, T], and what made them; a column of zeros where there is no text."""
+    columns = (catalogue[name].to_list() for name in (Columns.TITLE, Columns.TEXT, Columns.CATEGORIES))
+    texts = [fill(settings.text.template, *words) for words in zip(*columns, strict=True)]
+    if not any(texts):
+        return np.zeros((len(texts), 1), dtype=np.float32), None, None
+    encoder = load_encoder(settings.text, settings.train.precision)
+    vectors = encode_cached(encoder, texts, cache_dir, settings.text.batch_size, progress)
+    empty = np.array([not words for words in texts])
+    whitening = Whitening.fit(vectors[~empty], settings.text.dim)
+    return whitening.apply(vectors, empty), encoder, whitening
+
+
+def make_channels(
+    sequences: Sequences, model: SequenceModel, text: FloatArray, time_is_order: bool, settings: Settings
+) -> Channels:
+    """The channels of one fit."""
+    k = settings.neighbours.k
+    return Channels(
+        items=model.item_vectors(),
+        bias=model.bias.detach().numpy().copy(),
+        text=text,
+        popular=recent_popularity(sequences, time_is_order),
+        counts=sequences.counts().astype(np.float32),
+        neighbours=near_neighbours(sequences, k),
+        together=shared_neighbours(sequences, k),
+        decays=Decays(neighbours=settings.neighbours.decay, text=settings.neighbours.text_decay),
+    )
+
+
+def states_of(model: SequenceModel, histories: Sequence[IntArray]) -> list[QueryState]:
+    """Query states with user vectors; an empty history has none."""
+    vectors = model.user_vectors(histories)
+    return [QueryState(history, vector if len(history) else None) for history, vector in zip(histories, vectors, strict=True)]
+
+
+def _validate(
+    held: Holdout,
+    text: FloatArray,
+    time_is_order: bool,
+    settings: Settings,
+    clock: _Clock,
+    progress: Progress | None,
+    run_dir: Path | None,
+) -> tuple[Fusion, int, dict[str, float | int]]:
+    """Learns on the early events; finds the epochs and the fusion on the later ones."""
+    seed = settings.train.seed
+    rows = held.warm_rows(VALIDATION_ROWS, seed)
+    validation = Validation([held.histories[row] for row in rows], held.targets[rows])
+    model, result = train_sequence(held.train, text, settings, validation, None, "validate", progress, run_dir)
+    clock.lap("seconds_validate")
+    channels = make_channels(held.train, model, text, time_is_order, settings)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS])
+    histories = [held.histories[row] for row in chosen]
+    users = model.user_vectors(histories)
+    examples = gather(channels, histories, users, held.targets[chosen], held.known, progress=progress)
+    fusion, quality = train_fusion(examples, settings.fusion.cold_boost, seed)
+    clock.lap("seconds_fusion")
+    metrics: dict[str, float | int] = {"epochs": result.best_epoch, "rows_validation": len(chosen)}
+    if result.best_score is not None:
+        metrics["validation_ndcg_sequence"] = result.best_score
+    if quality is not None:
+        metrics["validation_ndcg_fusion"] = quality
+    return fusion, result.best_epoch, metrics
+
+
+@dataclasses.dataclass
+class _Clock:
+    """Seconds of each part of a fit."""
+
+    began: float = field(default_factory=time.perf_counter)
+    laps: dict[str, float] = field(default_factory=dict)
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self.began
+        self.began = now

@@ -1,0 +1,162 @@
+"""Learns how far to trust each channel, from events that no channel has learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tastemaker.index.channels import CHANNELS, Channels
+from tastemaker.models.fusion import Fusion, features
+from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, Progress, QueryState
+
+HIDDEN = 48
+ROWS = 8_000
+DEPTH = 150
+FEWEST_ROWS = 100
+EPOCHS = 12
+BATCH = 128
+RATE = 3e-3
+DECAY = 1e-3
+CHECK_SHARE = 0.2
+_GATHER = 256
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What the fusion learns from.
+
+    Attributes:
+        given: features of the candidates of all rows, one row's behind the other's, float32 [C, F].
+        begin: where each row's candidates begin, int64 [R + 1].
+        target: place of the item that came next among its row's candidates, int64 [R].
+        found: share of all held-back events whose item was among the candidates, in [0, 1].
+    """
+
+    given: FloatArray
+    begin: np.ndarray
+    target: np.ndarray
+    found: float
+
+
+def gather(
+    channels: Channels,
+    histories: Sequence[IntArray],
+    users: FloatArray,
+    targets: np.ndarray,
+    allowed: BoolArray,
+    depth: int = DEPTH,
+    progress: Progress | None = None,
+) -> Examples:
+    """Candidates of each history and the place of what came next; rows whose item no channel found are left out.
+
+    Args:
+        channels: of a fit that has not seen the targets.
+        histories, users: what came before each target, and its user vector.
+        targets: item indices, int [R].
+        allowed: bool [N], items that may be candidates.
+        depth: places of each channel that are looked at.
+        progress: called as progress("fusion", rows done, rows in all).
+    """
+    given, sizes, places = [], [], []
+    for begin in range(0, len(targets), _GATHER):
+        part = slice(begin, begin + _GATHER)
+        states = [QueryState(history, vector) for history, vector in zip(histories[part], users[part], strict=True)]
+        for state, found, target in zip(states, channels.candidates(states, depth, allowed), targets[part], strict=True):
+            place = np.flatnonzero(found.items == target)
+            if len(place):
+                given.append(features(found, len(state.history)))
+                sizes.append(len(found.items))
+                places.append(int(place[0]))
+        if progress:
+            progress("fusion", min(begin + _GATHER, len(targets)), len(targets))
+    begins = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    whole = np.concatenate(given) if given else np.zeros((0, 1), np.float32)
+    return Examples(whole, begins, np.array(places, dtype=np.int64), len(places) / max(len(targets), 1))
+
+
+class _Network(nn.Module):
+    """The fusion's formula in torch, over standardised features."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 1, bias=False)
+        self.hidden = nn.Linear(width, HIDDEN)
+        self.out = nn.Linear(HIDDEN, 1, bias=False)
+
+    def forward(self, given: Tensor) -> Tensor:
+        inner = F.gelu(self.hidden(given), approximate="tanh")
+        both: Tensor = self.linear(given) + self.out(inner)
+        return both[..., 0]
+
+
+def train_fusion(examples: Examples, cold_boost: float, seed: int) -> tuple[Fusion, float | None]:
+    """Listwise softmax over each row's candidates, stopped where a fifth of the rows held aside is best.
+
+    Returns:
+        The fusion and its mean NDCG@10 on the rows held aside (times the share of targets that were candidates); the sum of
+        reciprocal ranks and None where there are too few rows.
+    """
+    rows = len(examples.target)
+    if rows < FEWEST_ROWS:
+        return Fusion.reciprocal_ranks(CHANNELS, cold_boost), None
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    order = random.permutation(rows)
+    check, learn = order[: round(rows * CHECK_SHARE)], order[round(rows * CHECK_SHARE) :]
+    mean, scale = examples.given.mean(axis=0), examples.given.std(axis=0) + 1e-6
+    network = _Network(examples.given.shape[1])
+    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
+    steps, done = EPOCHS * max(1, -(-len(learn) // BATCH)), 0
+    best: tuple[float, float, dict[str, Tensor]] | None = None
+    for _ in range(EPOCHS):
+        mixed = random.permutation(learn)
+        for begin in range(0, len(mixed), BATCH):
+            for group in optimiser.param_groups:
+                group["lr"] = RATE * (1 - done / steps)
+            scores, target = _scores(network, examples, mixed[begin : begin + BATCH], mean, scale)
+            optimiser.zero_grad(set_to_none=True)
+            F.cross_entropy(scores, target).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            done += 1
+        loss, quality = _check(network, examples, check, mean, scale)
+        if best is None or loss < best[0]:
+            best = loss, quality, {name: value.detach().clone() for name, value in network.state_dict().items()}
+    assert best is not None
+    weights = {name: value.numpy() for name, value in best[2].items()}
+    fusion = Fusion(
+        mean.astype(np.float32),
+        scale.astype(np.float32),
+        weights["linear.weight"][0],
+        weights["hidden.weight"],
+        weights["hidden.bias"],
+        weights["out.weight"][0],
+        cold_boost,
+    )
+    return fusion, best[1] * examples.found
+
+
+def _scores(network: _Network, examples: Examples, rows: np.ndarray, mean: FloatArray, scale: FloatArray) -> tuple[Tensor, Tensor]:
+    """Scores [B, C] with -inf behind each row's last candidate, and the targets' places [B]."""
+    begin, size = examples.begin[rows], examples.begin[rows + 1] - examples.begin[rows]
+    place = np.arange(size.max())
+    real = place < size[:, None]
+    flat = torch.from_numpy((examples.given[(begin[:, None] + place)[real]] - mean) / scale)
+    scores = torch.full(real.shape, -torch.inf)
+    scores = scores.masked_scatter(torch.from_numpy(real), network(flat))
+    return scores, torch.from_numpy(examples.target[rows])
+
+
+@torch.no_grad()
+def _check(network: _Network, examples: Examples, rows: np.ndarray, mean: FloatArray, scale: FloatArray) -> tuple[float, float]:
+    loss, quality = 0.0, 0.0
+    for begin in range(0, len(rows), 512):
+        scores, target = _scores(network, examples, rows[begin : begin + 512], mean, scale)
+        loss += float(F.cross_entropy(scores, target, reduction="sum"))
+        place = (scores > scores.gather(1, target[:, None])).sum(1)
+        quality += float(torch.where(place < 10, 1 / torch.log2(place + 2.0), 0.0).sum())
+    return loss / len(rows), quality / len(rows)

@@ -1,0 +1,72 @@
+"""Which events a fit holds back to judge itself, and which items it pretends not to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.data.sequences import Sequences
+from tastemaker.schema.protocols import IntArray
+
+MOST_EVENTS = 5
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Events to learn from, and later ones to be judged by.
+
+    Attributes:
+        train: the sequences without the held-back events and without any event of the pretended-new items.
+        histories: what came before each target, pretended-new items left out.
+        targets: the item that came next, int32 [R].
+        cold: bool [R], targets that `train` never shows.
+        known: bool [N], items with events in the whole log; others can be no target.
+    """
+
+    train: Sequences
+    histories: list[IntArray]
+    targets: IntArray
+    cold: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+
+    def warm_rows(self, limit: int, seed: int) -> NDArray[np.int64]:
+        """Up to `limit` random rows whose target `train` shows."""
+        rows = np.flatnonzero(~self.cold)
+        return np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
+
+
+def hold_out(sequences: Sequences, cold_share: float, seed: int) -> Holdout:
+    """Holds back the last events of each user (a tenth, at least 1, at most 5) and pretends that a share of the items is new.
+
+    No part may learn from them, or the fusion would trust that part too much. New items must be among the targets, or it could not learn how
+    far to trust text.
+
+    Args:
+        sequences: the whole log.
+        cold_share: share of the items with events that are pretended to be new.
+        seed: chooses them.
+    """
+    counts, lengths = sequences.counts(), sequences.lengths()
+    random = np.random.default_rng(seed)
+    known = counts > 0
+    met = np.flatnonzero(known)
+    fresh = np.zeros(sequences.n_items, dtype=bool)
+    fresh[random.permutation(met)[: round(len(met) * cold_share)]] = True
+    held = np.where(lengths >= 2, np.clip(lengths // 10, 1, MOST_EVENTS), 0)
+    place = np.arange(len(sequences.items)) - np.repeat(sequences.offsets[:-1], lengths)
+    is_held = place >= np.repeat(lengths - held, lengths)
+    train = sequences.keep(~is_held & ~fresh[sequences.items])
+    warm = train.counts() > 0
+    histories, targets = [], []
+    for user in np.flatnonzero(held):
+        whole = sequences.history(int(user))
+        for cut in range(len(whole) - int(held[user]), len(whole)):
+            before = whole[:cut]
+            before = before[~fresh[before]]
+            if len(before) and whole[cut] not in before:
+                histories.append(before)
+                targets.append(whole[cut])
+    found = np.array(targets, dtype=np.int32)
+    return Holdout(train, histories, found, ~warm[found], known)

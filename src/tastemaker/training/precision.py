@@ -1,0 +1,52 @@
+"""In which numbers this CPU computes best."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from tastemaker.schema.errors import SettingsError
+
+_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last one is Arm's
+
+
+@cache
+def computes_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware (AVX-512 BF16, AMX or Arm BF16); elsewhere bf16 is slower than fp32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith(("flags", "features")):
+                return bool(_FLAGS & set(line.lower().split()))
+    return platform.system() == "Darwin" and platform.machine() == "arm64"
+
+
+def compute_dtype(setting: str) -> torch.dtype:
+    """The type of the large matrix products for `train.precision`: `auto`, `bf16` or `fp32`.
+
+    Raises:
+        SettingsError: another word.
+    """
+    if setting not in ("auto", "bf16", "fp32"):
+        raise SettingsError(f"train.precision is {setting!r}; expected auto, bf16 or fp32.")
+    if setting == "auto":
+        return torch.bfloat16 if computes_bf16() else torch.float32
+    return torch.bfloat16 if setting == "bf16" else torch.float32
+
+
+def use_threads(count: int) -> int:
+    """Sets torch's threads, 0 for all cores that this process may use; gives their number.
+
+    Numbers next to zero are flushed to zero: the optimiser's memory of items without events is full of them, and they made training on a
+    catalogue with cold items five times slower.
+    """
+    torch.set_flush_denormal(True)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = count if count > 0 else cores
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return threads

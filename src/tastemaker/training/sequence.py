@@ -1,0 +1,212 @@
+"""Teaches the item tower and the user tower together which item comes next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tastemaker.data.sequences import Sequences
+from tastemaker.models.item_tower import ItemTower
+from tastemaker.models.losses import fused_cross_entropy, log_inclusion
+from tastemaker.models.user_sequence import UserSequence
+from tastemaker.schema.protocols import FloatArray, IntArray, Progress
+from tastemaker.schema.settings import SequenceSettings, Settings
+from tastemaker.training.loop import LoopOptions, LoopResult, run
+from tastemaker.training.precision import compute_dtype, use_threads
+
+VALIDATION_ROWS = 4_000
+FULL_SOFTMAX_ITEMS = 100_000
+SAMPLED_ITEMS = 8_192
+PRIOR_WEIGHT = 0.5
+SMALLEST_BATCH = 8
+BATCHES_AN_EPOCH = 64  # a log with fewer full batches than this takes smaller ones
+_CUTOFF = 10
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-back next items.
+
+    Attributes:
+        histories: what came before, item indices, oldest first.
+        targets: what came next, int [R].
+    """
+
+    histories: Sequence[IntArray]
+    targets: NDArray[np.integer]
+
+
+class SequenceModel(nn.Module):
+    """Both towers and the popularity prior: logits of the next item = user · item + bias."""
+
+    def __init__(self, text: Tensor, counts: Tensor, settings: SequenceSettings) -> None:
+        super().__init__()
+        self.items = ItemTower(text, counts > 0, settings.dim, settings.id_dropout)
+        self.users = UserSequence(settings.dim, settings.layers, settings.heads, settings.max_length, settings.dropout)
+        prior = torch.log1p(counts.float())
+        self.bias = nn.Parameter(PRIOR_WEIGHT * (prior - prior.mean()))
+
+    @torch.inference_mode()
+    def item_vectors(self) -> FloatArray:
+        """Unit item vectors, float32 [N, D]."""
+        self.eval()
+        return self.items().numpy().copy()
+
+    @torch.inference_mode()
+    def user_vectors(self, histories: Sequence[IntArray], batch: int = 512) -> FloatArray:
+        """User vectors, float32 [B, D]; zero for an empty history."""
+        self.eval()
+        vectors = self.items()
+        found = np.zeros((len(histories), vectors.shape[1]), dtype=np.float32)
+        latest = [history[-self.users.max_length :] for history in histories]
+        order = np.argsort([len(history) for history in latest], kind="stable")
+        for begin in range(0, len(order), batch):
+            rows = order[begin : begin + batch]
+            ids, lengths = pad([latest[row] for row in rows])
+            found[rows] = self.users(vectors[ids], lengths).numpy()
+        return found
+
+
+def pad(histories: Sequence[IntArray]) -> tuple[Tensor, Tensor]:
+    """Histories padded on the right with 0, int64 [B, L], and their lengths, int64 [B]."""
+    lengths = np.array([len(history) for history in histories], dtype=np.int64)
+    ids = np.zeros((len(histories), max(1, int(lengths.max(initial=0)))), dtype=np.int64)
+    inside = np.arange(ids.shape[1]) < lengths[:, None]
+    if inside.any():
+        ids[inside] = np.concatenate(list(histories))
+    return torch.from_numpy(ids), torch.from_numpy(lengths)
+
+
+class SequenceTask:
+    """Next-item prediction at every real position of every history (the dense all-action objective)."""
+
+    def __init__(self, sequences: Sequences, model: SequenceModel, settings: Settings, validation: Validation | None) -> None:
+        self.model, self._validation = model, validation
+        self._items = torch.from_numpy(sequences.items.astype(np.int64))
+        self._begin, self._length = windows(sequences, settings.sequence.max_length)
+        self._seed, self._dtype = settings.train.seed, compute_dtype(settings.train.precision)
+        largest = min(settings.sequence.batch_size, max(SMALLEST_BATCH, len(self._begin) // BATCHES_AN_EPOCH))
+        self._steps = math.ceil(len(self._begin) / largest)
+        self._sample = _sampling(sequences) if sequences.n_items > FULL_SOFTMAX_ITEMS else None
+
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return self._steps
+
+    def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        """Window numbers; histories of like length share a batch, so that little is padded."""
+        random = np.random.default_rng([self._seed, epoch])
+        jitter = random.random(len(self._length)) * (0.3 * self._length + 2)
+        order = np.argsort(self._length + jitter, kind="stable")
+        parts = np.array_split(order, self._steps) if self._steps else []
+        for place in random.permutation(len(parts)):
+            yield parts[place]
+
+    def loss(self, batch: NDArray[np.int64]) -> Tensor:
+        """Mean cross entropy of the next item over the batch's positions."""
+        begin, length = torch.from_numpy(self._begin[batch]), torch.from_numpy(self._length[batch])
+        place_L = torch.arange(int(length.max()))
+        real_BL = place_L < length[:, None]
+        source_BL = torch.where(real_BL, begin[:, None] + place_L, 0)
+        vectors_ND = self.model.items()
+        states_BLD = self.model.users.states(nn.functional.embedding(self._items[source_BL], vectors_ND))
+        states_PD, target_P = states_BLD[real_BL], self._items[source_BL[real_BL] + 1]
+        if self._sample is None:
+            return fused_cross_entropy(states_PD, vectors_ND, self.model.bias, target_P, self._dtype)
+        return self._sampled_loss(states_PD, vectors_ND, target_P, self._sample)
+
+    def validate(self) -> float | None:
+        """NDCG@10 over the whole catalogue, seen items left out; None without held-back events."""
+        if self._validation is None or len(self._validation.targets) == 0:
+            return None
+        return ndcg(self.model, self._validation)
+
+    def _sampled_loss(self, states_PD: Tensor, vectors_ND: Tensor, target_P: Tensor, chance_N: Tensor) -> Tensor:
+        drawn = torch.multinomial(chance_N, SAMPLED_ITEMS, replacement=True)
+        chosen, place = torch.unique(torch.cat([target_P, drawn]), return_inverse=True)
+        correction = log_inclusion(chance_N[chosen], SAMPLED_ITEMS + len(target_P))
+        bias = self.model.bias[chosen] - correction
+        return fused_cross_entropy(states_PD, vectors_ND[chosen], bias, place[: len(target_P)], self._dtype)
+
+
+def windows(sequences: Sequences, longest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pieces of up to `longest` events, each with an event behind it to predict; cut from the newest end.
+
+    Returns:
+        Where each piece begins in `sequences.items`, and its length; every event but the first of a user is a target once.
+    """
+    pairs = np.maximum(sequences.lengths() - 1, 0)
+    pieces = -(-pairs // longest)
+    user = np.repeat(np.arange(sequences.n_users), pieces)
+    number = np.arange(len(user)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    end = sequences.offsets[1:][user] - 1 - number * longest
+    begin = np.maximum(end - longest, sequences.offsets[:-1][user])
+    return begin.astype(np.int64), (end - begin).astype(np.int64)
+
+
+def _sampling(sequences: Sequences) -> Tensor:
+    """Chance of each item to be drawn: half by its share of the events, half uniform."""
+    counts = sequences.counts().astype(np.float64)
+    return torch.from_numpy((0.5 * counts / counts.sum() + 0.5 / len(counts)).astype(np.float32))
+
+
+@torch.inference_mode()
+def ndcg(model: SequenceModel, validation: Validation, batch: int = 512) -> float:
+    """Mean NDCG@10 of one target a row; a tie counts against the target."""
+    vectors, users = torch.from_numpy(model.item_vectors()), torch.from_numpy(model.user_vectors(validation.histories))
+    total = 0.0
+    for begin in range(0, len(validation.targets), batch):
+        scores = users[begin : begin + batch] @ vectors.T + model.bias
+        target = torch.from_numpy(np.asarray(validation.targets[begin : begin + batch], dtype=np.int64))
+        wanted = scores.gather(1, target[:, None])
+        for row, history in enumerate(validation.histories[begin : begin + batch]):
+            scores[row, torch.from_numpy(history.astype(np.int64))] = -torch.inf
+        scores.scatter_(1, target[:, None], -torch.inf)
+        place = (scores >= wanted).sum(1)
+        total += float(torch.where(place < _CUTOFF, 1 / torch.log2(place + 2.0), 0.0).sum())
+    return total / len(validation.targets)
+
+
+def train_sequence(
+    sequences: Sequences,
+    text: FloatArray,
+    settings: Settings,
+    validation: Validation | None = None,
+    stop_after: int | None = None,
+    what: str = "sequence",
+    progress: Progress | None = None,
+    run_dir: Path | None = None,
+) -> tuple[SequenceModel, LoopResult]:
+    """Learns both towers from histories.
+
+    Args:
+        sequences: histories.
+        text: whitened text vectors, float32 [N, T].
+        settings: sections `sequence` and `train` are read.
+        validation: held-back events for early stopping; None trains the whole schedule.
+        stop_after: epochs to run of the schedule (for a refit).
+        what, progress, run_dir: as in `training.loop.run`.
+    """
+    use_threads(settings.train.threads)
+    torch.manual_seed(settings.train.seed)
+    model = SequenceModel(torch.from_numpy(text), torch.from_numpy(sequences.counts()), settings.sequence)
+    task = SequenceTask(sequences, model, settings, validation)
+    chosen = settings.sequence
+    epochs = max(chosen.epochs, math.ceil(chosen.min_steps / max(task.steps(), 1))) if task.steps() else 0
+    options = LoopOptions(
+        epochs=epochs,
+        stop_after=min(stop_after, epochs) if stop_after else None,
+        patience=chosen.patience,
+        learning_rate=chosen.learning_rate,
+        weight_decay=chosen.weight_decay,
+        warmup=chosen.warmup,
+        seed=settings.train.seed,
+    )
+    return model, run(task, options, what, progress, run_dir)
