@@ -1,43 +1,28 @@
-"""Which events count: expressions such as `purchase`, `rating>=4`, `watch_ratio>=0.5`, as gorse writes them."""
+"""Which events count as positive, by the labels of the settings."""
 
 from __future__ import annotations
 
-import operator
-import re
 from collections.abc import Sequence
 
 import polars as pl
 
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import SettingsError
-
-_GRAMMAR = re.compile(r"^\s*([^<>=!\s]+)\s*(?:(>=|<=|==|!=|=|>|<)\s*(-?\d+(?:\.\d+)?))?\s*$")
-_COMPARE = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    "=": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    "<": operator.lt,
-}
+from tastemaker.schema.labels import COMPARE, parse_label
 
 
-def parse_label(expression: str) -> pl.Expr:
-    """A label as a condition on event rows: the event type, and its value where one is compared.
+def condition(expression: str) -> pl.Expr:
+    """A label as a condition on event rows.
 
     Raises:
-        SettingsError: the text is no such expression; the message shows the grammar.
+        SettingsError: the text is no label.
     """
-    match = _GRAMMAR.match(expression)
-    if match is None:
-        raise SettingsError(
-            f"{expression!r} is no label. Expected an event type, as in `purchase`, or an event type with a bound on its value, "
-            "as in `rating>=4` (operators: >= <= == != > <)."
-        )
-    name, sign, number = match.groups()
-    condition = pl.col(Columns.EVENT_TYPE) == name
-    return condition if sign is None else condition & _COMPARE[sign](pl.col(Columns.VALUE), float(number)).fill_null(False)
+    label = parse_label(expression)
+    of_type = pl.col(Columns.EVENT_TYPE) == label.event_type
+    if label.sign is None:
+        return of_type
+    compared: pl.Expr = COMPARE[label.sign](pl.col(Columns.VALUE), label.bound)  # type: ignore[arg-type, assignment]
+    return of_type & compared.fill_null(False)
 
 
 def positives(events: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:
@@ -48,7 +33,7 @@ def positives(events: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:
     """
     if not labels or events.is_empty():
         return events
-    found = events.filter(pl.any_horizontal(*(parse_label(label) for label in labels)))
+    found = events.filter(pl.any_horizontal(*(condition(label) for label in labels)))
     if found.is_empty():
         kinds = ", ".join(
             f"{kind} ({count:,})" for kind, count in events[Columns.EVENT_TYPE].value_counts(sort=True).head(8).iter_rows()

@@ -50,6 +50,12 @@ class Journal(Catalogue):
         """The last sequence number given out: one growing sequence over imported and live events."""
         return int(self._database.execute("SELECT value FROM counter WHERE name='seq'").fetchone()[0])
 
+    def marks(self) -> tuple[int, int]:
+        """The last sequence number and the last change number, in one look."""
+        rows = self._database.execute("SELECT name, value FROM counter WHERE name IN ('seq', 'change')").fetchall()
+        found = dict(rows)
+        return int(found["seq"]), int(found["change"])
+
     def append(self, events: Sequence[Event]) -> AppendResult:
         """Stores events in one transaction; an event whose id is already stored is counted as a duplicate.
 

@@ -1,0 +1,135 @@
+"""Runs a bundle's models without torch: text encoder, item tower, user tower, in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+from tastemaker.inference.batching import length_batches
+from tastemaker.schema.errors import BundleError
+from tastemaker.schema.protocols import FloatArray, IntArray
+
+_BATCH = 64
+
+
+class TextEncoder:
+    """Texts to whitened unit vectors. Without a text encoder in the bundle every text is the zero vector.
+
+    Args:
+        folder: the bundle's `text_encoder`.
+        width: length of a whitened vector.
+        threads: of ONNX Runtime.
+    """
+
+    def __init__(self, folder: Path, width: int, threads: int = 1) -> None:
+        self.width = width
+        self.template, self.version = "{title}", "none"
+        self._session: Any = None
+        if not (folder / "model.onnx").is_file():
+            return
+        config = msgspec.json.decode((folder / "config.json").read_bytes())
+        self.template, self.version = str(config["template"]), str(config["fingerprint"])
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(int(config["max_length"]))
+        self._mean = np.load(folder / "whitening_mean.npy", allow_pickle=False)
+        self._components = np.load(folder / "whitening_components.npy", allow_pickle=False)
+        self._session = session(folder / "model.onnx", threads)
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Whitened unit vectors, float32 [n, T]; the zero row for an empty text."""
+        found = np.zeros((len(texts), self.width), dtype=np.float32)
+        full = [place for place, text in enumerate(texts) if text.strip()]
+        if self._session is None or not full:
+            return found
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch([_storable(texts[place]) for place in full])]
+        for rows in length_batches([len(ids) for ids in tokens], _BATCH):
+            inputs = _padded([tokens[row] for row in rows])
+            vectors = self._session.run(None, inputs)[0]
+            white = (vectors - self._mean) @ self._components.T
+            white /= np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-9)
+            found[[full[row] for row in rows]] = white
+        return found
+
+
+class ItemTower:
+    """Whitened text vectors to item vectors."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        self._session = session(path, threads)
+
+    def vectors(self, text: FloatArray) -> FloatArray:
+        """Item vectors, unit rows, float32 [n, D] from [n, T]."""
+        found: FloatArray = self._session.run(None, {"text": text.astype(np.float32)})[0]
+        return found
+
+
+class UserTower:
+    """Histories of item vectors to user vectors.
+
+    Args:
+        path: the exported graph.
+        max_length: events that it reads.
+        threads: of ONNX Runtime.
+    """
+
+    def __init__(self, path: Path, max_length: int, threads: int = 1) -> None:
+        self._session = session(path, threads)
+        self.max_length = max_length
+
+    def vectors(self, histories: Sequence[IntArray], rows: Any) -> FloatArray:
+        """User vectors, float32 [B, D]; zero for an empty history.
+
+        Args:
+            histories: item indices, oldest first.
+            rows: gives the item vectors [n, D] of item indices [n].
+        """
+        latest = [history[-self.max_length :] for history in histories]
+        found: FloatArray | None = None
+        for places in length_batches([len(history) for history in latest], _BATCH):
+            length = max(2, max(len(latest[place]) for place in places))
+            indices = np.zeros((len(places), length), dtype=np.int64)
+            for row, place in enumerate(places):
+                indices[row, : len(latest[place])] = latest[place]
+            vectors = rows(indices.ravel()).reshape(len(places), length, -1)
+            lengths = np.array([len(latest[place]) for place in places], dtype=np.int64)
+            answer = self._session.run(None, {"vectors": vectors, "lengths": lengths})[0] * (lengths > 0)[:, None]
+            if found is None:
+                found = np.zeros((len(histories), answer.shape[1]), dtype=np.float32)
+            found[places] = answer
+        return found if found is not None else np.zeros((0, 0), dtype=np.float32)
+
+
+def session(path: Path, threads: int = 1) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Raises:
+        BundleError: the graph can't be read.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises classes of its own that share no base
+        raise BundleError(f"{path} can't be run ({str(error)[:200]}). Use another bundle.") from None
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _padded(tokens: list[list[int]]) -> dict[str, Any]:
+    length = max(2, max(len(ids) for ids in tokens))
+    ids = np.zeros((len(tokens), length), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, found in enumerate(tokens):
+        ids[row, : len(found)], mask[row, : len(found)] = found, 1
+    return {"input_ids": ids, "attention_mask": mask}

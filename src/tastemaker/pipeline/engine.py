@@ -1,0 +1,122 @@
+"""The request road: sources, filter, score, select, reasons. It knows protocols only; who fits them can take the place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.pipeline.explain import reason, sources
+from tastemaker.pipeline.rerank import diversify, order, reserve
+from tastemaker.schema.candidates import ChannelScores
+from tastemaker.schema.protocols import BoolArray, ChannelSource, FloatArray, FusionModel, IntArray, QueryState
+
+FRESH_RANK = 30
+"""A new item suits a user if at most this many items of the whole catalogue are closer to the user's history."""
+
+
+class ItemVectors(Protocol):
+    """Item vectors by index."""
+
+    def __call__(self, indices: IntArray) -> FloatArray:
+        """Unit rows, float32 [n, D]."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one request wants of the road.
+
+    Attributes:
+        k: length of the list.
+        barred: bool [N], items that must not appear; the history's own items are always left out.
+        diversity: in [0, 1].
+        newest: item indices from here on are newer than the bundle; None: none are.
+        fresh_slots: places kept for those of them whose text suits this user.
+    """
+
+    k: int
+    barred: BoolArray | None = None
+    diversity: float = 0.0
+    newest: int | None = None
+    fresh_slots: int = 1
+
+
+@dataclass
+class Found:
+    """The list: item indices, scores and sources, best first.
+
+    Attributes:
+        near: for each place the item of the history that is closest, or -1.
+        parts: how much each channel brought, float32 [n, C]; None unless asked for.
+    """
+
+    items: IntArray
+    scores: FloatArray
+    sources: list[str]
+    near: list[int] = field(default_factory=list)
+    parts: FloatArray | None = None
+
+
+class Road:
+    """Holds the parts of the road.
+
+    Args:
+        channels: finds candidates. fusion: scores them. vectors: item vectors, for diversity and reasons. depth: candidates of each channel.
+    """
+
+    def __init__(self, channels: ChannelSource, fusion: FusionModel, vectors: ItemVectors, depth: int) -> None:
+        self.channels, self.fusion, self.vectors, self.depth = channels, fusion, vectors, depth
+
+    def recommend(self, state: QueryState, wish: Wish) -> Found:
+        """The best k items that are allowed; exactly k where as many exist."""
+        return self.recommend_many([state], [wish])[0]
+
+    def recommend_many(self, states: Sequence[QueryState], wishes: Sequence[Wish]) -> list[Found]:
+        """Lists for many queries at once; queries with the same barred items share the work."""
+        allowed = None if not wishes or wishes[0].barred is None else ~wishes[0].barred
+        depth = max(self.depth, max((wish.k for wish in wishes), default=0))
+        found = self.channels.candidates(states, depth, allowed)
+        return [self._select(one, state, wish) for one, state, wish in zip(found, states, wishes, strict=True)]
+
+    def rank(self, found: ChannelScores, state: QueryState) -> Found:
+        """The given candidates in order."""
+        return self._select(found, state, Wish(k=len(found.items), fresh_slots=0))
+
+    def _select(self, found: ChannelScores, state: QueryState, wish: Wish) -> Found:
+        scores = self.fusion.score(found, len(state.history))
+        if wish.diversity > 0:
+            places = diversify(scores, self.vectors(found.items), wish.k, wish.diversity)
+        else:
+            places = order(scores, wish.k)
+        if wish.newest is not None and wish.fresh_slots and len(state.history):
+            places = reserve(places, self._fresh(found, wish.newest), wish.fresh_slots)
+        chosen = ChannelScores(
+            found.items[places], found.channels, found.scores[places], found.ranks[places], found.counts[places], found.depth
+        )
+        parts = self.fusion.parts(chosen, len(state.history))
+        return Found(chosen.items, scores[places], self._sources(parts, chosen, state), self._near(chosen.items, state), parts)
+
+    def _fresh(self, found: ChannelScores, newest: int) -> NDArray[np.int64]:
+        """Places of new items that are among the closest of all to this user's history in some channel, best first."""
+        closest = found.ranks.min(axis=1)
+        new = np.flatnonzero((found.items >= newest) & (closest < FRESH_RANK))
+        return new[np.argsort(closest[new], kind="stable")]
+
+    def _sources(self, parts: FloatArray, chosen: ChannelScores, state: QueryState) -> list[str]:
+        names = sources(parts, chosen.channels) if len(state.history) else ["popular"] * len(chosen.items)
+        return ["fresh" if count == 0 and name != "popular" else name for name, count in zip(names, chosen.counts, strict=True)]
+
+    def _near(self, items: IntArray, state: QueryState) -> list[int]:
+        recent = state.history[-20:]
+        if not len(recent) or not len(items):
+            return [-1] * len(items)
+        alike = self.vectors(items) @ self.vectors(recent).T
+        return [int(recent[place]) for place in np.argmax(alike, axis=1)]
+
+
+def reasons(found: Found, title_of: Callable[[int], str]) -> list[str]:
+    """A sentence for each place of the list."""
+    return [reason(source, title_of(near) if near >= 0 else None) for source, near in zip(found.sources, found.near, strict=True)]

@@ -1,0 +1,32 @@
+"""Reasons in plain words, made of what each channel brought."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tastemaker.schema.protocols import FloatArray
+
+SOURCES = {
+    "sequence": "what people like you took next",
+    "neighbours": "often met together with {near}",
+    "together": "liked by people who also met {near}",
+    "text": "reads like {near}",
+    "taste": "fits your taste, as in {near}",
+    "popular": "popular now",
+    "fresh": "new, and close to {near}",
+}
+
+
+def reason(source: str, near: str | None) -> str:
+    """The sentence for a source; `near` is the title of the event in the history that is closest, if any."""
+    text = SOURCES.get(source, source)
+    if "{near}" not in text:
+        return text if near is None or source == "popular" else f"{text} after {near}"
+    return text.format(near=near) if near else text.split(" {near}")[0].rstrip(",") + " what you met"
+
+
+def sources(parts: FloatArray, channels: tuple[str, ...]) -> list[str]:
+    """The channel that brought most of each item's score, [M] from [M, C]."""
+    if parts.size == 0:
+        return []
+    return [channels[int(place)] for place in np.argmax(parts, axis=1)]

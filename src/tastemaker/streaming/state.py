@@ -1,0 +1,144 @@
+"""What is known right now: the bundle's histories and items, with everything folded in that happened since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.schema.events import Event
+from tastemaker.schema.items import Item, ItemChange
+from tastemaker.schema.labels import Label
+from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray
+
+
+class ItemIndex(Protocol):
+    """Where item vectors live. Implemented by `index.channels.Channels`."""
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+
+    def append_item(self, text: FloatArray, vector: FloatArray) -> int:
+        """Adds an item; gives its index."""
+
+    def replace_item(self, index: int, text: FloatArray, vector: FloatArray | None) -> None:
+        """Gives an item another text."""
+
+
+class ItemReader(Protocol):
+    """Reads new items with the bundle's models."""
+
+    @property
+    def version(self) -> str:
+        """The encoder's fingerprint, by which stored text vectors are recognised."""
+
+    def text_vectors(self, items: Sequence[Item]) -> FloatArray:
+        """Whitened text vectors, float32 [n, T]."""
+
+    def item_vector(self, text: FloatArray) -> FloatArray:
+        """The item vector, float32 [D], of a text vector [T]."""
+
+
+class LiveState:
+    """Histories and items as they are now, in one process.
+
+    Args:
+        rows: fields of each item of the bundle, in index order.
+        trained: how many events training saw of each item, [N].
+        base_history: gives a user's history at training time.
+        index: where vectors of new items go.
+        reader: reads new items.
+        labels: which events enter a history; empty: all.
+        text_dim: length of a text vector.
+    """
+
+    def __init__(
+        self,
+        rows: list[dict[str, Any]],
+        trained: NDArray[np.float32],
+        base_history: Callable[[str], IntArray],
+        index: ItemIndex,
+        reader: ItemReader,
+        labels: Sequence[Label],
+        text_dim: int,
+    ) -> None:
+        self.rows, self.index_of = rows, {row["item_id"]: place for place, row in enumerate(rows)}
+        self.n_base = len(rows)
+        self.barred: BoolArray = np.array([bool(row.get("hidden")) for row in rows], dtype=bool)
+        self._trained, self._base_history, self._index, self.reader = trained, base_history, index, reader
+        self._labels, self._text_dim = labels, text_dim
+        self._later: dict[str, list[int]] = {}
+
+    def history(self, user_id: str) -> IntArray:
+        """A user's item indices, oldest first; empty for an unknown user."""
+        base, later = self._base_history(user_id), self._later.get(user_id)
+        return base if not later else np.concatenate([base, np.array(later, dtype=np.int32)])
+
+    def known_user(self, user_id: str) -> bool:
+        """True if the user has a history."""
+        return user_id in self._later or len(self._base_history(user_id)) > 0
+
+    def fold_event(self, event: Event) -> None:
+        """An event becomes the newest of its user's history, if it counts."""
+        if self._labels and not any(label.holds(event.event_type, event.value) for label in self._labels):
+            return
+        place = self.index_of.get(event.item_id)
+        if place is None:
+            place = self._add({"item_id": event.item_id}, np.zeros(self._text_dim, np.float32))
+            self.barred[place] = True  # it can be recommended when the catalogue knows it
+        self._later.setdefault(event.user_id, []).append(place)
+
+    def fold_changes(self, changes: Sequence[ItemChange]) -> None:
+        """Items that were put or deleted, in order."""
+        put = [(change, change.item) for change in changes if change.item is not None]
+        ready = {
+            change.item_id: np.frombuffer(change.vector, dtype=np.float32)
+            for change, _ in put
+            if change.vector and change.vector_version == self.reader.version and len(change.vector) == 4 * self._text_dim
+        }
+        unread = [item for _, item in put if item.item_id not in ready]
+        if unread:
+            text = self.reader.text_vectors(unread)
+            ready |= {item.item_id: vector for item, vector in zip(unread, text, strict=True)}
+        for change in changes:
+            if change.item is None:
+                self._remove(change.item_id)
+            else:
+                self._put(change.item, ready[change.item_id])
+
+    def _remove(self, item_id: str) -> None:
+        place = self.index_of.get(item_id)
+        if place is not None:
+            self.barred[place] = True
+            self.rows[place] = {"item_id": item_id, "deleted": True}
+
+    def _put(self, item: Item, text: FloatArray) -> None:
+        row = {
+            "item_id": item.item_id,
+            "title": item.title,
+            "text": item.text,
+            "categories": item.categories,
+            "image": item.image,
+            "price": item.price,
+            "created_at": item.created_at,
+            "hidden": item.hidden,
+            "extra": item.extra,
+        }
+        place = self.index_of.get(item.item_id)
+        if place is None:
+            place = self._add(row, text)
+        else:
+            learned = place < self.n_base and self._trained[place] > 0
+            self._index.replace_item(place, text, None if learned else self.reader.item_vector(text))
+            self.rows[place] = row
+        self.barred[place] = item.hidden
+
+    def _add(self, row: dict[str, Any], text: FloatArray) -> int:
+        place = self._index.append_item(text, self.reader.item_vector(text))
+        self.rows.append(row)
+        self.index_of[row["item_id"]] = place
+        self.barred = np.append(self.barred, False)
+        return place
