@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import Neighbours, history_matrix
@@ -133,7 +134,7 @@ class Channels:
         """Writes the arrays as `.npy`, to be memory-mapped by `load`."""
         folder.mkdir(parents=True, exist_ok=True)
         everything = np.arange(self.n_items)
-        arrays = {"items": self.items.rows(everything), "text": self.text.rows(everything)}
+        arrays: dict[str, NDArray[np.generic]] = {"items": self.items.rows(everything), "text": self.text.rows(everything)}
         arrays |= {"bias": self.bias, "popular": self.popular, "counts": self.counts}
         for name, neighbours in (("neighbours", self.neighbours), ("together", self.together)):
             weights = neighbours.weights

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import FloatArray
@@ -17,6 +18,7 @@ from tastemaker.schema.protocols import FloatArray
 _LOG_CHANNELS = ("sequence", "popular")
 """Channels whose score is a logarithm already; the others are similarities, read plainly and by their logarithm."""
 _ABSENT = -20.0
+_FARTHEST = 100.0  # standard deviations: what lies beyond is a fault of the input
 
 
 def features(found: ChannelScores, history_length: int) -> FloatArray:
@@ -25,7 +27,7 @@ def features(found: ChannelScores, history_length: int) -> FloatArray:
     For each channel its score (similarities also by logarithm), a reciprocal rank and the logarithm of the rank; then whether training
     never saw the item, the logarithm of its events, and that of the history's length.
     """
-    columns: list[FloatArray] = []
+    columns: list[NDArray[np.floating]] = []
     for place, name in enumerate(found.channels):
         score = np.nan_to_num(found.scores[:, place], nan=_ABSENT, neginf=_ABSENT, posinf=-_ABSENT)
         rank = found.ranks[:, place].astype(np.float32)
@@ -91,8 +93,10 @@ class Fusion:
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> Fusion:
         """What `to_dict` gave."""
-        names = ("mean", "scale", "linear", "hidden", "hidden_bias", "out")
-        return cls(*(np.asarray(table[name], dtype=np.float32) for name in names), cold_boost=float(table["cold_boost"]))
+        mean, scale, linear, hidden, hidden_bias, out = (
+            np.asarray(table[name], dtype=np.float32) for name in ("mean", "scale", "linear", "hidden", "hidden_bias", "out")
+        )
+        return cls(mean, scale, linear, hidden, hidden_bias, out, cold_boost=float(table["cold_boost"]))
 
     @classmethod
     def reciprocal_ranks(cls, channels: tuple[str, ...], cold_boost: float = 0.0) -> Fusion:
@@ -107,8 +111,9 @@ class Fusion:
         )
 
     def _forward(self, given: FloatArray, found: ChannelScores) -> FloatArray:
-        x = (given - self.mean) / self.scale
+        x = np.clip((given - self.mean) / self.scale, -_FARTHEST, _FARTHEST)
         inner = x @ self.hidden.T + self.hidden_bias
         inner = 0.5 * inner * (1 + np.tanh(0.7978845608 * (inner + 0.044715 * inner**3)))
         score = x @ self.linear + inner @ self.out + self.cold_boost * (found.counts == 0)
-        return np.nan_to_num(score, nan=-1e9, posinf=1e9, neginf=-1e9).astype(np.float32)
+        finite: FloatArray = np.nan_to_num(score, nan=-1e9, posinf=1e9, neginf=-1e9).astype(np.float32)
+        return finite

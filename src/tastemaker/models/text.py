@@ -107,9 +107,9 @@ class Whitening:
 
     def apply(self, vectors: FloatArray, empty: np.ndarray | None = None) -> FloatArray:
         """Whitened unit rows, float32 [n, T]; rows marked in `empty` (bool [n]) become zero."""
-        found = (vectors - self.mean) @ self.components.T
+        found: FloatArray = ((vectors - self.mean) @ self.components.T).astype(np.float32)
         length = np.linalg.norm(found, axis=1, keepdims=True)
         found = np.divide(found, length, out=np.zeros_like(found), where=length > 1e-12)
         if empty is not None:
             found[empty] = 0.0
-        return found.astype(np.float32)
+        return found

@@ -161,4 +161,4 @@ def _writer(run_dir: Path | None, what: str) -> Any:
     from torch.utils.tensorboard import SummaryWriter  # heavy, and only here
 
     run_dir.mkdir(parents=True, exist_ok=True)
-    return SummaryWriter(str(run_dir / what))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run_dir / what))

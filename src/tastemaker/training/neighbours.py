@@ -24,7 +24,8 @@ def near_neighbours(sequences: Sequences, k: int) -> Neighbours:
     """
     items, users = sequences.items, np.repeat(np.arange(sequences.n_users), sequences.lengths())
     n = sequences.n_items
-    weights = sp.csr_matrix((n, n), dtype=np.float32)
+    none = np.zeros(0, np.int64)
+    weights = sp.csr_matrix((np.zeros(0, np.float32), (none, none)), shape=(n, n))
     for distance in range(1, WINDOW + 1):
         same = users[distance:] == users[:-distance]
         first, second = items[:-distance][same], items[distance:][same]

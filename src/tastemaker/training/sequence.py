@@ -57,7 +57,8 @@ class SequenceModel(nn.Module):
     def item_vectors(self) -> FloatArray:
         """Unit item vectors, float32 [N, D]."""
         self.eval()
-        return self.items().numpy().copy()
+        found: FloatArray = self.items().numpy().copy()
+        return found
 
     @torch.inference_mode()
     def user_vectors(self, histories: Sequence[IntArray], batch: int = 512) -> FloatArray:
