@@ -63,20 +63,28 @@ class Journal(Catalogue):
             InputError: an id holds text that is no valid Unicode.
             JournalError: the disk refused; nothing of the batch was kept.
         """
-        named = [event if event.event_id else msgspec.structs.replace(event, event_id=uuid.uuid4().hex) for event in events]
-        for event in named:
-            _check_text(event)
-        accepted = 0
+        return self.append_batches([events])[0]
+
+    def append_batches(self, batches: Sequence[Sequence[Event]]) -> list[AppendResult]:
+        """Stores several callers' events in one transaction, so that they share one flush to disk; a result for each batch.
+
+        Raises:
+            InputError: an id holds text that is no valid Unicode.
+            JournalError: the disk refused; nothing of any batch was kept.
+        """
+        named = [[_named(event) for event in events] for events in batches]
+        results = []
         with transaction(self._database) as database:
-            before = advance(database, "seq", len(named))
-            for event in named:
-                done = database.execute(
-                    "INSERT OR IGNORE INTO event VALUES (?,?,?)",
-                    (before + accepted + 1, event.event_id, _encode(event)),
-                )
-                accepted += done.rowcount
-            database.execute("UPDATE counter SET value=? WHERE name='seq'", (before + accepted,))
-        return AppendResult(accepted, len(named) - accepted)
+            last = advance(database, "seq", 0)
+            for events in named:
+                accepted = 0
+                for event in events:
+                    row = (last + 1, event.event_id, _encode(event))
+                    new = database.execute("INSERT OR IGNORE INTO event VALUES (?,?,?)", row).rowcount
+                    accepted, last = accepted + new, last + new
+                results.append(AppendResult(accepted, len(events) - accepted))
+            database.execute("UPDATE counter SET value=? WHERE name='seq'", (last,))
+        return results
 
     def tail(self, after: int, limit: int = 10_000) -> list[StoredEvent]:
         """Events after a sequence number, oldest first; cheap when there is nothing new."""
@@ -159,6 +167,11 @@ class Journal(Catalogue):
                 row[Columns.CONTEXT] = msgspec.json.encode(row[Columns.CONTEXT]).decode()
             rows.append({Columns.SEQ: seq, Columns.EVENT_TYPE: DEFAULT_EVENT_TYPE, **row})
         return pl.DataFrame(rows, schema=EVENT_SCHEMA)
+
+
+def _named(event: Event) -> Event:
+    _check_text(event)
+    return event if event.event_id else msgspec.structs.replace(event, event_id=uuid.uuid4().hex)
 
 
 def _check_text(event: Event) -> None:

@@ -71,6 +71,7 @@ class LiveState:
         self._trained, self._base_history, self._index, self.reader = trained, base_history, index, reader
         self._labels, self._text_dim = labels, text_dim
         self._later: dict[str, list[int]] = {}
+        self._changed: set[int] = set()
 
     def history(self, user_id: str) -> IntArray:
         """A user's item indices, oldest first; empty for an unknown user."""
@@ -109,11 +110,25 @@ class LiveState:
             else:
                 self._put(change.item, ready[change.item_id])
 
+    def take_changed(self) -> list[tuple[int, dict[str, Any]]]:
+        """Index and fields of the items that changed since the last call."""
+        changed, self._changed = sorted(self._changed), set()
+        return [(place, self.rows[place]) for place in changed]
+
+    def recent(self, user_id: str, limit: int) -> list[dict[str, Any]]:
+        """Fields of the user's latest items, newest first."""
+        return [self.rows[place] for place in self.history(user_id)[::-1][:limit].tolist()]
+
+    def latest_users(self, limit: int) -> list[str]:
+        """Users with events since the bundle, the latest last."""
+        return list(self._later)[-limit:]
+
     def _remove(self, item_id: str) -> None:
         place = self.index_of.get(item_id)
         if place is not None:
             self.barred[place] = True
             self.rows[place] = {"item_id": item_id, "deleted": True}
+            self._changed.add(place)
 
     def _put(self, item: Item, text: FloatArray) -> None:
         row = {
@@ -135,6 +150,7 @@ class LiveState:
             self._index.replace_item(place, text, None if learned else self.reader.item_vector(text))
             self.rows[place] = row
         self.barred[place] = item.hidden
+        self._changed.add(place)
 
     def _add(self, row: dict[str, Any], text: FloatArray) -> int:
         place = self._index.append_item(text, self.reader.item_vector(text))

@@ -1,0 +1,64 @@
+"""`tastemaker serve`: answer over HTTP."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tastemaker.cli.workspace import open_workspace
+
+
+def run(
+    directory: Annotated[Path, typer.Argument(help="The workspace.")],
+    port: Annotated[int | None, typer.Option(help="Port; default from the settings (8000).")] = None,
+    host: Annotated[str | None, typer.Option(help="Address; default from the settings (loopback only).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that share the load.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Stay with this bundle instead of the live one.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the address as JSON when ready.")] = False,
+) -> None:
+    """Answer over HTTP, console at /."""
+    workspace = open_workspace(directory, overrides or ())
+    settings = workspace.settings.serving
+    host, port, count = host or settings.host, settings.port if port is None else port, workers or settings.workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from tastemaker.bundle.registry import Registry
+    from tastemaker.console.app import work
+    from tastemaker.monitoring.metrics import share_between_workers
+    from tastemaker.serving.workers import listen, supervise
+
+    registry = Registry(workspace.bundles)
+    if bundle:
+        registry.folder(bundle)
+    else:
+        registry.live()
+    sock = listen(host, port)
+    if count > 1:
+        share_between_workers(workspace.runs / "metrics")
+    threading.Thread(target=_announce, args=(host, sock.getsockname()[1], count, json), daemon=True).start()
+    code = supervise(work, sock, count, (str(directory), settings, bundle))
+    raise typer.Exit(code)
+
+
+def _announce(host: str, port: int, count: int, json: bool) -> None:
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    for _ in range(1_200):
+        try:
+            with urllib.request.urlopen(url + "/readyz", timeout=1):
+                break
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    else:
+        return
+    typer.echo(
+        f'{{"url": "{url}", "workers": {count}}}'
+        if json
+        else f"Serving at {url} with {count} worker(s): console at /, API at /docs"
+    )

@@ -1,0 +1,70 @@
+"""The application with its pages: what every worker runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from importlib import resources
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from tastemaker.bundle.registry import Registry
+from tastemaker.journal.append import Journal
+from tastemaker.monitoring.metrics import Metrics
+from tastemaker.schema.errors import BundleError
+from tastemaker.schema.settings import ServingSettings
+from tastemaker.serving.answers import Answers
+from tastemaker.serving.http import make_app
+from tastemaker.serving.wire import Live, open_live
+from tastemaker.serving.writer import Writer
+
+WATCH_SECONDS = 0.5
+
+
+def create(workspace: Path, settings: ServingSettings, version: str | None = None) -> Starlette:
+    """The application of a workspace.
+
+    Args:
+        workspace: with `journal/` and `bundles/`.
+        settings: limits.
+        version: a bundle to stay with; None: the live one, and each that is released later.
+    """
+    journal = Journal.open(workspace / "journal")
+    answers = Answers(open_live(workspace / "bundles", journal, version), journal, settings)
+    follow = None if version else (lambda: follow_releases(workspace / "bundles", answers))
+    return make_app(answers, Writer(Journal.open(workspace / "journal")), Metrics(), pages(), follow)
+
+
+async def follow_releases(bundles: Path, answers: Answers) -> None:
+    """Swaps to a newly released bundle: loaded and checked beside, then put in place at once; a bad one changes nothing."""
+    registry, refused = Registry(bundles), ""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            wanted = registry.stages().live
+            if wanted and wanted not in (answers.live.version, refused):
+                refused = wanted
+                folder = registry.folder(wanted)
+                answers.live = await asyncio.to_thread(Live, folder, answers.journal)
+                refused = ""
+        except (BundleError, OSError, KeyError, ValueError) as error:
+            print(f"the released bundle was refused, the old one answers on: {error}", flush=True)
+
+
+def pages() -> dict[str, str]:
+    """The pages by path."""
+    static = resources.files("tastemaker.console") / "static"
+    return {"/": (static / "index.html").read_text("utf-8"), "/docs": (static / "docs.html").read_text("utf-8")}
+
+
+def work(sock: socket.socket, workspace: str, settings: ServingSettings, version: str | None) -> None:
+    """One worker: answers on the shared socket until SIGTERM."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    app = create(Path(workspace), settings, version)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=8, server_header=False
+    )
+    uvicorn.Server(config).run(sockets=[sock])

@@ -1,0 +1,56 @@
+"""Counters and histograms by Prometheus' conventions; correct with many workers; no ids in labels."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """What the service counts."""
+
+    def __init__(self) -> None:
+        self._many = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._registry = CollectorRegistry()
+        registry = None if self._many else self._registry
+        self._seconds = Histogram(
+            "tastemaker_request_seconds", "Time to answer.", ["route", "status"], buckets=BUCKETS, registry=registry
+        )
+        self._events = Counter("tastemaker_events_total", "Events by what became of them.", ["result"], registry=registry)
+        self._model = Gauge("tastemaker_model_info", "The live bundle.", ["version"], registry=registry, multiprocess_mode="max")
+        self._items = Gauge("tastemaker_index_items", "Items in the index.", registry=registry, multiprocess_mode="max")
+
+    def observe(self, route: str, status: int, seconds: float) -> None:
+        """One request."""
+        self._seconds.labels(route, str(status)).observe(seconds)
+
+    def events(self, accepted: int, duplicates: int, rejected: int) -> None:
+        """One batch of events."""
+        for result, count in (("accepted", accepted), ("duplicate", duplicates), ("rejected", rejected)):
+            if count:
+                self._events.labels(result).inc(count)
+
+    def model(self, version: str, items: int) -> None:
+        """Which bundle answers, and from how many items."""
+        self._model.labels(version).set(1)
+        self._items.set(items)
+
+    def text(self) -> bytes:
+        """All figures, of all workers, in Prometheus' text format."""
+        if not self._many:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+def share_between_workers(folder: Path) -> None:
+    """Prepares a folder in which workers share their figures; call it before workers start."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)

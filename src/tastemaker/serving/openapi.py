@@ -1,0 +1,79 @@
+"""The OpenAPI 3.1 document, made from the same table that routes requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from tastemaker import __version__
+from tastemaker.schema.queries import Problem
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One row of the route table.
+
+    Attributes:
+        method, path: as in `POST /v1/recommend`; path parameters in braces.
+        name: the handler's name and the operation id.
+        summary: one sentence.
+        body, answer: msgspec types of the JSON in and out; None: no body.
+        status: of a good answer.
+        query: integer query parameters with their defaults.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    body: Any = None
+    answer: Any = None
+    status: int = 200
+    query: tuple[tuple[str, int], ...] = ()
+
+
+def document(table: Sequence[Operation]) -> dict[str, Any]:
+    """The OpenAPI document of a route table."""
+    types = [kind for row in table for kind in (row.body, row.answer) if kind is not None]
+    schemas, components = msgspec.json.schema_components([*types, Problem], ref_template="#/components/schemas/{name}")
+    of = iter(schemas)
+    paths: dict[str, Any] = {}
+    for row in table:
+        entry: dict[str, Any] = {"operationId": row.name, "summary": row.summary, "responses": {}}
+        parameters = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 512}}
+            for name in re.findall(r"{(\w+)(?::\w+)?}", row.path)
+        ]
+        parameters += [
+            {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 1_000_000, "default": default}}
+            for name, default in row.query
+        ]
+        if parameters:
+            entry["parameters"] = parameters
+        if row.body is not None:
+            entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": next(of)}}}
+        content = {"content": {"application/json": {"schema": next(of)}}} if row.answer is not None else {}
+        entry["responses"][str(row.status)] = {"description": row.summary, **content}
+        for status, words in _problems(row):
+            schema = {"$ref": "#/components/schemas/Problem"}
+            entry["responses"][status] = {"description": words, "content": {"application/problem+json": {"schema": schema}}}
+        paths.setdefault(re.sub(r"{(\w+):\w+}", r"{\1}", row.path), {})[row.method.lower()] = entry
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Tastemaker", "version": __version__, "description": "Recommendations, search and events."},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _problems(row: Operation) -> list[tuple[str, str]]:
+    found = [("400", "The request can't be read."), ("422", "The request makes no sense.")]
+    if row.body is not None:
+        found += [("413", "The body is too large."), ("415", "The body is no JSON."), ("507", "Nothing could be stored.")]
+    if "{" in row.path:
+        found.append(("404", "It is not there."))
+    return [*found, ("503", "Not ready.")]

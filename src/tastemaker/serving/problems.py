@@ -1,0 +1,42 @@
+"""Errors as RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.responses import Response
+
+from tastemaker.schema.errors import InputError, JournalError, TastemakerError
+from tastemaker.schema.queries import Problem
+from tastemaker.serving.answers import NotFound
+
+PROBLEM_JSON = "application/problem+json"
+TITLES = {
+    400: "Bad request",
+    401: "Not authorised",
+    404: "Not found",
+    405: "Method not allowed",
+    411: "Length required",
+    413: "Body too large",
+    415: "Unsupported media type",
+    422: "Bad input",
+    503: "Not ready",
+    507: "Not stored",
+}
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """A problem document as a response."""
+    detail = detail.encode("utf-8", "backslashreplace").decode("utf-8")
+    body = Problem(title=TITLES.get(status, "Error"), status=status, detail=detail)
+    return Response(msgspec.json.encode(body), status, headers, PROBLEM_JSON)
+
+
+def of_error(error: TastemakerError) -> Response:
+    """The problem document of an error that was made on purpose."""
+    if isinstance(error, NotFound):
+        return problem(404, str(error))
+    if isinstance(error, InputError):
+        return problem(422, str(error))
+    if isinstance(error, JournalError):
+        return problem(507, str(error), {"Retry-After": "1"})
+    return problem(503, str(error), {"Retry-After": "1"})

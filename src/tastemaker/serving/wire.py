@@ -1,0 +1,129 @@
+"""Wires a bundle and the journal to the request road."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tastemaker.bundle.read import open_bundle
+from tastemaker.bundle.registry import Registry
+from tastemaker.index.channels import Channels
+from tastemaker.index.lexical import Lexicon
+from tastemaker.inference.brain import Brain
+from tastemaker.journal.append import Journal
+from tastemaker.models.fusion import Fusion
+from tastemaker.pipeline.engine import Road
+from tastemaker.schema.items import Item
+from tastemaker.schema.labels import parse_label
+from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
+from tastemaker.streaming.consume import Consumer
+from tastemaker.streaming.state import LiveState
+
+
+class Live:
+    """One bundle, answering: models, channels, road, and the state that follows the journal.
+
+    Args:
+        folder: the bundle's folder.
+        journal: what happened; None: nothing but the bundle.
+        threads: of the models.
+        check: compare every file with its checksum first.
+
+    Raises:
+        BundleError: the bundle is not whole.
+    """
+
+    def __init__(self, folder: Path, journal: Journal | None = None, threads: int = 1, check: bool = True) -> None:
+        self.bundle = open_bundle(folder, check)
+        self.brain = Brain(folder, threads)
+        self.settings = self.brain.settings
+        self.channels = Channels.load(folder / "channels")
+        fusion = Fusion.from_dict(msgspec.json.decode((folder / "fusion.json").read_bytes()))
+        self.road = Road(self.channels, fusion, self.channels.items.rows, self.settings.fusion.depth)
+        rows = [_row(row) for row in self.brain.catalogue.iter_rows(named=True)]
+        labels = [parse_label(text) for text in self.settings.data.positive]
+        self.reader = BundleReader(self.brain)
+        self.state = LiveState(
+            rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width
+        )
+        self.lexicon = Lexicon([words_of(row) for row in rows])
+        data = self.bundle.manifest.data
+        self._consumer = Consumer(journal, self.state, data.position, data.change) if journal is not None else None
+        self.poll()
+
+    @property
+    def version(self) -> str:
+        """The bundle's version."""
+        return self.bundle.version
+
+    def poll(self) -> None:
+        """Folds what happened since the last look."""
+        if self._consumer is None or not self._consumer.poll():
+            return
+        for place, words in self.state.take_changed():
+            self.lexicon.put(place, words_of(words))
+
+    def query(self, history: IntArray) -> QueryState:
+        """The state of somebody with this history."""
+        return self.queries([history])[0]
+
+    def queries(self, histories: Sequence[IntArray]) -> list[QueryState]:
+        """The states of many, their user vectors computed together."""
+        if not histories:
+            return []
+        vectors = self.brain.user.vectors(histories, self.channels.items.rows)
+        return [QueryState(history, vector if len(history) else None) for history, vector in zip(histories, vectors, strict=True)]
+
+    def text_query(self, text: str) -> FloatArray:
+        """Similarity of every item's text to a text, float32 [N]."""
+        return np.asarray(self.channels.text.scores(self.brain.text.encode([text]))[0])
+
+    def barred(self) -> BoolArray:
+        """Items that may not appear now: hidden, deleted, or unknown to the catalogue."""
+        return self.state.barred
+
+
+class BundleReader:
+    """Reads new items with a bundle's models."""
+
+    def __init__(self, brain: Brain) -> None:
+        self._brain = brain
+
+    @property
+    def version(self) -> str:
+        """The encoder's fingerprint."""
+        return self._brain.text.version
+
+    def text_vectors(self, items: Sequence[Item]) -> FloatArray:
+        """Whitened text vectors, float32 [n, T]."""
+        return self._brain.text.encode([self._brain.item_text(item.title, item.text, item.categories) for item in items])
+
+    def item_vector(self, text: FloatArray) -> FloatArray:
+        """The item vector, float32 [D], of a text vector [T]."""
+        return self._brain.new_item(text)
+
+
+def open_live(bundles: Path, journal: Journal | None, version: str | None = None, threads: int = 1) -> Live:
+    """The live bundle of a workspace, or the named one.
+
+    Raises:
+        BundleError: nothing is live, the name is unknown, or the bundle is not whole.
+    """
+    registry = Registry(bundles)
+    return Live(registry.folder(version) if version else registry.live(), journal, threads)
+
+
+def words_of(row: dict[str, Any]) -> str:
+    """What lexical search reads of an item."""
+    if row.get("deleted"):
+        return ""
+    return " ".join([str(row.get("title") or ""), " ".join(row.get("categories") or []), str(row.get("text") or "")[:2_000]])
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    extra = row.get("extra")
+    return {**row, "extra": msgspec.json.decode(extra) if extra else {}, "categories": row.get("categories") or []}

@@ -1,0 +1,56 @@
+"""One thread that writes, so that answering never waits for the disk. Events that arrive while it is busy share the next flush."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tastemaker.journal.append import Journal
+from tastemaker.schema.events import AppendResult, Event
+
+
+class Writer:
+    """Writes to the journal through a connection of its own.
+
+    Args:
+        journal: used by the writing thread alone: what it has begun is not visible to others before it is durable.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._waiting: list[tuple[Sequence[Event], asyncio.Future[AppendResult]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def do(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a call, made in the writing thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    async def append(self, events: Sequence[Event]) -> AppendResult:
+        """Stores events; returns when they are on disk."""
+        future: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
+        self._waiting.append((events, future))
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush())
+        return await future
+
+    def close(self) -> None:
+        """Waits for the writes under way."""
+        self._thread.shutdown(wait=True)
+        self.journal.close()
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                results = await self.do(self.journal.append_batches, [events for events, _ in batch])
+            except Exception as error:  # handed to every caller whose events were in the transaction
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
