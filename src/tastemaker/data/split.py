@@ -76,6 +76,16 @@ def cold_items(dataset: Dataset, share: float = 0.1, seed: int = 0) -> Split:
     return _made(dataset, train, base.test, "cold_items", words)
 
 
+def newer(dataset: Dataset, later: pl.DataFrame) -> Split:
+    """Events that came after a bundle was trained, as a test of that bundle.
+
+    Args:
+        dataset: everything. later: the newer events, columns of the journal.
+    """
+    early = dataset.events.join(later.select(Columns.SEQ), on=Columns.SEQ, how="anti", maintain_order="left")
+    return _made(dataset, early, later, "newer", f"{later.height:,} events that came after the bundle was trained")
+
+
 def _made(dataset: Dataset, train: pl.DataFrame, late: pl.DataFrame, name: str, words: str) -> Split:
     pairs = late.select(Columns.USER_ID, Columns.ITEM_ID).unique(maintain_order=True)
     known = pairs.join(train, on=Columns.USER_ID, how="semi", maintain_order="left")

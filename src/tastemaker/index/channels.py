@@ -107,11 +107,13 @@ class Channels:
         ]
         return found
 
-    def candidates(self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None = None) -> list[ChannelScores]:
-        """For each query the union of each channel's best `depth` items, the items of its own history left out."""
+    def candidates(
+        self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None = None, filter_seen: bool = True
+    ) -> list[ChannelScores]:
+        """For each query the union of each channel's best `depth` items; with `filter_seen` without those of its own history."""
         found: list[ChannelScores] = []
         for begin in range(0, len(states), _BATCH):
-            found += self._batch(states[begin : begin + _BATCH], depth, allowed)
+            found += self._batch(states[begin : begin + _BATCH], depth, allowed, filter_seen)
         return found
 
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
@@ -189,13 +191,13 @@ class Channels:
             queries = np.asarray(events[:, met] @ self.text.rows(met), dtype=np.float32)
         return queries
 
-    def _batch(self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None) -> list[ChannelScores]:
+    def _batch(self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None, filter_seen: bool) -> list[ChannelScores]:
         whole = self.scores(states)
         barred = ~allowed if allowed is not None else None
         for scores in whole:
             if barred is not None:
                 scores[:, barred] = NOT_ALLOWED
-            for row, state in enumerate(states):
+            for row, state in enumerate(states if filter_seen else ()):
                 scores[row, state.history] = NOT_ALLOWED
         best, ranks = zip(*(self._ranks(scores, depth) for scores in whole), strict=True)
         found = []

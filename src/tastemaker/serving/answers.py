@@ -13,7 +13,6 @@ import numpy as np
 from tastemaker.journal.append import Journal
 from tastemaker.pipeline.engine import Found, Wish, reasons
 from tastemaker.pipeline.filters import compile_filter
-from tastemaker.pipeline.rerank import order
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
@@ -77,24 +76,11 @@ class Answers:
         return self._answer(live, self._listed(live, found, False))
 
     def search(self, query: SearchQuery) -> Answer:
-        """Items by words and by meaning; the two orders are fused by reciprocal ranks (G. Cormack et al., 2009)."""
+        """Items by words and by meaning."""
         live = self._now()
         k = min(query.k, self.settings.max_k, live.channels.n_items)
-        text = query.query.encode("utf-8", "replace").decode("utf-8")
-        if k == 0 or not text.strip():
-            return self._answer(live, [])
-        n, barred = live.channels.n_items, live.barred()
-        words, meaning = live.lexicon.scores(text, n), live.text_query(text)
-        fused = np.zeros(n, dtype=np.float32)
-        for scores, least in ((words, 1e-9), (meaning, -np.inf)):
-            usable = np.where(barred | (scores < least), -np.inf, scores)
-            for rank, place in enumerate(order(usable, max(200, k))):
-                if np.isfinite(usable[place]):
-                    fused[place] += 1 / (60 + rank)
-        fused[barred] = 0
-        fused += 1e-4 * np.where(barred, 0, words / max(float(words.max(initial=0.0)), 1e-9))
-        places = [place for place in order(fused, k).tolist() if fused[place] > 0]
-        rows = [self._recommended(live, place, float(fused[place]), "search", None) for place in places]
+        places, scores = live.search(query.query, k)
+        rows = [self._recommended(live, place, score, "search", None) for place, score in zip(places, scores, strict=True)]
         return self._answer(live, rows)
 
     def similar(self, item_id: str, k: int) -> Answer:

@@ -17,6 +17,7 @@ from tastemaker.inference.brain import Brain
 from tastemaker.journal.append import Journal
 from tastemaker.models.fusion import Fusion
 from tastemaker.pipeline.engine import Road
+from tastemaker.pipeline.rerank import order
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
@@ -77,6 +78,35 @@ class Live:
             return []
         vectors = self.brain.user.vectors(histories, self.channels.items.rows)
         return [QueryState(history, vector if len(history) else None) for history, vector in zip(histories, vectors, strict=True)]
+
+    def best(self, states: Sequence[QueryState], k: int, filter_seen: bool = True) -> list[tuple[IntArray, FloatArray]]:
+        """The k best items and their scores for many queries at once, best first: no reasons, no fresh slots."""
+        allowed = ~self.state.barred if self.state.barred.any() else None
+        found = self.channels.candidates(states, max(self.settings.fusion.depth, k), allowed, filter_seen)
+        lists = []
+        for one, state in zip(found, states, strict=True):
+            scores = self.road.fusion.score(one, len(state.history))
+            places = order(scores, k)
+            lists.append((one.items[places], scores[places]))
+        return lists
+
+    def search(self, text: str, k: int) -> tuple[list[int], list[float]]:
+        """Items by words and by meaning, the two orders fused by reciprocal ranks (G. Cormack et al., 2009); best first."""
+        n, barred = self.channels.n_items, self.state.barred
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        if k <= 0 or n == 0 or not text.strip():
+            return [], []
+        words, meaning = self.lexicon.scores(text, n), self.text_query(text)
+        fused = np.zeros(n, dtype=np.float32)
+        for scores, least in ((words, 1e-9), (meaning, 1e-9)):
+            usable = np.where(barred | (scores < least), -np.inf, scores)
+            for rank, place in enumerate(order(usable, max(200, k))):
+                if np.isfinite(usable[place]):
+                    fused[place] += 1 / (60 + rank)
+        fused += 1e-4 * words / max(float(words.max(initial=0.0)), 1e-9)
+        fused[barred] = 0
+        places = [place for place in order(fused, k).tolist() if fused[place] > 0]
+        return places, [float(fused[place]) for place in places]
 
     def text_query(self, text: str) -> FloatArray:
         """Similarity of every item's text to a text, float32 [N]."""

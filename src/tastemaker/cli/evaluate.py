@@ -1,0 +1,182 @@
+"""`tastemaker evaluate`: judge on held-back events against strong baselines."""
+
+from __future__ import annotations
+
+import hashlib
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tastemaker.cli.progress import progress_bars
+from tastemaker.cli.workspace import Workspace, open_workspace
+from tastemaker.schema.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tastemaker.data.dataset import Dataset
+    from tastemaker.data.split import Split
+    from tastemaker.evaluation.report import Judged
+    from tastemaker.schema.protocols import IntArray, Progress
+
+ENOUGH_USERS = 100
+"""With events of this many users that are newer than the bundle, the bundle itself is judged on them."""
+
+
+def run(
+    directory: Annotated[Path, typer.Argument(help="The workspace.")],
+    bundle: Annotated[str | None, typer.Option(help="A bundle other than the live one.")] = None,
+    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Judge the floors beside it.")] = True,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Judge on held-back events, whole catalogue, strong baselines beside."""
+    from tastemaker.evaluation.report import write_report
+
+    workspace = open_workspace(directory, overrides or ())
+    report = evaluate(workspace, bundle, baselines, show=not json)
+    path = write_report(report, workspace.reports)
+    if json:
+        typer.echo(json_module.dumps(report))
+        return
+    show_table(report)
+    typer.echo(f"Report: {path}")
+
+
+def evaluate(workspace: Workspace, version: str | None = None, floors: bool = True, show: bool = True) -> dict[str, Any]:
+    """The report of a workspace.
+
+    With enough events newer than the bundle the bundle itself is judged on them. Else the journal is split, the same learner is trained on the
+    earlier part, and judged on the later one: the bundle has learned from every event and can't be judged by them.
+
+    Raises:
+        InputError: the journal holds too little to hold anything back.
+    """
+    from tastemaker.bundle.read import open_bundle
+    from tastemaker.bundle.registry import Registry
+    from tastemaker.data.dataset import Dataset
+    from tastemaker.data.select import positives
+    from tastemaker.data.split import newer, split
+    from tastemaker.evaluation.report import make_report
+    from tastemaker.journal.append import Journal
+
+    registry = Registry(workspace.bundles)
+    folder = registry.folder(version) if version else registry.live()
+    manifest = open_bundle(folder).manifest
+    journal = Journal.open(workspace.journal)
+    try:
+        data = Dataset.from_journal(journal, workspace.settings)
+        later = (
+            positives(journal.read(manifest.data.position), workspace.settings.data.positive)
+            if journal.position() > manifest.data.position
+            else None
+        )
+    finally:
+        journal.close()
+    settings = workspace.settings
+    fresh = newer(data, later) if later is not None and later.height else None
+    with progress_bars(show) as progress:
+        if fresh is not None and fresh.test["user_id"].n_unique() >= ENOUGH_USERS:
+            judged = judge_bundle(folder, fresh, settings.evaluation.max_users, settings.train.seed)
+        else:
+            part = split(data, settings.data.split, settings.data.test_share, settings.train.seed)
+            if part.test.height < 2:
+                raise InputError(f"{data.events.height:,} events are too few to hold some back. Import more, then evaluate.")
+            judged = backtest(workspace, part, floors, progress)
+        judged.facts["bundle"] = manifest.version
+        return make_report(judged, settings.evaluation.k, settings.evaluation.bootstrap)
+
+
+def judge_bundle(folder: Path, part: Split, max_users: int, seed: int) -> Judged:
+    """The bundle's own lists for events that it has not seen."""
+    from tastemaker.evaluation.report import OURS
+    from tastemaker.recommender import Recommender
+
+    targets = _sampled(part.test, max_users, seed)
+    users = targets["user_id"].unique(maintain_order=True).to_list()
+    lists = {OURS: Recommender.load(folder).recommend(users, k=20)}
+    return _judged(lists, targets, part.train, f"{part.words}; the bundle itself was judged", {"kind": "bundle"})
+
+
+def backtest(workspace: Workspace, part: Split, floors: bool, progress: Progress) -> Judged:
+    """The learner and the floors, trained on the earlier events alone; lists are kept in `runs/` and used again for the same data and settings."""
+    import msgspec
+    import polars as pl
+
+    from tastemaker.evaluation.report import OURS
+    from tastemaker.schema.settings import to_table
+    from tastemaker.training.baselines import baselines, recommend
+    from tastemaker.training.fit import fit
+
+    settings = workspace.settings
+    targets = _sampled(part.test, settings.evaluation.max_users, settings.train.seed)
+    users = targets["user_id"].unique(maintain_order=True).to_list()
+    facts = {"kind": "backtest"}
+    key = hashlib.sha256(
+        msgspec.json.encode([part.train.fingerprint(), to_table(settings), floors, len(users), part.name])
+    ).hexdigest()[:16]
+    kept = workspace.runs / f"backtest-{key}.parquet"
+    if kept.is_file():
+        table = pl.read_parquet(kept)
+        lists = {str(name): group.drop("recommender") for (name,), group in table.group_by("recommender", maintain_order=True)}
+        return _judged(lists, targets, part.train, part.words, facts)
+    brain = fit(part.train, settings, progress, None, workspace.runs / "cache")
+    sequences = brain.sequences
+    rows = {user: row for row, user in enumerate(sequences.user_ids)}
+    histories = [sequences.history(rows[user]) for user in users]
+    depth = max(20, *settings.evaluation.k)
+    lists = {OURS: _lists(users, [items for items, _ in brain.recommend(histories, depth)], sequences.item_ids)}
+    if floors:
+        text = brain.channels.text.rows(_every(brain.channels.n_items))
+        for place, (name, scorer) in enumerate(baselines(sequences, text, part.train.time_is_order, settings.train.seed)):
+            lists[name] = _lists(users, recommend(scorer, histories, depth), sequences.item_ids)
+            progress("baselines", place + 1, 5)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    pl.concat([table.with_columns(pl.lit(name).alias("recommender")) for name, table in lists.items()]).write_parquet(kept)
+    return _judged(lists, targets, part.train, part.words, facts)
+
+
+def show_table(report: dict[str, Any]) -> None:
+    """The main figures with their intervals."""
+    table = Table(title=f"{report['protocol']}; {report['users']:,} users, {report['catalogue']:,} items", title_justify="left")
+    names = ("NDCG@10", "HitRate@10", "Recall@20")
+    for name in ("", *names, "Coverage@10"):
+        table.add_column(name, justify="left" if not name else "right")
+    found = report["recommenders"]
+    for who in sorted(found, key=lambda one: -found[one]["metrics"]["NDCG@10"]["mean"]):
+        figures = [found[who]["metrics"][name] for name in names if name in found[who]["metrics"]]
+        cells = [f"{one['mean']:.4f} [dim]{one['low']:.4f}-{one['high']:.4f}[/]" for one in figures]
+        table.add_row(who, *cells, f"{found[who]['beyond']['Coverage@10']:.2f}", style="bold" if who == "Tastemaker" else "")
+    Console(highlight=False).print(table)
+
+
+def _every(n: int) -> IntArray:
+    import numpy as np
+
+    return np.arange(n, dtype=np.int32)
+
+
+def _lists(users: list[str], found: list[IntArray], item_ids: list[str]) -> pl.DataFrame:
+    import polars as pl
+
+    rows = [(user, item_ids[item], place) for user, items in zip(users, found, strict=True) for place, item in enumerate(items, 1)]
+    return pl.DataFrame(rows, schema={"user_id": pl.String, "item_id": pl.String, "rank": pl.Int64}, orient="row")
+
+
+def _sampled(test: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:
+    users = test["user_id"].unique(maintain_order=True)
+    if users.len() <= most:
+        return test
+    return test.filter(test["user_id"].is_in(users.sample(most, seed=seed).implode()))
+
+
+def _judged(lists: dict[str, pl.DataFrame], targets: pl.DataFrame, train: Dataset, words: str, facts: dict[str, Any]) -> Judged:
+    from tastemaker.evaluation.report import Judged
+
+    popularity = train.events["item_id"].value_counts(name="count")
+    history = train.events["user_id"].value_counts(name="count")
+    return Judged(lists, targets, popularity, history, len(train.item_ids()), words, dict(facts))
