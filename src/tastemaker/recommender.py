@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits
 
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError
@@ -110,7 +111,8 @@ class Recommender:
         """
         live = self._ready()
         names = [str(user) for user in dict.fromkeys(users)]
-        parts = [self._batch(live, names[begin : begin + _BATCH], k, filter_seen) for begin in range(0, len(names), _BATCH)]
+        with threadpool_limits(1, "blas"):  # small products: a second thread waits longer than it works
+            parts = [self._batch(live, names[begin : begin + _BATCH], k, filter_seen) for begin in range(0, len(names), _BATCH)]
         return pl.concat(parts) if parts else pl.DataFrame(schema=_SCHEMA)
 
     def similar(self, items: Iterable[str], k: int = 10) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -70,6 +71,7 @@ def _not_called() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one verb. Exit codes: 0 ok, 1 failed, 2 bad usage or bad input."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small products: a second thread waits longer than it works
     sys.exit(call(list(sys.argv[1:] if arguments is None else arguments)))
 
 

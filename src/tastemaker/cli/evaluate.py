@@ -149,7 +149,7 @@ def show_table(report: dict[str, Any]) -> None:
     found = report["recommenders"]
     for who in sorted(found, key=lambda one: -found[one]["metrics"]["NDCG@10"]["mean"]):
         figures = [found[who]["metrics"][name] for name in names if name in found[who]["metrics"]]
-        cells = [f"{one['mean']:.4f} [dim]{one['low']:.4f}-{one['high']:.4f}[/]" for one in figures]
+        cells = [f"{one['mean']:.4f} [dim]±{(one['high'] - one['low']) / 2:.4f}[/]" for one in figures]
         table.add_row(who, *cells, f"{found[who]['beyond']['Coverage@10']:.2f}", style="bold" if who == "Tastemaker" else "")
     Console(highlight=False).print(table)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from importlib import resources
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from threadpoolctl import threadpool_limits
 
 from tastemaker.bundle.registry import Registry
 from tastemaker.journal.append import Journal
@@ -62,7 +62,7 @@ def pages() -> dict[str, str]:
 
 def work(sock: socket.socket, workspace: str, settings: ServingSettings, version: str | None) -> None:
     """One worker: answers on the shared socket until SIGTERM."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threadpool_limits(1)
     app = create(Path(workspace), settings, version)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=8, server_header=False

@@ -28,6 +28,8 @@ CHANNELS = ("sequence", "neighbours", "together", "text", "taste", "popular")
 _SEQUENCE, _NEIGHBOURS, _TOGETHER, _TEXT, _TASTE, _POPULAR = range(len(CHANNELS))
 _BATCH = 64
 NOT_ALLOWED = np.float32(-np.inf)
+_FLOORS = (-np.inf, 0.0, 0.0, 0.0, 0.0, -np.inf)
+"""A channel finds only items with a score above this; a similarity of zero says nothing."""
 
 
 class Decays(msgspec.Struct, frozen=True):
@@ -119,7 +121,7 @@ class Channels:
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
         """Every channel's score of the given items, whatever their place."""
         whole = self.scores([state])
-        ranks = np.stack([self._ranks(scores, depth)[1][0] for scores in whole], axis=1)
+        ranks = np.stack([self._ranks(scores, depth, floor)[1][0] for scores, floor in zip(whole, _FLOORS, strict=True)], axis=1)
         return self._made(items, [scores[0] for scores in whole], ranks, depth)
 
     def similar(self, index: int, depth: int) -> tuple[IntArray, FloatArray]:
@@ -199,7 +201,7 @@ class Channels:
                 scores[:, barred] = NOT_ALLOWED
             for row, state in enumerate(states if filter_seen else ()):
                 scores[row, state.history] = NOT_ALLOWED
-        best, ranks = zip(*(self._ranks(scores, depth) for scores in whole), strict=True)
+        best, ranks = zip(*(self._ranks(scores, depth, floor) for scores, floor in zip(whole, _FLOORS, strict=True)), strict=True)
         found = []
         for row in range(len(states)):
             items = np.unique(np.concatenate([places[row] for places in best])).astype(np.int32)
@@ -208,11 +210,13 @@ class Channels:
             found.append(self._made(items, [scores[row] for scores in whole], places, depth))
         return found
 
-    def _ranks(self, scores: FloatArray, depth: int) -> tuple[IntArray, IntArray]:
-        """Each row's best items, and every item's place (or `depth`)."""
-        best = top(scores, depth).astype(np.int32)
-        places = np.full(scores.shape, depth, dtype=np.int32)
-        np.put_along_axis(places, best.astype(np.int64), np.arange(best.shape[1], dtype=np.int32)[None, :], axis=1)
+    def _ranks(self, scores: FloatArray, depth: int, floor: float) -> tuple[list[IntArray], IntArray]:
+        """Each row's best items with a score above `floor`, best first, and every item's place (or `depth`)."""
+        best, places = [], np.full(scores.shape, depth, dtype=np.int32)
+        for row, found in enumerate(top(scores, depth)):
+            found = found[scores[row, found] > floor]
+            places[row, found] = np.arange(len(found), dtype=np.int32)
+            best.append(found.astype(np.int32))
         return best, places
 
     def _made(self, items: IntArray, whole: Sequence[FloatArray], places: IntArray, depth: int) -> ChannelScores:

@@ -67,11 +67,12 @@ def top(scores: FloatArray, depth: int) -> NDArray[np.int64]:
     depth = min(depth, scores.shape[1])
     if depth <= 0:
         return np.zeros((len(scores), 0), dtype=np.int64)
-    safe = np.where(np.isfinite(scores), scores, -np.inf)
-    if depth < scores.shape[1]:
-        found = np.argpartition(-safe, depth - 1, axis=1)[:, :depth]
-        found.sort(axis=1)
-    else:
-        found = np.broadcast_to(np.arange(depth), safe.shape).copy()
-    order = np.argsort(-np.take_along_axis(safe, found, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1)
+    safe = np.where(np.isfinite(scores), scores, np.float32(-np.inf))
+    found = np.empty((len(safe), depth), dtype=np.int64)
+    last = np.partition(safe, safe.shape[1] - depth, axis=1)[:, safe.shape[1] - depth]
+    for row, values in enumerate(safe):  # a partial sort of the values is many times faster than one of the places
+        better = np.flatnonzero(values > last[row])
+        equal = np.flatnonzero(values == last[row])[: depth - len(better)]
+        places = np.concatenate([better, equal])
+        found[row] = places[np.argsort(-values[places], kind="stable")]
+    return found

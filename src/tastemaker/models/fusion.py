@@ -113,7 +113,7 @@ class Fusion:
     def _forward(self, given: FloatArray, found: ChannelScores) -> FloatArray:
         x = np.clip((given - self.mean) / self.scale, -_FARTHEST, _FARTHEST)
         inner = x @ self.hidden.T + self.hidden_bias
-        inner = 0.5 * inner * (1 + np.tanh(0.7978845608 * (inner + 0.044715 * inner**3)))
+        inner = 0.5 * inner * (1 + np.tanh(0.7978845608 * (inner + 0.044715 * inner * inner * inner)))
         score = x @ self.linear + inner @ self.out + self.cold_boost * (found.counts == 0)
         finite: FloatArray = np.nan_to_num(score, nan=-1e9, posinf=1e9, neginf=-1e9).astype(np.float32)
         return finite

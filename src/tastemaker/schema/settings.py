@@ -95,8 +95,8 @@ class NeighbourSettings(Section, kw_only=True, frozen=True):
 class FusionSettings(Section, kw_only=True, frozen=True):
     """The learned fusion of the channels."""
 
-    depth: Positive = 200
-    """Candidates taken from each channel."""
+    depth: Positive = 100
+    """Candidates taken from each channel, when the fusion learns and when it answers."""
     cold_boost: float = 0.0
     """Added to the score of items that training never saw, on top of what the fusion learned."""
 

@@ -181,7 +181,7 @@ def _validate(
     chosen = np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS])
     histories = [held.histories[row] for row in chosen]
     users = model.user_vectors(histories)
-    examples = gather(channels, histories, users, held.targets[chosen], held.known, progress=progress)
+    examples = gather(channels, histories, users, held.targets[chosen], held.known, settings.fusion.depth, progress)
     fusion, quality = train_fusion(examples, settings.fusion.cold_boost, seed)
     clock.lap("seconds_fusion")
     metrics: dict[str, float | int] = {"epochs": result.best_epoch, "rows_validation": len(chosen)}

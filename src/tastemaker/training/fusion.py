@@ -16,7 +16,6 @@ from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, Progres
 
 HIDDEN = 48
 ROWS = 8_000
-DEPTH = 150
 FEWEST_ROWS = 100
 EPOCHS = 12
 BATCH = 128
@@ -49,7 +48,7 @@ def gather(
     users: FloatArray,
     targets: np.ndarray,
     allowed: BoolArray,
-    depth: int = DEPTH,
+    depth: int,
     progress: Progress | None = None,
 ) -> Examples:
     """Candidates of each history and the place of what came next; rows whose item no channel found are left out.
