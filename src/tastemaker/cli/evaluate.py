@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     import polars as pl
 
     from tastemaker.data.dataset import Dataset
+    from tastemaker.data.questions import Questions
     from tastemaker.data.split import Split
     from tastemaker.evaluation.report import Judged
     from tastemaker.schema.protocols import IntArray, Progress
+    from tastemaker.schema.settings import Settings
 
 ENOUGH_USERS = 100
 """With events of this many users that are newer than the bundle, the bundle itself is judged on them."""
@@ -86,7 +88,7 @@ def evaluate(workspace: Workspace, version: str | None = None, floors: bool = Tr
             part = split(data, settings.data.split, settings.data.test_share, settings.train.seed)
             if part.test.height < 2:
                 raise InputError(f"{data.events.height:,} events are too few to hold some back. Import more, then evaluate.")
-            judged = backtest(workspace, part, floors, progress)
+            judged = backtest(workspace, data, part, floors, progress)
         judged.facts["bundle"] = manifest.version
         return make_report(judged, settings.evaluation.k, settings.evaluation.bootstrap)
 
@@ -102,47 +104,56 @@ def judge_bundle(folder: Path, part: Split, max_users: int, seed: int) -> Judged
     return _judged(lists, targets, part.train, f"{part.words}; the bundle itself was judged", {"kind": "bundle"})
 
 
-def backtest(workspace: Workspace, part: Split, floors: bool, progress: Progress) -> Judged:
+def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, progress: Progress) -> Judged:
     """The learner and the floors, trained on the earlier events alone; lists are kept in `runs/` and used again for the same data and settings."""
     import msgspec
     import polars as pl
 
-    from tastemaker.evaluation.report import OURS
+    from tastemaker.data.questions import questions
     from tastemaker.schema.settings import to_table
-    from tastemaker.training.baselines import baselines, recommend
-    from tastemaker.training.fit import fit
 
     settings = workspace.settings
-    targets = _sampled(part.test, settings.evaluation.max_users, settings.train.seed)
-    users = targets["user_id"].unique(maintain_order=True).to_list()
-    facts = {"kind": "backtest"}
-    key = hashlib.sha256(
-        msgspec.json.encode([part.train.fingerprint(), to_table(settings), floors, len(users), part.name])
-    ).hexdigest()[:16]
+    asked = questions(part, data, data.item_ids(), settings.evaluation.max_users, settings.train.seed)
+    users = dict(zip(asked.rows, asked.users, strict=True)) if asked.rows != asked.users else None
+    key = hashlib.sha256(msgspec.json.encode([data.fingerprint(), to_table(settings), floors, asked.words])).hexdigest()[:16]
     kept = workspace.runs / f"backtest-{key}.parquet"
     if kept.is_file():
         table = pl.read_parquet(kept)
         lists = {str(name): group.drop("recommender") for (name,), group in table.group_by("recommender", maintain_order=True)}
-        return _judged(lists, targets, part.train, part.words, facts)
-    brain = fit(part.train, settings, progress, None, workspace.runs / "cache")
-    sequences = brain.sequences
-    rows = {user: row for row, user in enumerate(sequences.user_ids)}
-    histories = [sequences.history(rows[user]) for user in users]
-    depth = max(20, *settings.evaluation.k)
-    lists = {OURS: _lists(users, [items for items, _ in brain.recommend(histories, depth)], sequences.item_ids)}
-    if floors:
-        text = brain.channels.text.rows(_every(brain.channels.n_items))
-        for place, (name, scorer) in enumerate(baselines(sequences, text, part.train.time_is_order, settings.train.seed)):
-            lists[name] = _lists(users, recommend(scorer, histories, depth), sequences.item_ids)
-            progress("baselines", place + 1, 5)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    pl.concat([table.with_columns(pl.lit(name).alias("recommender")) for name, table in lists.items()]).write_parquet(kept)
-    return _judged(lists, targets, part.train, part.words, facts)
+    else:
+        lists = _trained_lists(part, asked, settings, floors, progress, workspace.runs / "cache")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        pl.concat([table.with_columns(pl.lit(name).alias("recommender")) for name, table in lists.items()]).write_parquet(kept)
+    return _judged(lists, asked.targets, part.train, asked.words, {"kind": "backtest"}, users)
+
+
+def _trained_lists(
+    part: Split, asked: Questions, settings: Settings, floors: bool, progress: Progress, cache: Path
+) -> dict[str, pl.DataFrame]:
+    """The lists of the learner and of the floors, all trained on the earlier events alone."""
+    from threadpoolctl import threadpool_limits
+
+    from tastemaker.evaluation.report import OURS
+    from tastemaker.training.baselines import baselines, recommend
+    from tastemaker.training.fit import fit
+
+    brain = fit(part.train, settings, progress, None, cache)
+    ids, depth = brain.sequences.item_ids, max(20, *settings.evaluation.k)
+    with threadpool_limits(1, "blas"):
+        lists = {OURS: _lists(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth)], ids)}
+        if floors:
+            text = brain.channels.text.rows(_every(brain.channels.n_items))
+            for place, (name, scorer) in enumerate(baselines(brain.sequences, text, part.train.time_is_order, settings.train.seed)):
+                lists[name] = _lists(asked.rows, recommend(scorer, asked.histories, depth), ids)
+                progress("baselines", place + 1, 5)
+    return lists
 
 
 def show_table(report: dict[str, Any]) -> None:
     """The main figures with their intervals."""
-    table = Table(title=f"{report['protocol']}; {report['users']:,} users, {report['catalogue']:,} items", title_justify="left")
+    table = Table(
+        title=f"{report['questions']:,} questions of {report['users']:,} users, {report['catalogue']:,} items", title_justify="left"
+    )
     names = ("NDCG@10", "HitRate@10", "Recall@20")
     for name in ("", *names, "Coverage@10"):
         table.add_column(name, justify="left" if not name else "right")
@@ -151,7 +162,9 @@ def show_table(report: dict[str, Any]) -> None:
         figures = [found[who]["metrics"][name] for name in names if name in found[who]["metrics"]]
         cells = [f"{one['mean']:.4f} [dim]±{(one['high'] - one['low']) / 2:.4f}[/]" for one in figures]
         table.add_row(who, *cells, f"{found[who]['beyond']['Coverage@10']:.2f}", style="bold" if who == "Tastemaker" else "")
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(report["protocol"], style="dim")
 
 
 def _every(n: int) -> IntArray:
@@ -174,9 +187,21 @@ def _sampled(test: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:
     return test.filter(test["user_id"].is_in(users.sample(most, seed=seed).implode()))
 
 
-def _judged(lists: dict[str, pl.DataFrame], targets: pl.DataFrame, train: Dataset, words: str, facts: dict[str, Any]) -> Judged:
+def _judged(
+    lists: dict[str, pl.DataFrame],
+    targets: pl.DataFrame,
+    train: Dataset,
+    words: str,
+    facts: dict[str, Any],
+    users: dict[str, str] | None = None,
+) -> Judged:
+    import polars as pl
+
     from tastemaker.evaluation.report import Judged
 
     popularity = train.events["item_id"].value_counts(name="count")
-    history = train.events["user_id"].value_counts(name="count")
-    return Judged(lists, targets, popularity, history, len(train.item_ids()), words, dict(facts))
+    lengths = train.events["user_id"].value_counts(name="count")
+    if users is not None:
+        names = pl.DataFrame({"row": list(users), "user_id": list(users.values())})
+        lengths = names.join(lengths, on="user_id", how="left").select(pl.col("row").alias("user_id"), pl.col("count").fill_null(0))
+    return Judged(lists, targets, popularity, lengths, len(train.item_ids()), words, users, dict(facts))

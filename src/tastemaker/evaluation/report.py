@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from tastemaker.evaluation import page
 from tastemaker.evaluation.ranking import beyond_accuracy, per_user
-from tastemaker.evaluation.significance import interval, paired
+from tastemaker.evaluation.significance import Groups, interval, paired
 from tastemaker.evaluation.slices import slices
 
 OURS = "Tastemaker"
@@ -25,7 +26,8 @@ class Judged:
 
     Attributes:
         lists: recommender to its lists (user_id, item_id, rank).
-        targets: user_id, item_id.
+        targets: user_id, item_id; where a user is asked more than once user_id is the name of the question.
+        users: question to user; None: every question is another user's.
         popularity: item_id, count (training events). history: user_id, count.
         n_items: size of the catalogue.
         protocol: the protocol in plain words.
@@ -38,6 +40,7 @@ class Judged:
     history: pl.DataFrame
     n_items: int
     protocol: str
+    users: dict[str, str] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -45,25 +48,30 @@ def make_report(judged: Judged, ks: tuple[int, ...] = (10, 20), resamples: int =
     """Every figure of every recommender with its interval, the paired gains of ours, and the slices."""
     ks = tuple(sorted({10, *ks}))
     users = {name: per_user(lists, judged.targets, ks) for name, lists in judged.lists.items()}
+    groups = {name: _groups(one.users, judged.users) for name, one in users.items()}
     parts = slices(judged.targets, judged.popularity, judged.history)
     found: dict[str, Any] = {}
     for name, one in users.items():
-        metrics = {metric: msgspec.to_builtins(interval(values, resamples)) for metric, values in one.values.items()}
+        metrics = {
+            metric: msgspec.to_builtins(interval(values, resamples, 0, groups[name])) for metric, values in one.values.items()
+        }
         by_slice = {}
         for part, targets in parts.items():
-            values = per_user(judged.lists[name], targets, (10,)).values[MAIN]
-            by_slice[part] = {"targets": targets.height, **msgspec.to_builtins(interval(values, min(resamples, 300)))}
+            few = per_user(judged.lists[name], targets, (10,))
+            sure = interval(few.values[MAIN], min(resamples, 300), 0, _groups(few.users, judged.users))
+            by_slice[part] = {"targets": targets.height, **msgspec.to_builtins(sure)}
         beyond = beyond_accuracy(judged.lists[name], judged.popularity, judged.n_items)
         found[name] = {"metrics": metrics, "beyond": beyond, "slices": by_slice}
     gains = {}
     for name, one in users.items():
         if name != OURS and OURS in users:
-            gap, p = paired(users[OURS].values[MAIN], one.values[MAIN], resamples)
+            gap, p = paired(users[OURS].values[MAIN], one.values[MAIN], resamples, 0, groups[name])
             gains[name] = {**msgspec.to_builtins(gap), "p": p}
     return {
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "protocol": judged.protocol,
-        "users": judged.targets["user_id"].n_unique(),
+        "users": len(set(judged.users.values())) if judged.users else judged.targets["user_id"].n_unique(),
+        "questions": judged.targets["user_id"].n_unique(),
         "targets": judged.targets.height,
         "catalogue": judged.n_items,
         "resamples": resamples,
@@ -71,6 +79,13 @@ def make_report(judged: Judged, ks: tuple[int, ...] = (10, 20), resamples: int =
         "gain of ours in NDCG@10": gains,
         **judged.facts,
     }
+
+
+def _groups(rows: list[str], users: dict[str, str] | None) -> Groups | None:
+    if users is None:
+        return None
+    number: dict[str, int] = {}
+    return np.array([number.setdefault(users[row], len(number)) for row in rows], dtype=np.int64)
 
 
 def write_report(report: dict[str, Any], folder: Path) -> Path:
@@ -94,7 +109,7 @@ def _body(report: dict[str, Any]) -> str:
     text = _summary(report)
     for metric, words in (
         (MAIN, "NDCG@10: are the right items at the top?"),
-        ("HitRate@10", "HitRate@10: how many people find something?"),
+        ("HitRate@10", "HitRate@10: how often is something right among ten?"),
     ):
         rows = [(name, *(found[name]["metrics"][metric][key] for key in ("mean", "low", "high"))) for name in order]
         text += f"<h2>{words}</h2>" + page.bars(rows, OURS)
@@ -120,13 +135,13 @@ def _summary(report: dict[str, Any]) -> str:
     mine = report["recommenders"].get(OURS)
     cards = [
         ("people judged", f"{report['users']:,}"),
-        ("held-back events", f"{report['targets']:,}"),
+        ("questions asked", f"{report['questions']:,}"),
         ("items in the catalogue", f"{report['catalogue']:,}"),
     ]
     if mine is None:
         return page.cards(cards)
     hit = mine["metrics"]["HitRate@10"]
-    cards.insert(0, ("find what they took next among ten recommendations", f"{hit['mean']:.1%}"))
+    cards.insert(0, ("of the time what comes next is among ten recommendations", f"{hit['mean']:.1%}"))
     text = page.cards(cards)
     if best is None:
         return text
@@ -144,9 +159,9 @@ def _summary(report: dict[str, Any]) -> str:
 
 def _protocol(report: dict[str, Any]) -> str:
     words = (
-        f"{report['protocol']}. {report['users']:,} users with {report['targets']:,} targets are ranked against the whole catalogue of "
-        f"{report['catalogue']:,} items; items of a user's own history are left out; ties keep the order of the catalogue; every user of the test "
-        f"set counts. Intervals: 95 %, bootstrap over users, {report['resamples']:,} resamples; gains are paired user by user."
+        f"{report['protocol']}. {report['questions']:,} questions of {report['users']:,} users are answered from the whole catalogue of "
+        f"{report['catalogue']:,} items; items of a user's own history are left out; ties keep the order of the catalogue; every question "
+        f"counts. Intervals: 95 %, bootstrap over users, {report['resamples']:,} resamples; gains are paired question by question."
     )
     return f"<h2>Protocol</h2><p>{words}</p><p class=soft>Made {report['made']}.</p>"
 

@@ -8,35 +8,50 @@ from numpy.typing import NDArray
 from tastemaker.schema.reports import Interval
 
 Values = NDArray[np.float64]
+Groups = NDArray[np.int64]
 
 
-def interval(values: Values, resamples: int = 1_000, seed: int = 0) -> Interval:
-    """Mean and 95 % percentile interval of one number a user."""
+def interval(values: Values, resamples: int = 1_000, seed: int = 0, groups: Groups | None = None) -> Interval:
+    """Mean and 95 % percentile interval.
+
+    Args:
+        values: one number a question, [Q].
+        resamples, seed: of the bootstrap.
+        groups: the user of each question, int [Q]; users are resampled, not questions, as one user's questions resemble each other. None: each
+            question is another user's.
+    """
     if not len(values):
         return Interval(0.0, 0.0, 0.0)
-    low, high = np.quantile(_means(values, resamples, seed), [0.025, 0.975])
+    low, high = np.quantile(_means(values, resamples, seed, groups), [0.025, 0.975])
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def paired(ours: Values, theirs: Values, resamples: int = 1_000, seed: int = 0) -> tuple[Interval, float]:
+def paired(
+    ours: Values, theirs: Values, resamples: int = 1_000, seed: int = 0, groups: Groups | None = None
+) -> tuple[Interval, float]:
     """Mean of the differences with its 95 % interval, and the two-sided bootstrap p-value that there is none.
 
     Raises:
-        ValueError: the arrays don't belong to the same users.
+        ValueError: the arrays don't belong to the same questions.
     """
     if len(ours) != len(theirs):
-        raise ValueError(f"paired figures need the same users: {len(ours)} against {len(theirs)}")
+        raise ValueError(f"paired figures need the same questions: {len(ours)} against {len(theirs)}")
     gap = ours - theirs
-    found = interval(gap, resamples, seed)
-    means = _means(gap, resamples, seed) if len(gap) else np.zeros(1)
+    found = interval(gap, resamples, seed, groups)
+    means = _means(gap, resamples, seed, groups) if len(gap) else np.zeros(1)
     tail = min(float((means <= 0).mean()), float((means >= 0).mean()))
     return found, min(1.0, 2 * max(tail, 1 / (resamples + 1)))
 
 
-def _means(values: Values, resamples: int, seed: int) -> Values:
+def _means(values: Values, resamples: int, seed: int, groups: Groups | None) -> Values:
+    sums: Values = values
+    counts: Values = np.ones(len(values))
+    if groups is not None:
+        sums, counts = np.bincount(groups, weights=values), np.bincount(groups).astype(np.float64)
     rng = np.random.default_rng(seed)
     found = np.empty(resamples)
     for begin in range(0, resamples, 64):
         size = min(64, resamples - begin)
-        found[begin : begin + size] = values[rng.integers(0, len(values), (size, len(values)))].mean(axis=1)
+        chosen = rng.integers(0, len(sums), (size, len(sums)))
+        found[begin : begin + size] = sums[chosen].sum(axis=1) / np.maximum(counts[chosen].sum(axis=1), 1e-9)
     return found

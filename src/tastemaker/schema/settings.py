@@ -117,8 +117,8 @@ class EvaluationSettings(Section, kw_only=True, frozen=True):
     k: tuple[int, ...] = (10, 20)
     bootstrap: Positive = 1_000
     """Resamples behind each confidence interval."""
-    max_users: Positive = 20_000
-    """Test users scored; more are sampled by the seed and the report says so."""
+    max_users: Positive = 10_000
+    """Questions asked; of more a sample is drawn by the seed, and the report says so."""
 
 
 class ServingSettings(Section, kw_only=True, frozen=True):
