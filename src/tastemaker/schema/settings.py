@@ -87,7 +87,7 @@ class NeighbourSettings(Section, kw_only=True, frozen=True):
 
     k: Positive = 200
     """Neighbours kept for each item."""
-    decay: Share = 0.6
+    decay: Share = 0.7
     """Weight of an event = decay ** its place from the newest."""
     text_decay: Share = 0.5
 
