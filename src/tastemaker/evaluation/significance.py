@@ -47,7 +47,8 @@ def _means(values: Values, resamples: int, seed: int, groups: Groups | None) -> 
     sums: Values = values
     counts: Values = np.ones(len(values))
     if groups is not None:
-        sums, counts = np.bincount(groups, weights=values), np.bincount(groups).astype(np.float64)
+        sums = np.asarray(np.bincount(groups, weights=values), dtype=np.float64)
+        counts = np.bincount(groups).astype(np.float64)
     rng = np.random.default_rng(seed)
     found = np.empty(resamples)
     for begin in range(0, resamples, 64):
