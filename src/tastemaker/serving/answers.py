@@ -31,6 +31,7 @@ from tastemaker.schema.queries import (
     SessionEvent,
 )
 from tastemaker.schema.settings import ServingSettings
+from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.wire import Live
 
 _EMPTY = np.zeros(0, dtype=np.int32)
@@ -209,6 +210,7 @@ class Answers:
             if item_id in live.state.index_of:
                 barred[live.state.index_of[item_id]] = True
         if spec is not None:
+            check_json(spec)
             test = compile_filter(spec)
             for place in np.flatnonzero(~barred).tolist():
                 barred[place] = not test(live.state.rows[place])
@@ -239,20 +241,20 @@ def item_of(item_id: str, body: ItemBody) -> Item:
     Raises:
         InputError: a text is no valid Unicode.
     """
-    for text in (item_id, body.title, body.text, *body.categories):
-        _check_text(text)
+    for text in (item_id, body.title, body.text, body.image, *body.categories):
+        check_text(text)
+    for number in (body.price, body.created_at):
+        check_json(number)
+    check_json(body.extra)
     return Item(item_id=item_id, **{name: value for name, value in msgspec.structs.asdict(body).items() if value is not None})
 
 
 def _check(event: IncomingEvent) -> None:
     for text in (event.user_id, event.item_id, event.event_type, event.event_id, event.request_id, event.session_id):
-        _check_text(text)
+        check_text(text)
+    check_json(event.context)
+    check_json(event.position)
     for name in ("timestamp", "value", "propensity"):
         number = getattr(event, name)
         if number is not None and not np.isfinite(number):
             raise InputError(f"{name} is {number}; expected a finite number.")
-
-
-def _check_text(text: str | None) -> None:
-    if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise InputError("A text holds half of a surrogate pair, which is no valid Unicode. Send UTF-8.")

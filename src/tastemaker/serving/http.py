@@ -33,6 +33,7 @@ from tastemaker.schema.queries import (
 )
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.answers import Answers, NotFound, item_of
+from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.openapi import Operation, document
 from tastemaker.serving.problems import of_error, problem
 from tastemaker.serving.writer import Writer
@@ -216,6 +217,7 @@ class Api:
 
     async def put_user(self, user_id: str, body: UserBody) -> Stored:
         """Adds or replaces a user."""
+        check_json(body.extra)
         await self.writer.do(self.writer.journal.put_users, [User(user_id=user_id, extra=body.extra)])
         return Stored(1)
 
@@ -230,6 +232,9 @@ class Api:
             ]
         except msgspec.ValidationError as error:
             raise InputError(f"A user of the batch has no user_id: {error}; nothing was stored.") from None
+        for user in users:
+            check_text(user.user_id)
+            check_json(user.extra)
         await self.writer.do(self.writer.journal.put_users, users)
         return Stored(len(users))
 
@@ -238,6 +243,7 @@ class Api:
         stored = self.answers.journal.user(user_id)
         if stored is None:
             raise NotFound(f"No attributes of user {user_id!r} are stored.")
+        check_json(body.extra)
         await self.writer.do(self.writer.journal.put_users, [User(user_id=user_id, extra=stored.extra | body.extra)])
         return Stored(1)
 
