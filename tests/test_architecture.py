@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "tastemaker"
 ROOF = 5
 # room: (floor, wing); the hall serves both wings, the roof sees everything
 ROOMS: dict[str, tuple[int, str]] = {
-    "schema": (0, "hall"),
+    "schema": (-1, "hall"),  # the ground: every room says its words
     "models": (0, "hall"),
     "features": (1, "hall"),
     "journal": (1, "hall"),
