@@ -17,6 +17,7 @@ from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.answers import Answers
+from tastemaker.serving.drain import Server
 from tastemaker.serving.http import make_app
 from tastemaker.serving.wire import Live, open_live
 from tastemaker.serving.writer import Writer
@@ -67,4 +68,4 @@ def work(sock: socket.socket, workspace: str, settings: ServingSettings, version
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=8, server_header=False
     )
-    uvicorn.Server(config).run(sockets=[sock])
+    Server(config).run(sockets=[sock])

@@ -15,11 +15,13 @@ class DenseIndex:
 
     def __init__(self, vectors: FloatArray) -> None:
         self._base = vectors
-        self._own = np.zeros((0, vectors.shape[1]), dtype=np.float32)
-        self._changed: dict[int, FloatArray] = {}
+        self._later = np.zeros((16, vectors.shape[1]), dtype=np.float32)  # grows by doubling: n appends cost O(n)
+        self._count = 0
+        self._changed: dict[int, int] = {}
+        self._new = np.zeros((16, vectors.shape[1]), dtype=np.float32)
 
     def __len__(self) -> int:
-        return len(self._base) + len(self._own)
+        return len(self._base) + self._count
 
     @property
     def dim(self) -> int:
@@ -28,15 +30,19 @@ class DenseIndex:
 
     def append(self, vector: FloatArray) -> int:
         """Adds a row; gives its index."""
-        self._own = np.vstack([self._own, vector.astype(np.float32)[None]])
+        self._later = _grown(self._later, self._count + 1)
+        self._later[self._count] = vector
+        self._count += 1
         return len(self) - 1
 
     def replace(self, row: int, vector: FloatArray) -> None:
         """Gives a row another vector."""
         if row >= len(self._base):
-            self._own[row - len(self._base)] = vector
-        else:
-            self._changed[row] = vector.astype(np.float32)
+            self._later[row - len(self._base)] = vector
+            return
+        place = self._changed.setdefault(row, len(self._changed))
+        self._new = _grown(self._new, place + 1)
+        self._new[place] = vector
 
     def rows(self, indices: NDArray[np.integer]) -> FloatArray:
         """The vectors of some items, float32 [n, D]."""
@@ -44,20 +50,30 @@ class DenseIndex:
         found = np.zeros((len(indices), self.dim), dtype=np.float32)
         base = indices < len(self._base)
         found[base] = self._base[indices[base]]
-        found[~base] = self._own[indices[~base] - len(self._base)]
-        for place in np.flatnonzero(np.isin(indices, list(self._changed))) if self._changed else ():
-            found[place] = self._changed[int(indices[place])]
+        found[~base] = self._later[indices[~base] - len(self._base)]
+        if self._changed:
+            for place, index in enumerate(indices.tolist()):
+                if index in self._changed:
+                    found[place] = self._new[self._changed[index]]
         return found
 
     def scores(self, queries: FloatArray) -> FloatArray:
         """Inner products of queries [B, D] with every item, float32 [B, N]."""
         found = np.empty((len(queries), len(self)), dtype=np.float32)
         found[:, : len(self._base)] = queries @ self._base.T
-        if len(self._own):
-            found[:, len(self._base) :] = queries @ self._own.T
-        for row, vector in self._changed.items():
-            found[:, row] = queries @ vector
+        if self._count:
+            found[:, len(self._base) :] = queries @ self._later[: self._count].T
+        if self._changed:
+            found[:, list(self._changed)] = queries @ self._new[: len(self._changed)].T
         return found
+
+
+def _grown(rows: FloatArray, needed: int) -> FloatArray:
+    if needed <= len(rows):
+        return rows
+    larger = np.zeros((2 * needed, rows.shape[1]), dtype=np.float32)
+    larger[: len(rows)] = rows
+    return larger
 
 
 def top(scores: FloatArray, depth: int) -> NDArray[np.int64]:

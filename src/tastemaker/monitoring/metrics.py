@@ -15,6 +15,7 @@ class Metrics:
     """What the service counts."""
 
     def __init__(self) -> None:
+        self._version = ""
         self._many = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
         registry = None if self._many else self._registry
@@ -22,8 +23,8 @@ class Metrics:
             "tastemaker_request_seconds", "Time to answer.", ["route", "status"], buckets=BUCKETS, registry=registry
         )
         self._events = Counter("tastemaker_events_total", "Events by what became of them.", ["result"], registry=registry)
-        self._model = Gauge("tastemaker_model_info", "The live bundle.", ["version"], registry=registry, multiprocess_mode="max")
-        self._items = Gauge("tastemaker_index_items", "Items in the index.", registry=registry, multiprocess_mode="max")
+        self._model = Gauge("tastemaker_model_info", "The live bundle.", ["version"], registry=registry, multiprocess_mode="livemax")
+        self._items = Gauge("tastemaker_index_items", "Items in the index.", registry=registry, multiprocess_mode="livemax")
 
     def observe(self, route: str, status: int, seconds: float) -> None:
         """One request."""
@@ -37,6 +38,9 @@ class Metrics:
 
     def model(self, version: str, items: int) -> None:
         """Which bundle answers, and from how many items."""
+        if self._version not in ("", version):
+            self._model.labels(self._version).set(0)
+        self._version = version
         self._model.labels(version).set(1)
         self._items.set(items)
 
@@ -54,3 +58,9 @@ def share_between_workers(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def forget_worker(process: int) -> None:
+    """Takes a dead worker's momentary figures out; what it counted stays."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]

@@ -39,6 +39,8 @@ from tastemaker.serving.problems import of_error, problem
 from tastemaker.serving.writer import Writer
 
 JSON = "application/json"
+BODY_SECONDS = 30.0
+"""A body that takes longer to arrive is given up."""
 
 
 class ItemsBatch(Body, kw_only=True, frozen=True):
@@ -118,37 +120,47 @@ class Api:
 
         async def handle(request: Request) -> Response:
             began = time.perf_counter()
+            status = 500
             try:
-                arguments: list[Any] = [_path_id(value) for value in request.path_params.values()]
-                arguments += [_integer(request, name, default) for name, default in limits.items()]
-                if row.body is not None:
-                    arguments.append(self._decoders[row.name].decode(await self._body(request)))
-                response = Response(self._encode(await method(*arguments)), row.status, media_type=JSON)
-            except TastemakerError as error:
-                response = of_error(error)
-            except msgspec.ValidationError as error:
-                response = problem(422, str(error))
-            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-                response = problem(400, f"The body is no valid JSON: {error}")
-            except _TooLarge as error:
-                response = problem(413, str(error))
-            except _WrongType as error:
-                response = problem(415, str(error))
-            self.metrics.observe(row.name, response.status_code, time.perf_counter() - began)
-            return response
+                response = await self._response(row, method, limits, request)
+                status = response.status_code
+                return response
+            finally:
+                self.metrics.observe(row.name, status, time.perf_counter() - began)
 
         return handle
+
+    async def _response(self, row: Operation, method: Any, limits: Mapping[str, int], request: Request) -> Response:
+        try:
+            arguments: list[Any] = [_path_id(value) for value in request.path_params.values()]
+            arguments += [_integer(request, name, default) for name, default in limits.items()]
+            if row.body is not None:
+                arguments.append(self._decoders[row.name].decode(await self._body(request)))
+            return Response(self._encode(await method(*arguments)), row.status, media_type=JSON)
+        except TastemakerError as error:
+            return of_error(error)
+        except msgspec.ValidationError as error:
+            return problem(422, str(error))
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            return problem(400, f"The body is no valid JSON: {error}")
+        except _TooLarge as error:
+            return problem(413, str(error))
+        except _WrongType as error:
+            return problem(415, str(error))
+        except TimeoutError:
+            return problem(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds.", {"Connection": "close"})
 
     async def _body(self, request: Request) -> bytes:
         kind = request.headers.get("content-type", JSON).split(";")[0].strip().lower()
         if kind and not (kind.endswith("json") or kind in ("text/plain", "application/x-www-form-urlencoded")):
             raise _WrongType(f"The body is {kind}; send application/json.")
         parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > self.settings.max_body:
-                raise _TooLarge(f"The body is larger than {self.settings.max_body:,} bytes. Send smaller batches.")
-            parts.append(part)
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > self.settings.max_body:
+                    raise _TooLarge(f"The body is larger than {self.settings.max_body:,} bytes. Send smaller batches.")
+                parts.append(part)
         return b"".join(parts)
 
     async def recommend(self, query: RecommendQuery) -> Answer:

@@ -15,7 +15,7 @@ TITLES = {
     401: "Not authorised",
     404: "Not found",
     405: "Method not allowed",
-    411: "Length required",
+    408: "Too slow",
     413: "Body too large",
     415: "Unsupported media type",
     422: "Bad input",

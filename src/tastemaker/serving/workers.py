@@ -10,6 +10,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from tastemaker.monitoring.metrics import forget_worker
 from tastemaker.schema.errors import InputError
 
 GRACE = 10.0
@@ -57,10 +58,12 @@ def supervise(work: Callable[..., None], sock: socket.socket, count: int, argume
         for place, child in enumerate(children):
             if child.is_alive() or stop:
                 continue
-            if time.monotonic() - born[place] < 5:
+            if (child.exitcode or 0) > 0 and time.monotonic() - born[place] < 5:  # it can't start; a killed one is replaced
                 for other in children:
                     other.terminate()
                 return child.exitcode or 1
+            if child.pid is not None:
+                forget_worker(child.pid)
             children[place], born[place] = start(), time.monotonic()
     for child in children:
         child.terminate()
