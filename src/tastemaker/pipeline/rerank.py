@@ -26,13 +26,15 @@ def diversify(scores: FloatArray, vectors: FloatArray, k: int, strength: float) 
     if strength <= 0 or len(scores) < 2:
         return chosen
     pool = order(scores, max(5 * k, 50))
-    spread = np.ptp(scores[pool]) or 1.0
-    worth = (scores[pool] - scores[pool].min()) / spread
+    finite = np.isfinite(scores[pool])
+    low, high = (scores[pool][finite].min(), scores[pool][finite].max()) if finite.any() else (0.0, 0.0)
+    worth = np.where(finite, (np.where(finite, scores[pool], low) - low) / ((high - low) or 1.0), 0.0)
     alike = np.zeros(len(pool), dtype=np.float32)
     taken: list[int] = []
     free = np.ones(len(pool), dtype=bool)
     for _ in range(min(k, len(pool))):
-        value = np.where(free, (1 - strength) * worth - strength * alike, -np.inf)
+        value = np.where(finite, (1 - strength) * worth - strength * alike, -3.0)  # what is no number comes last
+        value[~free] = -np.inf
         best = int(np.argmax(value))
         taken.append(best)
         free[best] = False
