@@ -97,6 +97,8 @@ class FusionSettings(Section, kw_only=True, frozen=True):
 
     depth: Positive = 100
     """Candidates taken from each channel, when the fusion learns and when it answers."""
+    cold_price: Share = 0.05
+    """Share of the validation NDCG that may be given away so that new items are found as well as known ones."""
     cold_boost: float = 0.0
     """Added to the score of items that training never saw, on top of what the fusion learned."""
 

@@ -182,9 +182,9 @@ def _validate(
     histories = [held.histories[row] for row in chosen]
     users = model.user_vectors(histories)
     examples = gather(channels, histories, users, held.targets[chosen], held.known, settings.fusion.depth, progress)
-    fusion, quality = train_fusion(examples, settings.fusion.cold_boost, seed)
+    fusion, quality = train_fusion(examples, settings.fusion, seed)
     clock.lap("seconds_fusion")
-    metrics: dict[str, float | int] = {"epochs": result.best_epoch, "rows_validation": len(chosen)}
+    metrics: dict[str, float | int] = {"epochs": result.best_epoch, "rows_validation": len(chosen), "cold_boost": fusion.cold_boost}
     if result.best_score is not None:
         metrics["validation_ndcg_sequence"] = result.best_score
     if quality is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tastemaker.index.channels import CHANNELS, Channels
 from tastemaker.models.fusion import Fusion, features
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, Progress, QueryState
+from tastemaker.schema.settings import FusionSettings
 
 HIDDEN = 48
 ROWS = 8_000
@@ -22,6 +23,7 @@ BATCH = 128
 RATE = 3e-3
 DECAY = 1e-3
 CHECK_SHARE = 0.2
+BOOSTS = tuple(step / 4 for step in range(13))
 _GATHER = 256
 
 
@@ -33,12 +35,14 @@ class Examples:
         given: features of the candidates of all rows, one row's behind the other's, float32 [C, F].
         begin: where each row's candidates begin, int64 [R + 1].
         target: place of the item that came next among its row's candidates, int64 [R].
+        new: bool [C], candidates that training never saw.
         found: share of all held-back events whose item was among the candidates, in [0, 1].
     """
 
     given: FloatArray
     begin: np.ndarray
     target: np.ndarray
+    new: np.ndarray
     found: float
 
 
@@ -61,7 +65,7 @@ def gather(
         depth: places of each channel that are looked at.
         progress: called as progress("fusion", rows done, rows in all).
     """
-    given, sizes, places = [], [], []
+    given, new, sizes, places = [], [], [], []
     for begin in range(0, len(targets), _GATHER):
         part = slice(begin, begin + _GATHER)
         states = [QueryState(history, vector) for history, vector in zip(histories[part], users[part], strict=True)]
@@ -69,13 +73,15 @@ def gather(
             place = np.flatnonzero(found.items == target)
             if len(place):
                 given.append(features(found, len(state.history)))
+                new.append(found.counts == 0)
                 sizes.append(len(found.items))
                 places.append(int(place[0]))
         if progress:
             progress("fusion", min(begin + _GATHER, len(targets)), len(targets))
     begins = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     whole = np.concatenate(given) if given else np.zeros((0, 1), np.float32)
-    return Examples(whole, begins, np.array(places, dtype=np.int64), len(places) / max(len(targets), 1))
+    fresh = np.concatenate(new) if new else np.zeros(0, dtype=bool)
+    return Examples(whole, begins, np.array(places, dtype=np.int64), fresh, len(places) / max(len(targets), 1))
 
 
 class _Network(nn.Module):
@@ -93,8 +99,8 @@ class _Network(nn.Module):
         return both[..., 0]
 
 
-def train_fusion(examples: Examples, cold_boost: float, seed: int) -> tuple[Fusion, float | None]:
-    """Listwise softmax over each row's candidates, stopped where a fifth of the rows held aside is best.
+def train_fusion(examples: Examples, settings: FusionSettings, seed: int) -> tuple[Fusion, float | None]:
+    """Listwise softmax over each row's candidates, stopped where a fifth of the rows held aside is best; then the boost of new items.
 
     Returns:
         The fusion and its mean NDCG@10 on the rows held aside (times the share of targets that were candidates); the sum of
@@ -102,7 +108,7 @@ def train_fusion(examples: Examples, cold_boost: float, seed: int) -> tuple[Fusi
     """
     rows = len(examples.target)
     if rows < FEWEST_ROWS:
-        return Fusion.reciprocal_ranks(CHANNELS, cold_boost), None
+        return Fusion.reciprocal_ranks(CHANNELS, settings.cold_boost), None
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     order = random.permutation(rows)
@@ -134,9 +140,48 @@ def train_fusion(examples: Examples, cold_boost: float, seed: int) -> tuple[Fusi
         weights["hidden.weight"],
         weights["hidden.bias"],
         weights["out.weight"][0],
-        cold_boost,
+        settings.cold_boost + cold_boost(network, examples, settings.cold_price, mean, scale),
     )
     return fusion, best[1] * examples.found
+
+
+@torch.no_grad()
+def cold_boost(network: _Network, examples: Examples, price: float, mean: FloatArray, scale: FloatArray) -> float:
+    """What to add to the score of new items so that they are found as well as known ones.
+
+    The likeliest next item is seldom a new one, so a fusion that only predicts hides them. The smallest boost with which the NDCG@10 of the
+    new targets reaches that of the known ones, as long as that of all rows falls by no more than `price` of itself.
+    """
+    new = examples.new[examples.begin[:-1] + examples.target]
+    if not new.any() or new.all() or price <= 0:
+        return 0.0
+    place = np.stack([_places(network, examples, boost, mean, scale) for boost in BOOSTS])
+    gain = np.where(place < 10, 1 / np.log2(place + 2.0), 0.0)
+    chosen = 0.0
+    for boost, row in zip(BOOSTS, gain, strict=True):
+        if row.mean() < (1 - price) * gain[0].mean():
+            break
+        chosen = boost
+        if row[new].mean() >= row[~new].mean():
+            break
+    return chosen
+
+
+def _places(network: _Network, examples: Examples, boost: float, mean: FloatArray, scale: FloatArray) -> np.ndarray:
+    """Place of each row's target with a boost for new items, int64 [R]."""
+    rows, found = np.arange(len(examples.target)), []
+    for begin in range(0, len(rows), 512):
+        part = rows[begin : begin + 512]
+        scores, target = _scores(network, examples, part, mean, scale)
+        size = examples.begin[part + 1] - examples.begin[part]
+        real = np.arange(size.max()) < size[:, None]
+        added = torch.zeros(real.shape)
+        added[torch.from_numpy(real)] = torch.from_numpy(
+            boost * examples.new[examples.begin[part[0]] : examples.begin[part[-1] + 1]].astype(np.float32)
+        )
+        scores = scores + added
+        found.append((scores > scores.gather(1, target[:, None])).sum(1).numpy())
+    return np.concatenate(found)
 
 
 def _scores(network: _Network, examples: Examples, rows: np.ndarray, mean: FloatArray, scale: FloatArray) -> tuple[Tensor, Tensor]:
