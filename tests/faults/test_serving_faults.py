@@ -13,12 +13,11 @@ import time
 from pathlib import Path
 
 from live_service import JSON, Service, serving
-from toy_bundle import histories, items, write_payload, write_workspace
-
 from tastemaker.bundle.registry import Registry
 from tastemaker.bundle.write import write_bundle
 from tastemaker.journal.append import Journal
 from tastemaker.schema.manifest import DataFingerprint
+from toy_bundle import histories, items, write_payload, write_workspace
 
 
 def _send(service: Service, name: str, acknowledged: list[str], stop: threading.Event) -> None:
@@ -141,7 +140,11 @@ def test_a_port_in_use_and_a_workspace_without_a_bundle_are_told(tmp_path: Path)
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "tastemaker.toml").touch()
     done = subprocess.run(
-        [sys.executable, "-m", "tastemaker", "serve", str(tmp_path / "bare")], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "tastemaker", "serve", str(tmp_path / "bare")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode in (1, 2)
     assert "train" in done.stderr

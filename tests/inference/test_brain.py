@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_bundle import WIDTH, histories, items, write_payload
 
 from tastemaker.inference.brain import Brain
 from tastemaker.inference.engine import TextEncoder, session
 from tastemaker.schema.errors import BundleError
+from toy_bundle import WIDTH, histories, items, write_payload
 
 
 @pytest.fixture(scope="module")

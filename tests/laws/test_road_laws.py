@@ -15,7 +15,9 @@ from tastemaker.pipeline.rerank import diversify, order, reserve
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
 
-SCORES = hnp.arrays(np.float32, st.integers(0, 40), elements=st.floats(-5, 5, width=32) | st.sampled_from([np.nan, np.inf, -np.inf]))
+SCORES = hnp.arrays(
+    np.float32, st.integers(0, 40), elements=st.floats(-5, 5, width=32) | st.sampled_from([np.nan, np.inf, -np.inf])
+)
 
 
 class Shelf:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from live_service import Service, serving
 from toy_bundle import write_workspace
 

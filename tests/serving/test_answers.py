@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from live_service import Service, ids, serving
 from toy_bundle import PER_KIND, items, write_workspace
 

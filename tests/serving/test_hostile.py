@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from live_service import Service
 
 DEEP = "[" * 100_000

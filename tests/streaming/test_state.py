@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_bundle import write_workspace
 
 from tastemaker.journal.append import Journal
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
 from tastemaker.serving.wire import Live, open_live
+from toy_bundle import write_workspace
 
 
 @pytest.fixture

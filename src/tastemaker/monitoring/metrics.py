@@ -23,7 +23,9 @@ class Metrics:
             "tastemaker_request_seconds", "Time to answer.", ["route", "status"], buckets=BUCKETS, registry=registry
         )
         self._events = Counter("tastemaker_events_total", "Events by what became of them.", ["result"], registry=registry)
-        self._model = Gauge("tastemaker_model_info", "The live bundle.", ["version"], registry=registry, multiprocess_mode="livemax")
+        self._model = Gauge(
+            "tastemaker_model_info", "The live bundle.", ["version"], registry=registry, multiprocess_mode="livemax"
+        )
         self._items = Gauge("tastemaker_index_items", "Items in the index.", registry=registry, multiprocess_mode="livemax")
 
     def observe(self, route: str, status: int, seconds: float) -> None:

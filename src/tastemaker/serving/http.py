@@ -21,7 +21,6 @@ from tastemaker.schema.events import AppendResult
 from tastemaker.schema.items import User
 from tastemaker.schema.queries import (
     Answer,
-    Body,
     EventsAnswer,
     EventsQuery,
     ExplainQuery,
@@ -36,70 +35,12 @@ from tastemaker.serving.answers import Answers, NotFound, item_of
 from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.openapi import Operation, document
 from tastemaker.serving.problems import of_error, problem
+from tastemaker.serving.routes import TABLE, ItemPatch, ItemsBatch, Stored, UserBody, UsersBatch
 from tastemaker.serving.writer import Writer
 
 JSON = "application/json"
 BODY_SECONDS = 30.0
 """A body that takes longer to arrive is given up."""
-
-
-class ItemsBatch(Body, kw_only=True, frozen=True):
-    """Items to be stored: each with its `item_id` and the fields of an item."""
-
-    items: list[dict[str, Any]]
-
-
-class UserBody(Body, kw_only=True, frozen=True):
-    """A user as a client writes it."""
-
-    extra: dict[str, Any] = {}
-
-
-class UsersBatch(Body, kw_only=True, frozen=True):
-    """Users to be stored: each with its `user_id`."""
-
-    users: list[dict[str, Any]]
-
-
-class ItemPatch(Body, kw_only=True, frozen=True):
-    """Fields of an item to be changed."""
-
-    title: str | msgspec.UnsetType | None = msgspec.UNSET
-    text: str | msgspec.UnsetType | None = msgspec.UNSET
-    categories: list[str] | msgspec.UnsetType = msgspec.UNSET
-    image: str | msgspec.UnsetType | None = msgspec.UNSET
-    price: float | msgspec.UnsetType | None = msgspec.UNSET
-    created_at: float | msgspec.UnsetType | None = msgspec.UNSET
-    hidden: bool | msgspec.UnsetType = msgspec.UNSET
-    extra: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """How many things were stored or deleted."""
-
-    stored: int
-
-
-TABLE: tuple[Operation, ...] = (
-    Operation("POST", "/v1/recommend", "recommend", "A list for a user or a session.", RecommendQuery, Answer),
-    Operation("POST", "/v1/rank", "rank", "Given items in the order in which they suit a user.", RankQuery, Answer),
-    Operation("POST", "/v1/search", "search", "Items by words and by meaning.", SearchQuery, Answer),
-    Operation("POST", "/v1/explain", "explain", "Why an item stands where it does.", ExplainQuery, dict[str, Any]),
-    Operation("POST", "/v1/events", "events", "Store events; answered when they are on disk.", EventsQuery, EventsAnswer, 202),
-    Operation("POST", "/v1/items:batch", "put_items", "Store many items.", ItemsBatch, Stored),
-    Operation("POST", "/v1/users:batch", "put_users", "Store many users.", UsersBatch, Stored),
-    Operation("GET", "/v1/items", "items", "Some items of the catalogue.", None, dict[str, Any], query=(("limit", 50),)),
-    Operation("GET", "/v1/users", "users", "Some users.", None, dict[str, Any], query=(("limit", 50),)),
-    Operation("GET", "/v1/items/{item_id:path}/similar", "similar", "Items like an item.", None, Answer, query=(("k", 10),)),
-    Operation("PUT", "/v1/items/{item_id:path}", "put_item", "Add or replace an item.", ItemBody, Stored),
-    Operation("PATCH", "/v1/items/{item_id:path}", "patch_item", "Change fields of an item.", ItemPatch, Stored),
-    Operation("GET", "/v1/items/{item_id:path}", "get_item", "An item.", None, dict[str, Any]),
-    Operation("DELETE", "/v1/items/{item_id:path}", "delete_item", "Delete an item.", None, Stored),
-    Operation("PUT", "/v1/users/{user_id:path}", "put_user", "Add or replace a user.", UserBody, Stored),
-    Operation("PATCH", "/v1/users/{user_id:path}", "patch_user", "Change attributes of a user.", UserBody, Stored),
-    Operation("GET", "/v1/users/{user_id:path}", "get_user", "A user with the latest events.", None, dict[str, Any]),
-    Operation("DELETE", "/v1/users/{user_id:path}", "delete_user", "Delete a user's attributes.", None, Stored),
-)
 
 
 class Api:

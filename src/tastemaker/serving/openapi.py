@@ -73,7 +73,12 @@ def document(table: Sequence[Operation]) -> dict[str, Any]:
 def _problems(row: Operation) -> list[tuple[str, str]]:
     found = [("400", "The request can't be read."), ("422", "The request makes no sense.")]
     if row.body is not None:
-        found += [("408", "The body came too slowly."), ("413", "The body is too large."), ("415", "The body is no JSON."), ("507", "Nothing could be stored.")]
+        found += [
+            ("408", "The body came too slowly."),
+            ("413", "The body is too large."),
+            ("415", "The body is no JSON."),
+            ("507", "Nothing could be stored."),
+        ]
     if "{" in row.path or row.name == "explain":
         found.append(("404", "It is not there."))
     return [*found, ("503", "Not ready.")]
