@@ -54,6 +54,16 @@ def content_hash(texts: list[str]) -> NDArray[np.uint64]:
     return np.fromiter((digest(text.encode()) for text in texts), dtype=np.uint64, count=len(texts))
 
 
+def id_numbers(names: pl.Series) -> NDArray[np.uint64]:
+    """What `Seen` remembers of event ids: 16 hexadecimal digits are a content hash already, any other id is hashed."""
+    numbers = np.empty(len(names), dtype=np.uint64)
+    ours = names.str.contains(r"^[0-9a-f]{16}$")
+    mask = ours.to_numpy()
+    numbers[mask] = names.filter(ours).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
+    numbers[~mask] = content_hash([f"id\x1f{name}" for name in names.filter(~ours).to_list()])
+    return numbers
+
+
 def event_table(chunk: Chunk, form: TimeFormat, default_type: str) -> pl.DataFrame:
     """Rows of a chunk as events with typed columns, a `_line` and a `_reason` (null for a good row)."""
     table = chunk.table.with_columns(pl.Series("_line", chunk.lines, dtype=pl.Int64))
@@ -121,12 +131,13 @@ def split_rejects(table: pl.DataFrame) -> tuple[pl.DataFrame, list[Reject]]:
 def name_events(table: pl.DataFrame, seen: Seen) -> tuple[pl.DataFrame, int]:
     """Gives every event an id (its own, or a hash of its content) and drops repeats; also gives how many were repeats."""
     content = [name for name in EVENT_COLUMNS if name != Columns.EVENT_ID]
-    texts = table.select(
-        pl.when(pl.col(Columns.EVENT_ID).fill_null("") != "")
-        .then(pl.concat_str(pl.lit("id\x1f"), pl.col(Columns.EVENT_ID)))
-        .otherwise(pl.concat_str([pl.col(name).cast(pl.String).fill_null("") for name in content], separator="\x1f"))
-    ).to_series()
-    hashes = content_hash(texts.to_list())
+    own = (table[Columns.EVENT_ID].fill_null("") != "").to_numpy()
+    texts = table.filter(pl.Series(~own)).select(
+        pl.concat_str([pl.col(name).cast(pl.String).fill_null("") for name in content], separator="\x1f")
+    )
+    hashes = np.empty(table.height, dtype=np.uint64)
+    hashes[~own] = content_hash(texts.to_series().to_list())
+    hashes[own] = id_numbers(table.filter(pl.Series(own))[Columns.EVENT_ID])
     fresh = seen.new(hashes)
     names = pl.Series(Columns.EVENT_ID, [f"{value:016x}" for value in hashes.tolist()], dtype=pl.String)
     table = table.with_columns(

@@ -48,12 +48,28 @@ class Intake:
 
         Raises:
             InputError: a file is missing, damaged or has no user and item columns; nothing was added.
+            JournalError: another import is running.
         """
+        with self.journal.importing() as staging:
+            return self._events(patterns, staging)
+
+    def items(self, patterns: Sequence[str | Path]) -> ImportReport:
+        """Imports item files; an item that is known is replaced by its new row, and a row like the stored one is a duplicate."""
+        with self.journal.importing():
+            return self._rows("items", patterns, ITEM_ALIASES, (Columns.ITEM_ID,), items_from, self.journal.put_items)
+
+    def users(self, patterns: Sequence[str | Path]) -> ImportReport:
+        """Imports user files."""
+        with self.journal.importing():
+            return self._rows("users", patterns, USER_ALIASES, (Columns.USER_ID,), users_from, self.journal.put_users)
+
+    def edges(self, patterns: Sequence[str | Path]) -> ImportReport:
+        """Imports edges of the social and knowledge graph."""
+        with self.journal.importing():
+            return self._edges(patterns)
+
+    def _events(self, patterns: Sequence[str | Path], staging: Path) -> ImportReport:
         report, files = self._begin("events", patterns)
-        staging = self.journal.path / "staging"
-        staging.mkdir(exist_ok=True)
-        for leftover in staging.iterdir():
-            leftover.unlink()
         seen = self._known_ids()
         parts: list[Path] = []
         for path, _ in files:
@@ -78,16 +94,7 @@ class Intake:
         report.accepted = sum(rows)
         return self._end(report)
 
-    def items(self, patterns: Sequence[str | Path]) -> ImportReport:
-        """Imports item files; an item that is known is replaced by its new row, and a row like the stored one is a duplicate."""
-        return self._rows("items", patterns, ITEM_ALIASES, (Columns.ITEM_ID,), items_from, self.journal.put_items)
-
-    def users(self, patterns: Sequence[str | Path]) -> ImportReport:
-        """Imports user files."""
-        return self._rows("users", patterns, USER_ALIASES, (Columns.USER_ID,), users_from, self.journal.put_users)
-
-    def edges(self, patterns: Sequence[str | Path]) -> ImportReport:
-        """Imports edges of the social and knowledge graph."""
+    def _edges(self, patterns: Sequence[str | Path]) -> ImportReport:
         report, files = self._begin("edges", patterns)
         tables = []
         for path, _ in files:
@@ -148,14 +155,8 @@ class Intake:
 
     def _known_ids(self) -> clean.Seen:
         seen = clean.Seen()
-        stored = self.journal.imported_ids()
-        if stored is not None:
-            for batch in stored.collect_batches(chunk_size=1_000_000):
-                names = batch[Columns.EVENT_ID]
-                own = names.str.len_bytes() == 16
-                numbers = names.filter(own).str.to_integer(base=16, dtype=pl.UInt64, strict=False)
-                seen.new(numbers.drop_nulls().to_numpy())
-                seen.new(clean.content_hash([f"id\x1f{name}" for name in names.filter(~own | numbers_null(names)).to_list()]))
+        for names in self.journal.event_ids():
+            seen.new(clean.id_numbers(names))
         return seen
 
     def _good_events(
@@ -190,11 +191,6 @@ class Intake:
             table.filter(~robot).write_parquet(part, compression="zstd", compression_level=1)
             counts[place] = int((~robot).sum())
         return counts
-
-
-def numbers_null(names: pl.Series) -> pl.Series:
-    """True where a name is no hash of ours."""
-    return names.str.to_integer(base=16, dtype=pl.UInt64, strict=False).is_null()
 
 
 def _guess_time(chunk: Chunk) -> TimeFormat:

@@ -1,73 +1,74 @@
-"""How much is an item, or a user, in motion: plain and decayed counts of events."""
+"""How often an item was met: ever, and lately (every event fades with a half-life)."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.features.base import Floats
+from tastemaker.features.base import FeatureQuery
+from tastemaker.schema.columns import Columns
+from tastemaker.schema.events import Event
+
+DAY = 86_400.0
 
 
+@dataclass
 class Count:
-    """Remembers a number for each key; an event adds 1; gives log(1 + count), 0 for an unknown key."""
+    """One item's events: how many, and their faded sum as of the latest of them (epoch seconds)."""
 
-    name = "log_count"
-
-    def __init__(self) -> None:
-        self._counts: dict[Hashable, int] = {}
-
-    def update(self, key: Hashable, time: float) -> None:
-        """Adds one."""
-        self._counts[key] = self._counts.get(key, 0) + 1
-
-    def read(self, key: Hashable, now: float) -> float:
-        """log(1 + count)."""
-        return float(np.log1p(self._counts.get(key, 0)))
-
-    def batch(self, keys: NDArray[np.int64], times: Floats, n_keys: int, now: float) -> Floats:
-        """log(1 + count) of each key."""
-        return np.log1p(np.bincount(keys, minlength=n_keys)).astype(np.float64)
+    total: int = 0
+    faded: float = 0.0
+    at: float = -np.inf
 
 
-class DecayedCount:
-    """Remembers a sum and its time for each key; an event adds 1, which halves every `half_life` seconds; gives log(1 + sum) as of now.
+@dataclass(frozen=True)
+class ItemCounts:
+    """Counts of events per item. Events without a time count, but do not enter the faded sum.
 
-    Events may arrive in any order. An unknown key gives 0; an event later than `now` counts as one of now.
-
-    Args:
-        half_life: seconds.
+    Attributes:
+        half_life: seconds after which an event weighs half.
     """
 
-    name = "log_decayed_count"
+    half_life: float = 7 * DAY
 
-    def __init__(self, half_life: float) -> None:
-        self.half_life = half_life
-        self._sums: dict[Hashable, tuple[float, float]] = {}
+    names = ("item_events", "item_events_faded")
+    reads = (Columns.ITEM_ID, Columns.TIMESTAMP)
 
-    def update(self, key: Hashable, time: float) -> None:
-        """Adds one at `time`."""
-        total, last = self._sums.get(key, (0.0, time))
-        if time >= last:
-            self._sums[key] = (total * self._left(time - last) + 1.0, time)
-        else:
-            self._sums[key] = (total + self._left(last - time), last)
+    def remembers(self) -> dict[str, Count]:
+        """Counts by item."""
+        return {}
 
-    def read(self, key: Hashable, now: float) -> float:
-        """log(1 + decayed sum)."""
-        total, last = self._sums.get(key, (0.0, now))
-        return float(np.log1p(total * self._left(max(now - last, 0.0))))
+    def update(self, state: dict[str, Count], event: Event) -> None:
+        """One more event of an item; late events enter with the weight that they would have by now."""
+        count = state.setdefault(event.item_id, Count())
+        count.total += 1
+        if event.timestamp is None:
+            return
+        latest = max(count.at, event.timestamp)
+        count.faded = count.faded * self._weight(latest - count.at) + self._weight(latest - event.timestamp)
+        count.at = latest
 
-    def batch(self, keys: NDArray[np.int64], times: Floats, n_keys: int, now: float) -> Floats:
-        """log(1 + decayed sum) of each key."""
-        if not len(keys):
-            return np.zeros(n_keys)
-        last = np.full(n_keys, -np.inf)
-        np.maximum.at(last, keys, times)
-        sums = np.bincount(keys, weights=0.5 ** ((last[keys] - times) / self.half_life), minlength=n_keys)
-        age = np.where(np.isfinite(last), np.maximum(now - last, 0.0), 0.0)
-        return np.asarray(np.log1p(sums * 0.5 ** (age / self.half_life)), dtype=np.float64)
+    def batch(self, events: pl.DataFrame) -> dict[str, Count]:
+        """Counts of a whole table at once."""
+        time = pl.col(Columns.TIMESTAMP)
+        table = events.group_by(Columns.ITEM_ID).agg(
+            pl.len().alias("total"),
+            (0.5 ** ((time.max() - time) / self.half_life)).sum().alias("faded"),
+            time.max().fill_null(-np.inf).alias("at"),
+        )
+        return {item: Count(total, faded, at) for item, total, faded, at in table.iter_rows()}
 
-    def _left(self, seconds: float) -> float:
-        return float(0.5 ** (seconds / self.half_life))
+    def gives(self, state: dict[str, Count], query: FeatureQuery) -> NDArray[np.float32]:
+        """log(1 + events) and the faded sum at the moment of the query; zeros for an unknown item."""
+        found = np.zeros((len(query.item_ids), 2), dtype=np.float32)
+        for place, item_id in enumerate(query.item_ids):
+            count = state.get(item_id)
+            if count is not None:
+                found[place] = np.log1p(count.total), count.faded * self._weight(max(query.now - count.at, 0.0))
+        return found
+
+    def _weight(self, age: float) -> float:
+        return float(0.5 ** (age / self.half_life))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import polars as pl
 
 from tastemaker.journal.catalogue import Catalogue
 from tastemaker.journal.read import EVENT_SCHEMA, event_rows
-from tastemaker.journal.stores import advance, connect, sync_folder, transaction
+from tastemaker.journal.stores import advance, connect, sole, sync_folder, transaction
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, Columns
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import AppendResult, Event, StoredEvent
@@ -91,8 +92,10 @@ class Journal(Catalogue):
         last = self.position()
         if last <= after:
             return []
-        segments = self._segments(after)
-        rows = self._database.execute("SELECT seq, body FROM event WHERE seq>? ORDER BY seq LIMIT ?", (after, limit)).fetchall()
+        segments = self._segments(after, last)
+        rows = self._database.execute(
+            "SELECT seq, body FROM event WHERE seq>? AND seq<=? ORDER BY seq LIMIT ?", (after, last, limit)
+        ).fetchall()
         found = [StoredEvent(seq, _decode(body)) for seq, body in rows]
         if segments:
             new = [self._segment(name).filter(pl.col(Columns.SEQ) > after) for name in segments]
@@ -111,8 +114,9 @@ class Journal(Catalogue):
 
     def scan(self, after: int = 0) -> pl.LazyFrame:
         """The columns of `read` without an order, lazily: for counting what does not fit into memory."""
-        parts = [self._segment(name).filter(pl.col(Columns.SEQ) > after) for name in self._segments(after)]
-        live = self._database.execute("SELECT seq, body FROM event WHERE seq>? ORDER BY seq", (after,)).fetchall()
+        last = self.position()
+        parts = [self._segment(name).filter(pl.col(Columns.SEQ) > after) for name in self._segments(after, last)]
+        live = self._database.execute("SELECT seq, body FROM event WHERE seq>? AND seq<=? ORDER BY seq", (after, last)).fetchall()
         if live:
             parts.append(self._frame(live).lazy())
         return pl.concat(parts, how="vertical_relaxed") if parts else pl.LazyFrame(schema=EVENT_SCHEMA)
@@ -145,14 +149,36 @@ class Journal(Catalogue):
             for sha256, name in files:
                 database.execute("INSERT OR REPLACE INTO import VALUES (?,?,?,?)", (sha256, kind, name, total))
 
-    def imported_ids(self) -> pl.LazyFrame | None:
-        """The `event_id` column of all segments, or None where there is none."""
-        names = self._segments(0)
-        return pl.concat([self._segment(name).select(Columns.EVENT_ID) for name in names]) if names else None
+    @contextmanager
+    def importing(self) -> Iterator[Path]:
+        """The one import that may run at a time; gives an empty folder for its parts. What a killed import left is removed.
 
-    def _segments(self, after: int) -> list[str]:
-        rows = self._database.execute("SELECT name FROM segment WHERE last>? ORDER BY first", (after,)).fetchall()
-        return [name for (name,) in rows]
+        Raises:
+            JournalError: another process is importing.
+        """
+        staging = self.path / "staging"
+        with sole(self.path / "import.lock", "Another import into this workspace is running. Repeat this one when it has ended."):
+            staging.mkdir(exist_ok=True)
+            known = set(self._segments(0, self.position()))
+            for leftover in [*staging.iterdir(), *(file for file in self.segments.iterdir() if file.name not in known)]:
+                leftover.unlink()
+            yield staging
+
+    def event_ids(self, rows: int = 1_000_000) -> Iterator[pl.Series]:
+        """The ids of all events, imported and live, in pieces of about `rows`."""
+        names = self._segments(0, self.position())
+        if names:
+            stored = pl.concat([self._segment(name).select(Columns.EVENT_ID) for name in names])
+            for batch in stored.collect_batches(chunk_size=rows):
+                yield batch[Columns.EVENT_ID]
+        live = self._database.execute("SELECT event_id FROM event")
+        while found := live.fetchmany(rows):
+            yield pl.Series(Columns.EVENT_ID, [name for (name,) in found], dtype=pl.String)
+
+    def _segments(self, after: int, last: int) -> list[str]:
+        """Segments with events in `(after, last]`. Readers ask for `last` first: what is committed later can't tear their answer."""
+        found = self._database.execute("SELECT name FROM segment WHERE last>? AND last<=? ORDER BY first", (after, last)).fetchall()
+        return [name for (name,) in found]
 
     def _segment(self, name: str) -> pl.LazyFrame:
         first = int(name.split("-")[0])

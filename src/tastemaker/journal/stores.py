@@ -75,6 +75,24 @@ def advance(database: sqlite3.Connection, name: str, by: int) -> int:
     return before
 
 
+@contextmanager
+def sole(path: Path, words: str) -> Iterator[None]:
+    """A lock between processes that ends with its holder, however that ends; works wherever SQLite does.
+
+    Raises:
+        JournalError: another process holds it; the message is `words`.
+    """
+    lock = sqlite3.connect(path, isolation_level=None, timeout=0.2, check_same_thread=False)
+    try:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            raise JournalError(words) from None
+        yield
+    finally:
+        lock.close()
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename inside the folder durable."""
     handle = os.open(folder, os.O_RDONLY)
