@@ -109,7 +109,7 @@ def serving(directory: Path, port: int) -> Iterator[str]:
 
 def tell_examples(url: str, story: Story) -> None:
     """Three users: what they watched last and what they are offered, with the reason for each."""
-    users = [user["user_id"] for user in ask(url, "/v1/users?limit=200")["users"]]
+    users = [user["user_id"] for user in ask(url, "/v1/users?limit=300")["users"] if 20 <= user["events"] <= 120]
     for user_id in users[:: max(1, len(users) // 3)][:3]:
         told = ask(url, f"/v1/users/{user_id}")
         last = ", ".join(_name(event) for event in told.get("history", [])[:4])
@@ -124,7 +124,8 @@ def tell_real_time(url: str, story: Story) -> None:
     """A new event changes the next answer; a new item is found and offered at once; a deleted one is gone."""
     story.step("Real time: an event, a new item, a deletion")
     visitor = "demo-visitor"
-    watched = ask(url, "/v1/search", {"query": "Star Wars", "k": 2})["items"]
+    watched = ask(url, "/v1/search", {"query": "Star Wars", "k": 1})["items"]
+    watched += ask(url, f"/v1/items/{watched[0]['item_id']}/similar?k=1")["items"]
     events = [{"user_id": visitor, "item_id": item["item_id"], "event_type": "rating", "value": 5} for item in watched]
     before = [item["item_id"] for item in ask(url, "/v1/recommend", {"user_id": visitor, "k": 10})["items"]]
     began = time.perf_counter()
