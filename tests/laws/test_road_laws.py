@@ -111,3 +111,14 @@ def test_batches_hold_each_place_once_and_like_lengths(lengths: list[int], size:
     assert sorted(flat) == list(range(len(lengths)))
     assert [lengths[place] for place in flat] == sorted(lengths)
     assert all(0 < len(batch) <= size for batch in batches)
+
+
+@given(scores=SCORES, bars=st.lists(st.none() | st.sets(st.integers(0, 39)), max_size=4))
+def test_many_queries_are_answered_as_one_by_one(scores: FloatArray, bars: list[set[int] | None]) -> None:
+    road = Road(Shelf(scores), Plain(), unit_rows, 10)
+    barred = [None if bar is None else np.array([place in bar for place in range(len(scores))], dtype=bool) for bar in bars]
+    wishes = [Wish(5, bar) for bar in barred]
+    states = [QueryState(np.zeros(0, np.int32), None) for _ in wishes]
+    together = road.recommend_many(states, wishes)
+    for state, wish, found in zip(states, wishes, together, strict=True):
+        assert found.items.tolist() == road.recommend(state, wish).items.tolist()

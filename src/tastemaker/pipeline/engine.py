@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -75,11 +76,15 @@ class Road:
         return self.recommend_many([state], [wish])[0]
 
     def recommend_many(self, states: Sequence[QueryState], wishes: Sequence[Wish]) -> list[Found]:
-        """Lists for many queries at once; queries with the same barred items share the work."""
-        allowed = None if not wishes or wishes[0].barred is None else ~wishes[0].barred
-        depth = max(self.depth, max((wish.k for wish in wishes), default=0))
-        found = self.channels.candidates(states, depth, allowed)
-        return [self._select(one, state, wish) for one, state, wish in zip(found, states, wishes, strict=True)]
+        """Lists for many queries; neighbours in the sequence that bar the same items (the same array) are worked on together."""
+        lists: list[Found] = []
+        for _, run in groupby(zip(states, wishes, strict=True), key=lambda pair: id(pair[1].barred)):
+            pairs = list(run)
+            barred = pairs[0][1].barred
+            depth = max(self.depth, max(wish.k for _, wish in pairs))
+            found = self.channels.candidates([state for state, _ in pairs], depth, None if barred is None else ~barred)
+            lists += [self._select(one, state, wish) for one, (state, wish) in zip(found, pairs, strict=True)]
+        return lists
 
     def rank(self, found: ChannelScores, state: QueryState) -> Found:
         """The given candidates in order."""
