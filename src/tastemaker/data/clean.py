@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tastemaker.data.sources import WRONG_ENCODING, Chunk, Reject
 from tastemaker.data.times import TimeFormat, parse
+from tastemaker.journal.read import CONTENT_ID
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, EVENT_COLUMNS, Columns
 
 MISSING_USER = "missing user_id"
@@ -57,7 +58,7 @@ def content_hash(texts: list[str]) -> NDArray[np.uint64]:
 def id_numbers(names: pl.Series) -> NDArray[np.uint64]:
     """What `Seen` remembers of event ids: 16 hexadecimal digits are a content hash already, any other id is hashed."""
     numbers = np.empty(len(names), dtype=np.uint64)
-    ours = names.str.contains(r"^[0-9a-f]{16}$")
+    ours = names.str.contains(CONTENT_ID)
     mask = ours.to_numpy()
     numbers[mask] = names.filter(ours).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
     numbers[~mask] = content_hash([f"id\x1f{name}" for name in names.filter(~ours).to_list()])

@@ -13,14 +13,15 @@ import msgspec
 import polars as pl
 
 from tastemaker.journal.catalogue import Catalogue
-from tastemaker.journal.read import EVENT_SCHEMA, event_rows
+from tastemaker.journal.read import CONTENT_ID, EVENT_SCHEMA, event_rows
 from tastemaker.journal.stores import advance, connect, sole, sync_folder, transaction
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, Columns
-from tastemaker.schema.errors import InputError
+from tastemaker.schema.errors import InputError, JournalError
 from tastemaker.schema.events import AppendResult, Event, StoredEvent
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Event).decode
+_INSERT = "INSERT OR IGNORE INTO event SELECT ?,?,? WHERE NOT EXISTS (SELECT 1 FROM imported_id WHERE event_id=?)"
 _decode_row = msgspec.msgpack.Decoder().decode
 
 
@@ -80,8 +81,7 @@ class Journal(Catalogue):
             for events in named:
                 accepted = 0
                 for event in events:
-                    row = (last + 1, event.event_id, _encode(event))
-                    new = database.execute("INSERT OR IGNORE INTO event VALUES (?,?,?)", row).rowcount
+                    new = database.execute(_INSERT, (last + 1, event.event_id, _encode(event), event.event_id)).rowcount
                     accepted, last = accepted + new, last + new
                 results.append(AppendResult(accepted, len(events) - accepted))
             database.execute("UPDATE counter SET value=? WHERE name='seq'", (last,))
@@ -135,10 +135,14 @@ class Journal(Catalogue):
             files: (sha256, name) of each source file, for the ledger.
             parts: Parquet files of events, without `seq`, written by the importer; they are moved into the journal.
             rows: number of rows in each part.
+
+        Raises:
+            JournalError: an event of the import arrived live meanwhile, or the disk refused; nothing was added.
         """
         total = sum(rows)
         with transaction(self._database) as database:
             before = advance(database, "seq", total)
+            self._claim_ids(parts)
             for part, count in zip(parts, rows, strict=True):
                 first, last = before + 1, before + count
                 name = f"{first:015d}-{last:015d}.parquet"
@@ -174,6 +178,17 @@ class Journal(Catalogue):
         live = self._database.execute("SELECT event_id FROM event")
         while found := live.fetchmany(rows):
             yield pl.Series(Columns.EVENT_ID, [name for (name,) in found], dtype=pl.String)
+
+    def _claim_ids(self, parts: Sequence[Path]) -> None:
+        """Keeps the ids that the sender of a file chose, so that a later live event with the same id is a duplicate."""
+        own = 0
+        for part in parts:
+            names = pl.read_parquet(part, columns=[Columns.EVENT_ID])[Columns.EVENT_ID]
+            chosen = names.filter(~names.str.contains(CONTENT_ID))
+            own += len(chosen)
+            self._database.executemany("INSERT OR IGNORE INTO imported_id VALUES (?)", ((name,) for name in chosen))
+        if own and self._database.execute("SELECT 1 FROM event JOIN imported_id USING (event_id) LIMIT 1").fetchone():
+            raise JournalError("An event of this import arrived live while it ran. Nothing was added; repeat the import.")
 
     def _segments(self, after: int, last: int) -> list[str]:
         """Segments with events in `(after, last]`. Readers ask for `last` first: what is committed later can't tear their answer."""

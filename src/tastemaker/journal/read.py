@@ -25,6 +25,8 @@ EVENT_SCHEMA: dict[str, Any] = {
     Columns.CONTEXT: pl.String,
 }
 """Columns of the journal in order; `context` is JSON text."""
+CONTENT_ID = "^[0-9a-f]{16}$"
+"""How the id of an imported event looks that has none of its own: a hash of its content."""
 
 
 def event_rows(table: pl.DataFrame) -> list[StoredEvent]:
