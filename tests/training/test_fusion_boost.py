@@ -1,0 +1,42 @@
+"""The fusion learns which channel to trust, and gives new items what they need but not more than it may cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tastemaker.schema.settings import FusionSettings
+from tastemaker.training.fusion import Examples, train_fusion
+
+ROWS, EACH = 400, 20
+
+
+def _examples(hidden: float) -> Examples:
+    """The first feature tells the target, apart from noise; new items (one row in ten) carry `hidden` less of it."""
+    random = np.random.default_rng(0)
+    given = random.normal(size=(ROWS, EACH, 26)).astype(np.float32)
+    new = random.random((ROWS, EACH)) < 0.1
+    target = np.zeros(ROWS, dtype=np.int64)
+    new[:, 0] = np.arange(ROWS) % 10 == 0
+    given[:, 0, 0] += 3.0 - hidden * new[:, 0]
+    begin = np.arange(ROWS + 1, dtype=np.int64) * EACH
+    return Examples(given.reshape(-1, 26), begin, target, new.ravel(), 1.0)
+
+
+def test_new_items_get_a_boost_only_where_they_need_it() -> None:
+    needy, quality = train_fusion(_examples(hidden=2.0), FusionSettings(cold_price=0.2), 0)
+    assert quality is not None
+    assert quality > 0.6
+    assert needy.cold_boost > 0
+    equal, _ = train_fusion(_examples(hidden=-1.0), FusionSettings(), 0)
+    assert equal.cold_boost == 0
+    free, _ = train_fusion(_examples(hidden=2.0), FusionSettings(cold_price=0.0, cold_boost=0.5), 0)
+    assert free.cold_boost == pytest.approx(0.5)
+
+
+def test_too_few_rows_give_the_sum_of_reciprocal_ranks() -> None:
+    few = _examples(0.0)
+    short = Examples(few.given[: 5 * EACH], few.begin[:6], few.target[:5], few.new[: 5 * EACH], 1.0)
+    fusion, quality = train_fusion(short, FusionSettings(), 0)
+    assert quality is None
+    assert not fusion.hidden.any()
