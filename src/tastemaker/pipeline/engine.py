@@ -15,7 +15,7 @@ from tastemaker.pipeline.rerank import diversify, order, reserve
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, ChannelSource, FloatArray, FusionModel, IntArray, QueryState
 
-FRESH_RANK = 30
+FRESH_RANK = 20
 """A new item suits a user if at most this many items of the whole catalogue are closer to the user's history."""
 
 
@@ -92,6 +92,8 @@ class Road:
 
     def _select(self, found: ChannelScores, state: QueryState, wish: Wish) -> Found:
         scores = self.fusion.score(found, len(state.history))
+        if wish.newest is not None and len(state.history):
+            scores = self._modest(scores, found, wish.newest)
         if wish.diversity > 0:
             places = diversify(scores, self.vectors(found.items), wish.k, wish.diversity)
         else:
@@ -109,6 +111,17 @@ class Road:
         closest = found.ranks.min(axis=1)
         new = np.flatnonzero((found.items >= newest) & (closest < FRESH_RANK))
         return new[np.argsort(closest[new], kind="stable")]
+
+    def _modest(self, scores: FloatArray, found: ChannelScores, newest: int) -> FloatArray:
+        """New items stand no higher among the others than in the channel that likes them most: they suit some people, not everybody."""
+        new = found.items >= newest
+        others = np.sort(np.where(np.isfinite(scores[~new]), scores[~new], -np.inf))[::-1]
+        if not new.any() or not len(others):
+            return scores
+        closest = np.minimum(found.ranks[new].min(axis=1), len(others) - 1)
+        kept = scores.copy()
+        kept[new] = np.where(closest > 0, np.minimum(scores[new], others[closest] - 1e-6), scores[new])
+        return kept
 
     def _sources(self, parts: FloatArray, chosen: ChannelScores, state: QueryState) -> list[str]:
         names = sources(parts, chosen.channels) if len(state.history) else ["popular"] * len(chosen.items)
