@@ -18,6 +18,9 @@ from tastemaker.schema.protocols import BoolArray, ChannelSource, FloatArray, Fu
 FRESH_RANK = 20
 """A new item suits a user if at most this many items of the whole catalogue are closer to the user's history."""
 
+CONTENT = ("text", "taste")
+"""Channels that know an item before anybody has met it."""
+
 
 class ItemVectors(Protocol):
     """Item vectors by index."""
@@ -113,12 +116,13 @@ class Road:
         return new[np.argsort(closest[new], kind="stable")]
 
     def _modest(self, scores: FloatArray, found: ChannelScores, newest: int) -> FloatArray:
-        """New items stand no higher among the others than in the channel that likes them most: they suit some people, not everybody."""
+        """New items stand no higher among the others than their text does: they suit some people, not everybody."""
         new = found.items >= newest
         others = np.sort(np.where(np.isfinite(scores[~new]), scores[~new], -np.inf))[::-1]
         if not new.any() or not len(others):
             return scores
-        closest = np.minimum(found.ranks[new].min(axis=1), len(others) - 1)
+        known = [place for place, name in enumerate(found.channels) if name in CONTENT] or list(range(len(found.channels)))
+        closest = np.minimum(found.ranks[new][:, known].min(axis=1), len(others) - 1)
         kept = scores.copy()
         kept[new] = np.where(closest > 0, np.minimum(scores[new], others[closest] - 1e-6), scores[new])
         return kept
