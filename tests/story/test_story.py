@@ -145,16 +145,18 @@ def test_an_event_changes_the_next_answer(service: str) -> None:
 
 
 def test_a_new_item_reaches_the_right_people_at_once_and_leaves_at_once(service: str) -> None:
+    liked = ids(ask(service, "/v1/search", {"query": "waterproof hiking boots", "k": 3}))
+    ask(service, "/v1/events", {"events": [{"user_id": "hiker", "item_id": item, "event_type": "purchase"} for item in liked]})
     ask(service, "/v1/items/new-1", {"title": "Kestrel waterproof hiking boots"}, "PUT")
     for _ in range(4):
         assert "new-1" in ids(ask(service, "/v1/search", {"query": "Kestrel hiking boots", "k": 5}))
-        assert "new-1" in ids(ask(service, "/v1/recommend", {"user_id": "u0", "k": 20}))
-        assert "new-1" not in ids(ask(service, "/v1/recommend", {"user_id": "u1", "k": 5}))
+        assert "new-1" in ids(ask(service, "/v1/recommend", {"user_id": "hiker", "k": 20}))
+        assert "new-1" not in ids(ask(service, "/v1/recommend", {"user_id": "u1", "k": 20}))
     assert len(ids(ask(service, "/v1/items/new-1/similar?k=5"))) == 5
     ask(service, "/v1/items/new-1", method="DELETE")
     for _ in range(4):
         assert "new-1" not in ids(ask(service, "/v1/search", {"query": "Kestrel hiking boots", "k": 5}))
-        assert "new-1" not in ids(ask(service, "/v1/recommend", {"user_id": "u0", "k": 100}))
+        assert "new-1" not in ids(ask(service, "/v1/recommend", {"user_id": "hiker", "k": 100}))
 
 
 def test_batch_lists_hold_nothing_seen(workspace: Path) -> None:

@@ -86,8 +86,6 @@ def evaluate(workspace: Workspace, version: str | None = None, floors: bool = Tr
             judged = judge_bundle(folder, fresh, settings.evaluation.max_users, settings.train.seed)
         else:
             part = split(data, settings.data.split, settings.data.test_share, settings.train.seed)
-            if part.test.height < 2:
-                raise InputError(f"{data.events.height:,} events are too few to hold some back. Import more, then evaluate.")
             judged = backtest(workspace, data, part, floors, progress)
         judged.facts["bundle"] = manifest.version
         return make_report(judged, settings.evaluation.k, settings.evaluation.bootstrap)
@@ -114,6 +112,8 @@ def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, pro
 
     settings = workspace.settings
     asked = questions(part, data, data.item_ids(), settings.evaluation.max_users, settings.train.seed)
+    if len(asked.rows) < 2:
+        raise InputError(f"{data.events.height:,} events are too few to hold some back. Import more, then evaluate.")
     users = dict(zip(asked.rows, asked.users, strict=True)) if asked.rows != asked.users else None
     key = hashlib.sha256(msgspec.json.encode([data.fingerprint(), to_table(settings), floors, asked.words])).hexdigest()[:16]
     kept = workspace.runs / f"backtest-{key}.parquet"

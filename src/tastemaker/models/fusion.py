@@ -18,6 +18,8 @@ from tastemaker.schema.protocols import FloatArray
 _LOG_CHANNELS = ("sequence", "popular")
 """Channels whose score is a logarithm already; the others are similarities, read plainly and by their logarithm."""
 _ABSENT = -20.0
+CLOSE = 20
+"""Places of a channel within which a new item counts as suiting a user."""
 _FARTHEST = 100.0  # standard deviations: what lies beyond is a fault of the input
 
 
@@ -39,6 +41,15 @@ def features(found: ChannelScores, history_length: int) -> FloatArray:
     columns += [(found.counts == 0).astype(np.float32), np.log1p(found.counts) / 5]
     columns.append(np.full(len(found.items), np.log1p(history_length) / 4))
     return np.stack(columns, axis=1).astype(np.float32) if len(found.items) else np.zeros((0, len(columns)), np.float32)
+
+
+def boosted(found: ChannelScores) -> NDArray[np.bool_]:
+    """Which candidates the boost is for, bool [M]: items that training never saw and that stand near the top of some channel for this user.
+
+    A new item is to reach the people whom it suits, not everybody.
+    """
+    suits: NDArray[np.bool_] = (found.ranks.min(axis=1, initial=found.depth) < CLOSE) & (found.counts == 0)
+    return suits
 
 
 def owners(channels: tuple[str, ...]) -> list[int]:
@@ -114,6 +125,6 @@ class Fusion:
         x = np.clip((given - self.mean) / self.scale, -_FARTHEST, _FARTHEST)
         inner = x @ self.hidden.T + self.hidden_bias
         inner = 0.5 * inner * (1 + np.tanh(0.7978845608 * (inner + 0.044715 * inner * inner * inner)))
-        score = x @ self.linear + inner @ self.out + self.cold_boost * (found.counts == 0)
+        score = x @ self.linear + inner @ self.out + self.cold_boost * boosted(found)
         finite: FloatArray = np.nan_to_num(score, nan=-1e9, posinf=1e9, neginf=-1e9).astype(np.float32)
         return finite

@@ -92,7 +92,8 @@ class Whitening:
     def fit(cls, vectors: FloatArray, dim: int) -> Whitening:
         """Learns from text vectors, float32 [n, H]; keeps at most `dim` directions, fewer for few texts.
 
-        Directions with next to no spread are left out, so that copies of one text don't blow up noise.
+        Directions with next to no spread are left out, so that copies of one text don't blow up noise. With as many directions as texts every pair
+        would be equally far apart, and a new text near all of them: a quarter of their number is kept at most.
         """
         width = vectors.shape[1]
         if len(vectors) < 2:
@@ -100,7 +101,7 @@ class Whitening:
         mean = vectors.mean(axis=0, dtype=np.float64)
         centred = vectors - mean
         spread, directions = np.linalg.eigh(centred.T @ centred / len(vectors))
-        best = np.argsort(-spread, kind="stable")[: min(dim, width, len(vectors) - 1)]
+        best = np.argsort(-spread, kind="stable")[: min(dim, width, len(vectors) - 1, max(2, len(vectors) // 4))]
         best = best[spread[best] > 1e-7 * max(float(spread.max()), 1e-12)]
         components = (directions[:, best] / np.sqrt(spread[best])).T
         return cls(mean.astype(np.float32), np.ascontiguousarray(components, dtype=np.float32))

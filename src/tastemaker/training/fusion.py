@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tastemaker.index.channels import CHANNELS, Channels
-from tastemaker.models.fusion import Fusion, features
+from tastemaker.models.fusion import Fusion, boosted, features
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, Progress, QueryState
 from tastemaker.schema.settings import FusionSettings
 
@@ -35,7 +35,7 @@ class Examples:
         given: features of the candidates of all rows, one row's behind the other's, float32 [C, F].
         begin: where each row's candidates begin, int64 [R + 1].
         target: place of the item that came next among its row's candidates, int64 [R].
-        new: bool [C], candidates that training never saw.
+        new: bool [C], candidates that training never saw and that suit the user: those that a boost is for.
         found: share of all held-back events whose item was among the candidates, in [0, 1].
     """
 
@@ -73,7 +73,7 @@ def gather(
             place = np.flatnonzero(found.items == target)
             if len(place):
                 given.append(features(found, len(state.history)))
-                new.append(found.counts == 0)
+                new.append(boosted(found))
                 sizes.append(len(found.items))
                 places.append(int(place[0]))
         if progress:
