@@ -37,6 +37,7 @@ lint: install ## ruff and mypy in strict mode
 	$(BIN)/mypy
 
 bench: install ## every benchmark, one after the other; each is one command under benchmarks/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 docs: install ## the API pages, from the docstrings, into site/

@@ -54,7 +54,9 @@ def main() -> None:
         command = [sys.executable, "-m", "tastemaker"]
         subprocess.run([*command, "init", str(space)], check=True, stdout=subprocess.DEVNULL)
         begun = time.perf_counter()
-        done = subprocess.run([*command, "import", str(space), "--events", str(path), "--json"], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, "import", str(space), "--events", str(path), "--json"], check=True, capture_output=True, text=True
+        )
         seconds = time.perf_counter() - begun
         report = json.loads(done.stdout)["imports"][0]
         if report["accepted"] + report["duplicates"] != rows:

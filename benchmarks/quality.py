@@ -32,6 +32,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from tastemaker.cli.movielens import WHEEL, fetch_movielens
 from tastemaker.data.dataset import Dataset
 from tastemaker.schema.settings import Settings
 
@@ -215,7 +216,12 @@ def _progress() -> Any:
 
 def table(results: list[dict[str, Any]]) -> str:
     """The Markdown page."""
-    lines = ["# Quality of the default settings", "", "Made by `python benchmarks/quality.py`; the protocols are described there.", ""]
+    lines = [
+        "# Quality of the default settings",
+        "",
+        "Made by `python benchmarks/quality.py`; the protocols are described there.",
+        "",
+    ]
     lines += ["One configuration for all rows. Mean ± standard deviation over seeds; floors have one seed. HR@10 / NDCG@10.", ""]
     for name in NAMES:
         runs = sorted((run for run in results if run["name"] == name), key=lambda run: run["seed"])
@@ -228,9 +234,14 @@ def table(results: list[dict[str, Any]]) -> str:
         lines.append(f"| **tastemaker** | {' | '.join(cells)} |")
         skip = {"name", "seed", "seconds", "peak_gib", "answer_seconds", "metrics", "tastemaker", "score.py"}
         for label in (label for label in runs[0] if label not in skip):
-            lines.append(f"| {label} | {' | '.join(_spread([runs[0][label][key]] if key in runs[0][label] else []) for key in keys)} |")
+            lines.append(
+                f"| {label} | {' | '.join(_spread([runs[0][label][key]] if key in runs[0][label] else []) for key in keys)} |"
+            )
         whole = ", ".join(f"{run['seconds']:.0f}" for run in runs)
-        lines += ["", f"Training, seconds: {whole}; parts of seed 0: {_parts(runs[0]['metrics'])}. Peak memory {max(run['peak_gib'] for run in runs):.2f} GiB."]
+        lines += [
+            "",
+            f"Training, seconds: {whole}; parts of seed 0: {_parts(runs[0]['metrics'])}. Peak memory {max(run['peak_gib'] for run in runs):.2f} GiB.",
+        ]
         lines.append(f"Answering all rows: {runs[0]['answer_seconds']:.0f} s.")
         if runs[0].get("score.py"):
             lines.append(f"Independent scorer, seed 0: `{json.dumps(runs[0]['score.py'])}`")
@@ -253,7 +264,7 @@ def main() -> None:
     """Runs what is missing and writes the page."""
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    reader.add_argument("--movielens", type=Path, default=Path("recbole-1.2.1-py3-none-any.whl"))
+    reader.add_argument("--movielens", type=Path, help="the wheel with MovieLens 100k; fetched if not given")
     reader.add_argument("--seeds", type=int, default=3)
     reader.add_argument("--only", nargs="*", choices=NAMES, default=NAMES)
     reader.add_argument("--work", type=Path, default=ROOT / "runs" / "quality")
@@ -262,6 +273,7 @@ def main() -> None:
     reader.add_argument("--set", nargs="*", default=[], help="SECTION.KEY=VALUE, to try other settings")
     asked = reader.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
+    asked.movielens = asked.movielens or fetch_movielens().parent / WHEEL
     if asked.one:
         from tastemaker.schema.settings import load_settings
 

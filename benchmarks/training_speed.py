@@ -68,9 +68,7 @@ def rectools(events: pl.DataFrame, threads: int, work: Path) -> float:
     table = events.select("user_id", "item_id", pl.lit(1.0).alias("weight"), pl.from_epoch("timestamp").alias("datetime"))
     table.write_csv(work / "events.csv")
     numbers = [str(number) for number in (threads, WIDTH, LENGTH, LAYERS, HEADS, BATCH)]
-    done = subprocess.run(
-        [python, "-c", RECTOOLS, str(work / "events.csv"), *numbers], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([python, "-c", RECTOOLS, str(work / "events.csv"), *numbers], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"RecTools failed:\n{done.stderr[-2000:]}")
     return float(json.loads(done.stdout.strip().splitlines()[-1])["seconds"])

@@ -24,7 +24,9 @@ DEFAULT = "{title}. {categories}. {text}"
         ("{text}", "x", [], "{text}. x"),
     ],
 )
-def test_a_template_leaves_out_what_is_empty(title: str | None, text: str | None, categories: list[str | None] | None, made: str) -> None:
+def test_a_template_leaves_out_what_is_empty(
+    title: str | None, text: str | None, categories: list[str | None] | None, made: str
+) -> None:
     assert fill(DEFAULT, title, text, categories) == made
 
 

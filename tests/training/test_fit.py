@@ -51,7 +51,9 @@ def test_unknown_users_sessions_and_long_histories_are_answered(brain: TrainedBr
 
 
 def test_the_seed_decides_everything(toy_settings: Settings) -> None:
-    settings = msgspec.structs.replace(toy_settings, sequence=msgspec.structs.replace(toy_settings.sequence, min_steps=20, epochs=2))
+    settings = msgspec.structs.replace(
+        toy_settings, sequence=msgspec.structs.replace(toy_settings.sequence, min_steps=20, epochs=2)
+    )
     data, histories = ring(120), [np.array([2, 3], np.int32)]
     one, two = fit(data, settings), fit(data, settings)
     assert np.array_equal(one.model.item_vectors(), two.model.item_vectors())

@@ -49,7 +49,9 @@ def test_top_ten_of_all_users_are_those_of_torch(brain: TrainedBrain, folder: Pa
     assert np.abs(users - np.stack([state.user_vector for state in wanted])).max() <= 1e-3
     states = [QueryState(history, vector) for history, vector in zip(histories, users, strict=True)]
     same = []
-    for state, found, plain in zip(states, channels.candidates(states, brain.settings.fusion.depth), brain.recommend(histories, 10), strict=True):
+    for state, found, plain in zip(
+        states, channels.candidates(states, brain.settings.fusion.depth), brain.recommend(histories, 10), strict=True
+    ):
         order = np.argsort(-fusion.score(found, len(state.history)), kind="stable")[:10]
         same.append(np.array_equal(found.items[order], plain[0]))
     assert np.mean(same) >= 0.99

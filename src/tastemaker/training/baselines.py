@@ -76,10 +76,10 @@ def _als(sequences: Sequences, seed: int) -> Scorer:
     from threadpoolctl import threadpool_limits
 
     met = _matrix(sequences.histories(), sequences.n_items)
-    model = AlternatingLeastSquares(
-        factors=ALS_FACTORS, iterations=ALS_ITERATIONS, regularization=ALS_REGULARISATION, alpha=10.0, random_state=seed
-    )
     with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=ALS_FACTORS, iterations=ALS_ITERATIONS, regularization=ALS_REGULARISATION, alpha=10.0, random_state=seed
+        )
         model.fit(met, show_progress=False)
 
     def scores(histories: Sequence[IntArray]) -> FloatArray:

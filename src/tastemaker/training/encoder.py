@@ -75,6 +75,9 @@ def load_encoder(settings: TextSettings, precision: str = "auto") -> Encoder:
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError("train", f"Reading items with {settings.model}")
     from transformers import AutoModel
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
 
     folder = find_model(settings.model)
     try:

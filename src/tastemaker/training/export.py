@@ -13,6 +13,7 @@ settings.json
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,7 @@ def _towers(brain: TrainedBrain, folder: Path) -> None:
 
 
 def _write(module: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], shapes: dict[str, Any]) -> None:
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # it asks for torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         torch.onnx.export(
