@@ -77,7 +77,7 @@ def load_encoder(settings: TextSettings, precision: str = "auto") -> Encoder:
     from transformers import AutoModel
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     folder = find_model(settings.model)
     try:
