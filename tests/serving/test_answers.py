@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from live_service import Service, ids, serving
+from tastemaker.schema.errors import BundleError
+from tastemaker.serving.wire import open_live
 from toy_bundle import PER_KIND, items, write_workspace
 
 
@@ -160,3 +164,15 @@ def test_a_user_with_a_hundred_thousand_events(service: Service) -> None:
     found = [service.recommend(user_id="busy", k=10) for _ in range(10)]
     assert time.monotonic() - began < 2
     assert all(one.startswith("boots") and int(one.split("-")[1]) >= 10 for one in found[-1])
+
+
+def test_a_service_that_starts_with_a_spoiled_live_bundle_answers_with_the_previous_one(tmp_path: Path) -> None:
+    good = write_workspace(tmp_path)
+    bundles = tmp_path / "bundles"
+    shutil.copytree(bundles / good, bundles / "spoiled")
+    (bundles / "spoiled" / "fusion.json").write_text("{}")
+    (bundles / "registry.json").write_text(json.dumps({"live": "spoiled", "previous": good}))
+    assert open_live(bundles, None).version == good
+    (bundles / "registry.json").write_text(json.dumps({"live": "spoiled"}))
+    with pytest.raises(BundleError, match=r"fusion.json"):
+        open_live(bundles, None)

@@ -138,13 +138,22 @@ class BundleReader:
 
 
 def open_live(bundles: Path, journal: Journal | None, version: str | None = None, threads: int = 1) -> Live:
-    """The live bundle of a workspace, or the named one.
+    """The live bundle of a workspace, or the named one; where the live one is not whole, the previous one.
 
     Raises:
-        BundleError: nothing is live, the name is unknown, or the bundle is not whole.
+        BundleError: nothing is live, the name is unknown, or no bundle is whole.
     """
     registry = Registry(bundles)
-    return Live(registry.folder(version) if version else registry.live(), journal, threads)
+    if version:
+        return Live(registry.folder(version), journal, threads)
+    try:
+        return Live(registry.live(), journal, threads)
+    except BundleError as error:
+        previous = registry.stages().previous
+        if previous is None:
+            raise
+        print(f"the live bundle was refused, the previous one answers: {error}", flush=True)
+        return Live(registry.folder(previous), journal, threads)
 
 
 def words_of(row: dict[str, Any]) -> str:
