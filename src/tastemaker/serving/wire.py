@@ -18,6 +18,7 @@ from tastemaker.journal.append import Journal
 from tastemaker.models.fusion import Fusion
 from tastemaker.pipeline.engine import Road
 from tastemaker.pipeline.rerank import order
+from tastemaker.schema.errors import BundleError
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
