@@ -18,6 +18,7 @@ from tastemaker.training.checkpoints import load_weights, save_weights
 from tastemaker.training.encoder import encode_cached, load_encoder
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
+from tastemaker.training.precision import flushed_denormals
 from tastemaker.training.sequence import windows
 
 
@@ -127,3 +128,11 @@ def test_the_run_leaves_curves_and_weights(brain: object, tmp_path_factory: pyte
 def test_the_ring_is_a_ring() -> None:
     history = build(ring(3)).history(0)
     assert (np.diff(history) % 40 == 1).all()
+
+
+def test_training_leaves_the_processor_as_it_was() -> None:
+    tiny = np.float32(1e-42)
+    with flushed_denormals():
+        assert float(torch.tensor(1e-42) * 1.0) == 0.0
+    assert float(torch.tensor(1e-42) * 1.0) > 0.0
+    assert tiny * np.float32(1.0) > 0

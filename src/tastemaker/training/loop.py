@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tastemaker.schema.protocols import Progress
 from tastemaker.training.checkpoints import save_weights, weights_of
+from tastemaker.training.precision import flushed_denormals
 
 NORM_LIMIT = 1.0
 BETAS = (0.9, 0.98)
@@ -86,6 +87,11 @@ def run(
         progress: called after each step as (what, steps done, steps in all).
         run_dir: TensorBoard curves and `<what>.safetensors` go here.
     """
+    with flushed_denormals():
+        return _run(task, options, what, progress, run_dir)
+
+
+def _run(task: Task, options: LoopOptions, what: str, progress: Progress | None, run_dir: Path | None) -> LoopResult:
     torch.manual_seed(options.seed)
     optimiser = _optimiser(task.model, options)
     steps, epochs = max(task.steps(), 1), options.stop_after or options.epochs
