@@ -42,10 +42,11 @@ Intake(Journal.open(folder / "journal"), DataSettings(), Quarantine(folder)).eve
 """
 
 
-def test_acknowledged_events_survive_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [5, pytest.param(50, marks=pytest.mark.long)])
+def test_acknowledged_events_survive_kill(tmp_path: Path, rounds: int) -> None:
     acknowledged = 0
     rng = random.Random(0)
-    for _ in range(5):
+    for _ in range(rounds):
         child = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path), str(acknowledged)], stdout=subprocess.PIPE, text=True
         )
