@@ -20,7 +20,7 @@ def _examples(hidden: float) -> Examples:
     new[:, 0] = np.arange(ROWS) % 10 == 0
     given[:, 0, 0] += 3.0 - hidden * new[:, 0]
     begin = np.arange(ROWS + 1, dtype=np.int64) * EACH
-    return Examples(given.reshape(-1, 26), begin, target, new.ravel(), 1.0)
+    return Examples(given.reshape(-1, 26), begin, target, new.ravel(), new.ravel(), 1.0)
 
 
 def test_new_items_get_a_boost_only_where_they_need_it() -> None:
@@ -36,7 +36,7 @@ def test_new_items_get_a_boost_only_where_they_need_it() -> None:
 
 def test_too_few_rows_give_the_sum_of_reciprocal_ranks() -> None:
     few = _examples(0.0)
-    short = Examples(few.given[: 5 * EACH], few.begin[:6], few.target[:5], few.new[: 5 * EACH], 1.0)
+    short = Examples(few.given[: 5 * EACH], few.begin[:6], few.target[:5], few.new[: 5 * EACH], few.boosted[: 5 * EACH], 1.0)
     fusion, quality = train_fusion(short, FusionSettings(), 0)
     assert quality is None
     assert not fusion.hidden.any()

@@ -35,7 +35,8 @@ class Examples:
         given: features of the candidates of all rows, one row's behind the other's, float32 [C, F].
         begin: where each row's candidates begin, int64 [R + 1].
         target: place of the item that came next among its row's candidates, int64 [R].
-        new: bool [C], candidates that training never saw and that suit the user: those that a boost is for.
+        new: bool [C], candidates that training never saw.
+        boosted: bool [C], those of them that a boost is for: `models.fusion.boosted`.
         found: share of all held-back events whose item was among the candidates, in [0, 1].
     """
 
@@ -43,6 +44,7 @@ class Examples:
     begin: np.ndarray
     target: np.ndarray
     new: np.ndarray
+    boosted: np.ndarray
     found: float
 
 
@@ -65,7 +67,7 @@ def gather(
         depth: places of each channel that are looked at.
         progress: called as progress("fusion", rows done, rows in all).
     """
-    given, new, sizes, places = [], [], [], []
+    given, new, close, sizes, places = [], [], [], [], []
     for begin in range(0, len(targets), _GATHER):
         part = slice(begin, begin + _GATHER)
         states = [QueryState(history, vector) for history, vector in zip(histories[part], users[part], strict=True)]
@@ -73,15 +75,16 @@ def gather(
             place = np.flatnonzero(found.items == target)
             if len(place):
                 given.append(features(found, len(state.history)))
-                new.append(boosted(found))
+                new.append(found.counts == 0)
+                close.append(boosted(found))
                 sizes.append(len(found.items))
                 places.append(int(place[0]))
         if progress:
             progress("fusion", min(begin + _GATHER, len(targets)), len(targets))
     begins = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     whole = np.concatenate(given) if given else np.zeros((0, 1), np.float32)
-    fresh = np.concatenate(new) if new else np.zeros(0, dtype=bool)
-    return Examples(whole, begins, np.array(places, dtype=np.int64), fresh, len(places) / max(len(targets), 1))
+    fresh, near = (np.concatenate(parts) if parts else np.zeros(0, dtype=bool) for parts in (new, close))
+    return Examples(whole, begins, np.array(places, dtype=np.int64), fresh, near, len(places) / max(len(targets), 1))
 
 
 class _Network(nn.Module):
@@ -177,7 +180,7 @@ def _places(network: _Network, examples: Examples, boost: float, mean: FloatArra
         real = np.arange(size.max()) < size[:, None]
         added = torch.zeros(real.shape)
         added[torch.from_numpy(real)] = torch.from_numpy(
-            boost * examples.new[examples.begin[part[0]] : examples.begin[part[-1] + 1]].astype(np.float32)
+            boost * examples.boosted[examples.begin[part[0]] : examples.begin[part[-1] + 1]].astype(np.float32)
         )
         scores = scores + added
         found.append((scores > scores.gather(1, target[:, None])).sum(1).numpy())
