@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from tastemaker.bundle.read import open_bundle
 from tastemaker.bundle.registry import Registry
 from tastemaker.bundle.verify import MANIFEST
 from tastemaker.bundle.write import write_bundle
+from tastemaker.cli.release import gate
 from tastemaker.schema.errors import BundleError
 
 
@@ -116,3 +119,32 @@ def test_names_not_paths(bundles: Path, name: str) -> None:
     write_bundle(bundles, fill)
     with pytest.raises(BundleError, match="There is no bundle"):
         Registry(bundles).release(name)
+
+
+def test_a_figure_that_is_not_finite_is_not_released(bundles: Path) -> None:
+    for value in (float("nan"), float("inf")):
+        manifest = open_bundle(bundles / write_bundle(bundles, fill, metrics={"validation_ndcg_fusion": value})).manifest
+        assert gate(manifest, None) == ["validation_ndcg_fusion is None, not a finite number"]
+
+
+def test_a_damaged_registry_says_so(bundles: Path) -> None:
+    write_bundle(bundles, fill)
+    for damage in (b'{"live":', b'{"live":"\xff"}'):
+        (bundles / "registry.json").write_bytes(damage)
+        with pytest.raises(BundleError, match="damaged"):
+            Registry(bundles).stages()
+
+
+def test_a_killed_writing_shows_no_bundle(bundles: Path) -> None:
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom tastemaker.bundle.write import write_bundle\n"
+        "def fill(folder):\n    (folder / 'a').write_bytes(b'x')\n    print('in', flush=True)\n    time.sleep(60)\n"
+        "write_bundle(Path(sys.argv[1]), fill)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(bundles)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"in\n"
+        process.kill()
+    assert Registry(bundles).versions() == []
+    version = write_bundle(bundles, fill)
+    assert Registry(bundles).versions() == [version]

@@ -46,7 +46,7 @@ class Registry:
             return msgspec.json.decode(self.path.read_bytes(), type=Stages)
         except FileNotFoundError:
             return Stages()
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BundleError(f"{self.path} is damaged ({error}). Delete it and release a bundle again.") from None
 
     def versions(self) -> list[str]:

@@ -154,12 +154,12 @@ def show_table(report: dict[str, Any]) -> None:
     table = Table(
         title=f"{report['questions']:,} questions of {report['users']:,} users, {report['catalogue']:,} items", title_justify="left"
     )
-    names = ("NDCG@10", "HitRate@10", "Recall@20")
+    found = report["recommenders"]
+    names = [name for name in ("NDCG@10", "HitRate@10", "Recall@20") if name in next(iter(found.values()))["metrics"]]
     for name in ("", *names, "Coverage@10"):
         table.add_column(name, justify="left" if not name else "right")
-    found = report["recommenders"]
     for who in sorted(found, key=lambda one: -found[one]["metrics"]["NDCG@10"]["mean"]):
-        figures = [found[who]["metrics"][name] for name in names if name in found[who]["metrics"]]
+        figures = [found[who]["metrics"][name] for name in names]
         cells = [f"{one['mean']:.4f} [dim]±{(one['high'] - one['low']) / 2:.4f}[/]" for one in figures]
         table.add_row(who, *cells, f"{found[who]['beyond']['Coverage@10']:.2f}", style="bold" if who == "Tastemaker" else "")
     console = Console(highlight=False)

@@ -76,7 +76,12 @@ def read_users(path: Path) -> list[str]:
             raise InputError(f"{path}: no column user_id; found {', '.join(table.columns)}.")
         names = table["user_id"].cast(pl.String).drop_nulls().to_list()
     else:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        try:
+            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is not UTF-8 text ({error}). Save it as UTF-8, or give Parquet with a column user_id."
+            ) from None
     if not names:
         raise InputError(f"{path} names no user.")
     return list(dict.fromkeys(names))

@@ -62,7 +62,12 @@ def rollback(
 
 def gate(new: Manifest, live: Manifest | None) -> list[str]:
     """What speaks against a release, in plain words; nothing: it may go live."""
-    against = [f"{name} is {value}" for name, value in new.metrics.items() if isinstance(value, float) and not math.isfinite(value)]
+    # JSON has no NaN: a figure that was not finite comes back from the manifest as null
+    against = [
+        f"{name} is {value}, not a finite number"
+        for name, value in new.metrics.items()
+        if value is None or (isinstance(value, float) and not math.isfinite(value))
+    ]
     if live is None:
         return against
     ours, theirs = new.metrics.get(METRIC), live.metrics.get(METRIC)
