@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tastemaker.bundle.verify import MANIFEST
 from tastemaker.bundle.write import write_bundle
 from tastemaker.cli.release import gate
 from tastemaker.schema.errors import BundleError
+from tastemaker.schema.manifest import SCHEMA_VERSION
 
 
 def fill(folder: Path) -> None:
@@ -76,7 +78,7 @@ def test_missing_extra_linked_and_foreign_files_are_refused(bundles: Path, tmp_p
 def test_manifest_of_another_schema_or_with_a_path_is_refused(bundles: Path) -> None:
     folder = bundles / write_bundle(bundles, fill)
     text = (folder / MANIFEST).read_text()
-    (folder / MANIFEST).write_text(text.replace('"schema_version": 1', '"schema_version": 99'))
+    (folder / MANIFEST).write_text(text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     with pytest.raises(BundleError, match="schema version 99"):
         open_bundle(folder)
     (folder / MANIFEST).write_text(text.replace('"words.json"', '"../words.json"'))
@@ -85,6 +87,31 @@ def test_manifest_of_another_schema_or_with_a_path_is_refused(bundles: Path) -> 
     (folder / MANIFEST).write_text(text[:40])
     with pytest.raises(BundleError, match="damaged"):
         open_bundle(folder)
+
+
+def test_no_flipped_bit_of_the_manifest_changes_what_it_says(bundles: Path) -> None:
+    folder = bundles / write_bundle(bundles, fill, settings={"sequence": {"dim": 64}}, metrics={"NDCG@10": 0.1})
+    whole, told = (folder / MANIFEST).read_bytes(), open_bundle(folder).manifest
+    rng, refused = random.Random(0), 0
+    for _ in range(400):
+        place = rng.randrange(len(whole))
+        (folder / MANIFEST).write_bytes(whole[:place] + bytes([whole[place] ^ (1 << rng.randrange(8))]) + whole[place + 1 :])
+        try:
+            assert open_bundle(folder).manifest == told, "only blanks between the words may differ"
+        except BundleError:
+            refused += 1
+    assert refused > 300
+
+
+def test_a_folder_left_by_a_killed_writer_is_swept_after_a_day(bundles: Path) -> None:
+    old, young = bundles / ".writing-old", bundles / ".writing-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "half").write_bytes(b"x")
+    os.utime(old, (0, 0))
+    write_bundle(bundles, fill)
+    assert not old.exists()
+    assert young.exists(), "its writer may be at work"
 
 
 def test_a_failed_writing_leaves_nothing(bundles: Path) -> None:

@@ -49,6 +49,8 @@ def read_manifest(folder: Path) -> Manifest:
         parts = PurePosixPath(name).parts
         if PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or not parts:
             raise BundleError(f"{folder.name} names a file outside itself: {name!r}. It was not loaded.")
+    if manifest.sealed().seal != manifest.seal:
+        raise BundleError(f"{path} has been altered: it does not fit its own seal. It was not loaded; use another bundle.")
     return manifest
 
 

@@ -16,6 +16,9 @@ from tastemaker.bundle.verify import MANIFEST, file_entry, payload_files
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.manifest import DataFingerprint, Manifest
 
+ABANDONED = 86_400.0
+"""Seconds after which a folder that is still being written has lost its writer."""
+
 
 def write_bundle(
     bundles: Path,
@@ -37,6 +40,7 @@ def write_bundle(
         BundleError: `fill` wrote nothing, or the disk refused; nothing is left behind.
     """
     bundles.mkdir(parents=True, exist_ok=True)
+    _sweep(bundles)
     version = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
     folder = bundles / f".writing-{version}"
     folder.mkdir()
@@ -53,7 +57,7 @@ def write_bundle(
             data=data or DataFingerprint(),
             metrics=metrics or {},
             files=files,
-        )
+        ).sealed()
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         _sync(folder)
         folder.rename(bundles / version)
@@ -63,6 +67,16 @@ def write_bundle(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return version
+
+
+def _sweep(bundles: Path) -> None:
+    """Removes what writers left behind that were killed long ago."""
+    for left in bundles.glob(".writing-*"):
+        try:
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+        except FileNotFoundError:  # its writer finished just now
+            continue
 
 
 def _sync(folder: Path) -> None:

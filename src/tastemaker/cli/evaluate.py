@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json as json_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
     from tastemaker.data.dataset import Dataset
     from tastemaker.data.questions import Questions
+    from tastemaker.data.sequences import Sequences
     from tastemaker.data.split import Split
     from tastemaker.evaluation.report import Judged
-    from tastemaker.schema.protocols import IntArray, Progress
+    from tastemaker.schema.protocols import FloatArray, IntArray, Progress
     from tastemaker.schema.settings import Settings
 
 ENOUGH_USERS = 100
@@ -83,7 +85,7 @@ def evaluate(workspace: Workspace, version: str | None = None, floors: bool = Tr
     fresh = newer(data, later) if later is not None and later.height else None
     with progress_bars(show) as progress:
         if fresh is not None and fresh.test["user_id"].n_unique() >= ENOUGH_USERS:
-            judged = judge_bundle(folder, fresh, settings.evaluation.max_users, settings.train.seed)
+            judged = judge_bundle(folder, fresh, settings, floors, progress)
         else:
             part = split(data, settings.data.split, settings.data.test_share, settings.train.seed)
             judged = backtest(workspace, data, part, floors, progress)
@@ -91,14 +93,27 @@ def evaluate(workspace: Workspace, version: str | None = None, floors: bool = Tr
         return make_report(judged, settings.evaluation.k, settings.evaluation.bootstrap)
 
 
-def judge_bundle(folder: Path, part: Split, max_users: int, seed: int) -> Judged:
-    """The bundle's own lists for events that it has not seen."""
-    from tastemaker.evaluation.report import OURS
-    from tastemaker.recommender import Recommender
+def judge_bundle(folder: Path, part: Split, settings: Settings, floors: bool, progress: Progress) -> Judged:
+    """The bundle's own lists for events that it has not seen, and those of the floors trained on what it has seen."""
+    from threadpoolctl import threadpool_limits
 
-    targets = _sampled(part.test, max_users, seed)
+    from tastemaker.data.sequences import build
+    from tastemaker.evaluation.report import OURS
+    from tastemaker.inference.cpu import cores
+    from tastemaker.serving.wire import Live
+
+    targets = _sampled(part.test, settings.evaluation.max_users, settings.train.seed)
     users = targets["user_id"].unique(maintain_order=True).to_list()
-    lists = {OURS: Recommender.load(folder).recommend(users, k=20)}
+    live, depth = Live(folder, threads=cores()), max(20, *settings.evaluation.k)
+    ids = [row["item_id"] for row in live.state.rows]
+    histories = [live.state.history(user) for user in users]
+    with threadpool_limits(1, "blas"):
+        ours = [items for items, _ in live.best(live.queries(histories), depth)]
+        lists = {OURS: _lists(users, ours, ids)}
+        if floors:
+            text = live.channels.text.rows(_every(live.channels.n_items))
+            train = build(part.train, ids)
+            lists |= _floor_lists(train, text, part.train.time_is_order, users, histories, settings, progress)
     return _judged(lists, targets, part.train, f"{part.words}; the bundle itself was judged", {"kind": "bundle"})
 
 
@@ -123,7 +138,9 @@ def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, pro
     else:
         lists = _trained_lists(part, asked, settings, floors, progress, workspace.runs / "cache")
         kept.parent.mkdir(parents=True, exist_ok=True)
-        pl.concat([table.with_columns(pl.lit(name).alias("recommender")) for name, table in lists.items()]).write_parquet(kept)
+        whole = pl.concat([table.with_columns(pl.lit(name).alias("recommender")) for name, table in lists.items()])
+        whole.write_parquet(kept.with_suffix(".tmp"))
+        kept.with_suffix(".tmp").replace(kept)
     return _judged(lists, asked.targets, part.train, asked.words, {"kind": "backtest"}, users)
 
 
@@ -134,7 +151,6 @@ def _trained_lists(
     from threadpoolctl import threadpool_limits
 
     from tastemaker.evaluation.report import OURS
-    from tastemaker.training.baselines import baselines, recommend
     from tastemaker.training.fit import fit
 
     brain = fit(part.train, settings, progress, None, cache)
@@ -143,9 +159,26 @@ def _trained_lists(
         lists = {OURS: _lists(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth)], ids)}
         if floors:
             text = brain.channels.text.rows(_every(brain.channels.n_items))
-            for place, (name, scorer) in enumerate(baselines(brain.sequences, text, part.train.time_is_order, settings.train.seed)):
-                lists[name] = _lists(asked.rows, recommend(scorer, asked.histories, depth), ids)
-                progress("baselines", place + 1, 5)
+            train, order = brain.sequences, part.train.time_is_order
+            lists |= _floor_lists(train, text, order, asked.rows, asked.histories, settings, progress)
+    return lists
+
+
+def _floor_lists(
+    train: Sequences,
+    text: FloatArray,
+    time_is_order: bool,
+    rows: list[str],
+    histories: Sequence[IntArray],
+    settings: Settings,
+    progress: Progress,
+) -> dict[str, pl.DataFrame]:
+    from tastemaker.training.baselines import baselines, recommend
+
+    lists, depth = {}, max(20, *settings.evaluation.k)
+    for place, (name, scorer) in enumerate(baselines(train, text, time_is_order, settings.train.seed)):
+        lists[name] = _lists(rows, recommend(scorer, histories, depth), train.item_ids)
+        progress("baselines", place + 1, 5)
     return lists
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -35,7 +36,11 @@ class DataFingerprint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The contents of `manifest.json`."""
+    """The contents of `manifest.json`.
+
+    Attributes:
+        seal: SHA-256 of all the rest, so that an altered manifest is noticed as an altered file is.
+    """
 
     version: str
     created: str
@@ -45,3 +50,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     data: DataFingerprint = DataFingerprint()
     metrics: dict[str, Any] = {}
     files: dict[str, FileEntry] = {}
+    seal: str = ""
+
+    def sealed(self) -> Manifest:
+        """The same manifest with the seal that fits it."""
+        bare = msgspec.structs.replace(self, seal="")
+        return msgspec.structs.replace(bare, seal=hashlib.sha256(msgspec.json.encode(bare)).hexdigest())
