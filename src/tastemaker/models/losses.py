@@ -22,18 +22,23 @@ class _FusedCrossEntropy(torch.autograd.Function):
         chunk = max(16, min(512, _CELLS // max(columns, 1)))
         hidden_PD, items_ND, bias_N = (part.detach().to(dtype) for part in (hidden, items, bias))
         items_DN = items_ND.t()
-        grad_hidden, grad_items, grad_bias = torch.empty_like(hidden), torch.zeros_like(items), torch.zeros_like(bias)
+        grad_hidden, grad_items, grad_bias = torch.empty_like(hidden_PD), torch.zeros_like(items), torch.zeros_like(bias)
+        room_CN = torch.empty(min(chunk, rows), columns, dtype=dtype)  # one for all chunks: fresh pages cost as much as the sums
         loss = torch.zeros((), dtype=torch.float64)
         for begin in range(0, rows, chunk):
             part_CD, wanted_C = hidden_PD[begin : begin + chunk], target[begin : begin + chunk]
-            logits_CN = torch.addmm(bias_N, part_CD, items_DN)
-            share_CN = torch.softmax(logits_CN, dim=-1)
+            share_CN = torch.addmm(bias_N, part_CD, items_DN, out=room_CN[: len(part_CD)])
+            torch.softmax(share_CN, dim=-1, out=share_CN)
             place = torch.arange(len(wanted_C))
             loss -= share_CN[place, wanted_C].double().clamp_min(1e-12).log().sum()
             share_CN[place, wanted_C] -= 1
-            grad_hidden[begin : begin + chunk] = share_CN @ items_ND
-            grad_items += share_CN.t() @ part_CD
+            torch.mm(share_CN, items_ND, out=grad_hidden[begin : begin + chunk])
+            if dtype == torch.float32:
+                grad_items.addmm_(share_CN.t(), part_CD)
+            else:
+                grad_items += share_CN.t() @ part_CD
             grad_bias += share_CN.sum(0, dtype=torch.float32)
+        grad_hidden = grad_hidden.float()
         ctx.save_for_backward(grad_hidden.div_(rows), grad_items.div_(rows), grad_bias.div_(rows))
         return (loss / rows).float()
 
