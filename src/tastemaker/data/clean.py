@@ -7,147 +7,248 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 import polars as pl
-import xxhash
 from numpy.typing import NDArray
 
-from tastemaker.data.sources import WRONG_ENCODING, Chunk, Reject
-from tastemaker.data.times import TimeFormat, parse
-from tastemaker.journal.read import CONTENT_ID
+from tastemaker.data.delimited import WRONG_ENCODING, Reject
+from tastemaker.data.sources import Chunk
+from tastemaker.data.times import ORDER_BELOW, TimeFormat, parse, scale_of
+from tastemaker.journal.identity import Words, content_numbers, id_numbers, mixed, text_numbers
+from tastemaker.journal.read import EVENT_SCHEMA, NUMBER
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, EVENT_COLUMNS, Columns
 
 MISSING_USER = "missing user_id"
 MISSING_ITEM = "missing item_id"
 BAD_TIME = "unparsable timestamp"
+OTHER_UNIT = "timestamp in another unit than the file's"
 FUTURE_TIME = "timestamp in the future"
 NOT_FINITE = "impossible value (NaN or infinite)"
 NOT_NUMBER = "value is no number"
 BAD_TEXT = "id is no valid UTF-8"
 TOO_MANY = "inhuman rate of events (bot)"
-_REASON = "_reason"
-_NUMBERS = (Columns.VALUE, Columns.PROPENSITY, Columns.POSITION)
+NUMBERS = (Columns.TIMESTAMP, Columns.VALUE, Columns.PROPENSITY, Columns.POSITION)
+"""Columns of events that may stay numbers on the way from a typed file."""
+_IDS = (Columns.USER_ID, Columns.ITEM_ID, Columns.EVENT_ID)
+_LEAST_BITS, _MOST_BITS = 23, 32
+_DAY = 86_400.0
+
+
+class Seen:
+    """Numbers of the events met so far: sorted runs of 8 bytes an event, and a map of bits before them that answers for most.
+
+    A number whose bit is not set was never met; only the others, a few in a hundred, are looked for in the runs.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[Words] = []
+        self._count = 0
+        self._bits = _LEAST_BITS
+        self._map = np.zeros(1 << (self._bits - 3), dtype=np.uint8)
+
+    def new(self, numbers: Words) -> NDArray[np.bool_]:
+        """True for the first meeting of each number; all of them are remembered."""
+        ordered = np.sort(numbers)
+        again = np.zeros(len(ordered), dtype=bool)
+        again[1:] = ordered[1:] == ordered[:-1]
+        unique = ordered[~again] if again.any() else ordered
+        known = self._known(unique)
+        suspects = np.unique(np.concatenate([ordered[again], known]))
+        self._remember(unique if not len(known) else np.setdiff1d(unique, known, assume_unique=True))
+        fresh = np.ones(len(numbers), dtype=bool)
+        if len(suspects):
+            rows = np.flatnonzero(_among(numbers, suspects))
+            values, first = np.unique(numbers[rows], return_index=True)
+            fresh[rows] = False
+            fresh[rows[first[~np.isin(values, known)]]] = True
+        return fresh
+
+    def _known(self, unique: Words) -> Words:
+        bits = unique >> np.uint64(64 - self._bits)
+        maybe = unique[(self._map[bits >> np.uint64(3)] >> (bits & np.uint64(7)).astype(np.uint8)) & 1 == 1]
+        found = np.zeros(len(maybe), dtype=bool)
+        for run in self._runs:
+            found |= run[np.minimum(np.searchsorted(run, maybe), len(run) - 1)] == maybe
+        return maybe[found]
+
+    def _remember(self, unique: Words) -> None:
+        if not len(unique):
+            return
+        self._runs.append(unique)
+        self._count += len(unique)
+        if len(self._runs) > 64:
+            self._runs = [np.sort(np.concatenate(self._runs))]
+        if self._count << 5 > 1 << self._bits and self._bits < _MOST_BITS:
+            self._bits = min(self._bits + 3, _MOST_BITS)
+            self._map = np.zeros(1 << (self._bits - 3), dtype=np.uint8)
+            for run in self._runs:
+                self._mark(run)
+        else:
+            self._mark(unique)
+
+    def _mark(self, ordered: Words) -> None:
+        bits = ordered >> np.uint64(64 - self._bits)
+        places = bits >> np.uint64(3)
+        starts = np.flatnonzero(np.concatenate([[True], places[1:] != places[:-1]]))
+        flags = np.left_shift(np.uint8(1), (bits & np.uint64(7)).astype(np.uint8))
+        self._map[places[starts]] |= np.bitwise_or.reduceat(flags, starts)
+
+
+def _among(numbers: Words, few: Words) -> NDArray[np.bool_]:
+    """Which numbers are among a few: a small table of bits says no to most."""
+    table = np.zeros(1 << 20, dtype=bool)
+    table[(few & np.uint64(0xFFFFF)).astype(np.int64)] = True
+    maybe = table[(numbers & np.uint64(0xFFFFF)).astype(np.int64)]
+    maybe[maybe] = np.isin(numbers[maybe], few)
+    return maybe
 
 
 @dataclass
-class Seen:
-    """Content hashes of the events met so far: a few sorted arrays of 8 bytes an event, merged now and then."""
+class Bursts:
+    """An upper bound of the events of any user in any day: counters that several users may share, never fewer than the truth."""
 
-    runs: list[NDArray[np.uint64]] = field(default_factory=list)
+    counters: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1 << 20, dtype=np.int64))
 
-    def new(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """True for the first meeting of each hash; all of them are remembered."""
-        unique, first = np.unique(hashes, return_index=True)
-        known = np.zeros(len(unique), dtype=bool)
-        for run in self.runs:
-            place = np.minimum(np.searchsorted(run, unique), len(run) - 1)
-            known |= run[place] == unique
-        fresh = np.zeros(len(hashes), dtype=bool)
-        fresh[first[~known]] = True
-        if not known.all():
-            self.runs.append(unique[~known])
-        if len(self.runs) > 8:
-            self.runs = [np.sort(np.concatenate(self.runs))]
-        return fresh
+    def add(self, users: Words, times: NDArray[np.float64]) -> None:
+        """Counts events of users, by `text_numbers`, at epoch seconds."""
+        timed = times > ORDER_BELOW
+        if not timed.all():
+            users, times = users[timed], times[timed]
+        keys = mixed(users + (times // _DAY).astype(np.uint64)) >> np.uint64(44)
+        self.counters += np.bincount(keys.astype(np.int64), minlength=len(self.counters))
+
+    def above(self, limit: int) -> bool:
+        """Whether anyone may have had more than `limit` events in a day."""
+        return bool(self.counters.max() > limit)
 
 
-def content_hash(texts: list[str]) -> NDArray[np.uint64]:
-    """A stable 64-bit hash of each text (XXH3); the chance of one clash among 20 million is about 1 in 90,000."""
-    digest = xxhash.xxh3_64_intdigest
-    return np.fromiter((digest(text.encode()) for text in texts), dtype=np.uint64, count=len(texts))
+@dataclass
+class Judged:
+    """Rows of a chunk with their verdicts.
+
+    Attributes:
+        table: typed columns of events, those that the file has.
+        good: bool [rows].
+        rejects: the refused rows with their lines and reasons.
+        numbers: names of the events, uint64 [rows].
+        users: `text_numbers` of the users, uint64 [rows].
+        elsewhere: rows whose time is in another unit than the file's.
+    """
+
+    table: pl.DataFrame
+    good: NDArray[np.bool_]
+    rejects: list[Reject]
+    numbers: Words
+    users: Words
+    elsewhere: int
+
+    def keep(self, fresh: NDArray[np.bool_]) -> pl.DataFrame:
+        """The good rows that are new, as a part of the journal: their names, and no column that is empty.
+
+        Args:
+            fresh: bool [good rows].
+        """
+        mask = self.good.copy()
+        mask[mask] = fresh
+        table = self.table.with_columns(pl.Series(NUMBER, self.numbers))
+        if not mask.all():
+            table = table.filter(pl.Series(mask))
+        filled = [name for name in table.columns if table[name].null_count() < table.height]
+        return table.select(pl.col(name).cast(EVENT_SCHEMA.get(name, pl.UInt64), strict=False) for name in filled)
 
 
-def id_numbers(names: pl.Series) -> NDArray[np.uint64]:
-    """What `Seen` remembers of event ids: 16 hexadecimal digits are a content hash already, any other id is hashed."""
-    numbers = np.empty(len(names), dtype=np.uint64)
-    ours = names.str.contains(CONTENT_ID)
-    mask = ours.to_numpy()
-    numbers[mask] = names.filter(ours).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
-    numbers[~mask] = content_hash([f"id\x1f{name}" for name in names.filter(~ours).to_list()])
-    return numbers
+def judge(chunk: Chunk, form: TimeFormat, default_type: str, latest: float) -> Judged:
+    """What becomes of each row of a chunk; a pure function, so that chunks can be judged side by side.
+
+    Args:
+        chunk: rows. form: how the file writes its times. default_type: event type of rows that name none.
+        latest: epoch seconds after which an event is in the future.
+    """
+    table = event_table(chunk.table, form, default_type)
+    users = text_numbers(table[Columns.USER_ID])
+    rules = _rules(table, chunk.table, form, latest)
+    elsewhere = sum(int(mask.sum()) for mask, reason in rules if reason == OTHER_UNIT) + _far(table, form)
+    good = np.ones(table.height, dtype=bool)
+    rules = [(mask, reason) for mask, reason in rules if mask.any()]
+    for mask, _ in rules:
+        good &= ~mask.to_numpy()
+    numbers = content_numbers(table, users)
+    if Columns.EVENT_ID in table.columns:
+        own = (table[Columns.EVENT_ID].fill_null("") != "").to_numpy()
+        numbers[own] = id_numbers(table[Columns.EVENT_ID].filter(pl.Series(own)))
+        table = table.with_columns(pl.col(Columns.EVENT_ID).replace("", None))
+    return Judged(table, good, _rejects(table, chunk.lines, rules), numbers, users, elsewhere)
 
 
-def event_table(chunk: Chunk, form: TimeFormat, default_type: str) -> pl.DataFrame:
-    """Rows of a chunk as events with typed columns, a `_line` and a `_reason` (null for a good row)."""
-    table = chunk.table.with_columns(pl.Series("_line", chunk.lines, dtype=pl.Int64))
-    absent = [name for name in EVENT_COLUMNS if name not in table.columns]
-    table = table.with_columns(pl.lit(None, dtype=pl.String).alias(name) for name in absent)
-    extra = [name for name in chunk.table.columns if name not in EVENT_COLUMNS]
-    if extra and Columns.CONTEXT in absent:
-        table = table.with_columns(pl.struct(extra).struct.json_encode().alias(Columns.CONTEXT))
-    raw = table.select(*EVENT_COLUMNS)
-    table = table.select("_line", *EVENT_COLUMNS).with_columns(
-        pl.col(Columns.USER_ID, Columns.ITEM_ID, Columns.EVENT_ID).str.strip_chars(),
-        pl.col(Columns.EVENT_TYPE).str.strip_chars().replace("", None).fill_null(default_type),
-        parse(raw[Columns.TIMESTAMP], form).alias(Columns.TIMESTAMP),
-        *(pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).alias(name) for name in _NUMBERS),
-    )
-    return table.with_columns(_reasons(table, raw, form).alias(_REASON))
+def event_table(raw: pl.DataFrame, form: TimeFormat, default_type: str) -> pl.DataFrame:
+    """Rows as columns of events with the journal's types, still unjudged; other columns become `context`."""
+    columns: list[pl.Series] = []
+    for name in EVENT_COLUMNS:
+        column = raw[name] if name in raw.columns else None
+        if name == Columns.TIMESTAMP:
+            column = parse(column if column is not None else pl.repeat(None, raw.height, dtype=pl.String, eager=True), form)
+        elif name == Columns.EVENT_TYPE:
+            column = _types(column, raw.height, default_type)
+        elif column is not None and name in _IDS:
+            column = column.str.strip_chars()
+        elif column is not None and name in NUMBERS and not column.dtype.is_numeric():
+            column = column.str.strip_chars().cast(pl.Float64, strict=False)
+        if column is not None:
+            columns.append(column.alias(name))
+    extra = [name for name in raw.columns if name not in EVENT_COLUMNS]
+    if extra and Columns.CONTEXT not in raw.columns:
+        texts = raw.select(pl.struct(pl.col(extra).cast(pl.String)).struct.json_encode().alias(Columns.CONTEXT))
+        columns.append(texts.to_series())
+    return pl.DataFrame(columns)
 
 
-def _reasons(table: pl.DataFrame, raw: pl.DataFrame, form: TimeFormat) -> pl.Series:
-    def said(name: str) -> pl.Series:
-        return raw[name].is_not_null() & (raw[name].str.strip_chars() != "")
+def _types(column: pl.Series | None, rows: int, default_type: str) -> pl.Series:
+    if column is None:
+        return pl.repeat(default_type, rows, dtype=pl.String, eager=True)
+    return column.str.strip_chars().replace("", None).fill_null(default_type)
 
-    def empty(name: str) -> pl.Series:
-        return table[name].is_null() | (table[name] == "")
 
-    wrong = table[Columns.USER_ID].str.starts_with(WRONG_ENCODING) | table[Columns.ITEM_ID].str.starts_with(WRONG_ENCODING)
-    time = table[Columns.TIMESTAMP]
-    bad_time = time.is_null() & said(Columns.TIMESTAMP) if form.name != "none" else pl.Series([False] * table.height)
-    if form.name not in ("none", "order"):
-        bad_time |= time.is_null() | time.is_nan() | time.is_infinite()
-    value = table[Columns.VALUE]
+def _rules(table: pl.DataFrame, raw: pl.DataFrame, form: TimeFormat, latest: float) -> list[tuple[pl.Series, str]]:
+    """For each reason to refuse a row the rows it holds for, the first reason counts."""
+    user, item, time = table[Columns.USER_ID], table[Columns.ITEM_ID], table[Columns.TIMESTAMP]
     rules = [
-        (empty(Columns.USER_ID), MISSING_USER),
-        (empty(Columns.ITEM_ID), MISSING_ITEM),
-        (wrong, BAD_TEXT),
-        (bad_time, BAD_TIME),
-        (value.is_null() & said(Columns.VALUE), NOT_NUMBER),
-        (value.is_nan() | value.is_infinite(), NOT_FINITE),
+        (user.is_null() | (user == ""), MISSING_USER),
+        (item.is_null() | (item == ""), MISSING_ITEM),
+        (user.str.starts_with(WRONG_ENCODING) | item.str.starts_with(WRONG_ENCODING), BAD_TEXT),
     ]
-    frame = pl.DataFrame({str(place): mask.fill_null(False) for place, (mask, _) in enumerate(rules)})
-    choice = pl.coalesce(pl.when(pl.col(str(place))).then(pl.lit(reason)) for place, (_, reason) in enumerate(rules))
-    return frame.select(choice).to_series()
+    if form.name not in ("none", "order"):
+        rules.append(((~time.is_finite()).fill_null(True), BAD_TIME))
+        if scale_of(form) > 1.0:
+            rules.append((time.abs() < ORDER_BELOW, OTHER_UNIT))
+        rules.append((time > latest, FUTURE_TIME))
+    elif form.name == "order" and not raw[Columns.TIMESTAMP].dtype.is_numeric():
+        rules.append((time.is_null() & _said(raw[Columns.TIMESTAMP]), BAD_TIME))
+        rules.append((time > latest, FUTURE_TIME))
+    if Columns.VALUE in table.columns:
+        value = table[Columns.VALUE]
+        if not raw[Columns.VALUE].dtype.is_numeric():
+            rules.append((value.is_null() & _said(raw[Columns.VALUE]), NOT_NUMBER))
+        rules.append((value.is_nan() | value.is_infinite(), NOT_FINITE))
+    return [(mask.fill_null(False), reason) for mask, reason in rules]
 
 
-def refuse_future(table: pl.DataFrame, latest: float) -> pl.DataFrame:
-    """Marks rows later than `latest` (epoch seconds)."""
-    late = (pl.col(Columns.TIMESTAMP) > latest) & pl.col(_REASON).is_null()
-    return table.with_columns(pl.when(late).then(pl.lit(FUTURE_TIME)).otherwise(pl.col(_REASON)).alias(_REASON))
+def _said(column: pl.Series) -> pl.Series:
+    return column.is_not_null() & (column.str.strip_chars() != "")
 
 
-def split_rejects(table: pl.DataFrame) -> tuple[pl.DataFrame, list[Reject]]:
-    """Good rows, and the refused ones with their line and reason."""
-    bad = table.filter(pl.col(_REASON).is_not_null())
-    rejects = [
-        Reject(
-            row["_line"],
-            row[_REASON],
-            msgspec.json.encode({k: v for k, v in row.items() if k[0] != "_" and v is not None}).decode(),
-        )
-        for row in bad.iter_rows(named=True)
-    ]
-    return table.filter(pl.col(_REASON).is_null()).drop(_REASON), rejects
+def _far(table: pl.DataFrame, form: TimeFormat) -> int:
+    """Rows beyond the year 5000: times of a smaller unit in a file of a larger one."""
+    times = table[Columns.TIMESTAMP]
+    return 0 if form.name in ("none", "order", "iso") else int(((times >= 1e11) & times.is_finite()).sum())
 
 
-def name_events(table: pl.DataFrame, seen: Seen) -> tuple[pl.DataFrame, int]:
-    """Gives every event an id (its own, or a hash of its content) and drops repeats; also gives how many were repeats."""
-    content = [name for name in EVENT_COLUMNS if name != Columns.EVENT_ID]
-    own = (table[Columns.EVENT_ID].fill_null("") != "").to_numpy()
-    texts = table.filter(pl.Series(~own)).select(
-        pl.concat_str([pl.col(name).cast(pl.String).fill_null("") for name in content], separator="\x1f")
-    )
-    hashes = np.empty(table.height, dtype=np.uint64)
-    hashes[~own] = content_hash(texts.to_series().to_list())
-    hashes[own] = id_numbers(table.filter(pl.Series(own))[Columns.EVENT_ID])
-    fresh = seen.new(hashes)
-    names = pl.Series(Columns.EVENT_ID, [f"{value:016x}" for value in hashes.tolist()], dtype=pl.String)
-    table = table.with_columns(
-        pl.when(pl.col(Columns.EVENT_ID).fill_null("") != "")
-        .then(pl.col(Columns.EVENT_ID))
-        .otherwise(names)
-        .alias(Columns.EVENT_ID)
-    )
-    return table.filter(pl.Series(fresh)), int((~fresh).sum())
+def _rejects(table: pl.DataFrame, lines: NDArray[np.int64], rules: list[tuple[pl.Series, str]]) -> list[Reject]:
+    if not rules:
+        return []
+    reasons = pl.select(pl.coalesce(pl.when(mask).then(pl.lit(reason)) for mask, reason in rules)).to_series()
+    bad = reasons.is_not_null()
+    encode = msgspec.json.encode
+    rows = table.filter(bad).iter_rows(named=True)
+    texts = [encode({name: value for name, value in row.items() if value is not None}).decode() for row in rows]
+    return list(map(Reject, lines[bad.to_numpy()].tolist(), reasons.filter(bad).to_list(), texts))
 
 
 def default_type(columns: list[str], renamed_value: str | None) -> str:

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tastemaker.data import clean
 from tastemaker.data.quarantine import Quarantine
 from tastemaker.data.sources import Chunk, expand, read_chunks, sha256
 from tastemaker.data.tables import items_from, users_from
-from tastemaker.data.times import TimeFormat, guess
+from tastemaker.data.times import ORDER_BELOW, TimeFormat, guess
 from tastemaker.journal.append import Journal
-from tastemaker.journal.read import EVENT_SCHEMA
+from tastemaker.journal.read import NUMBER
 from tastemaker.journal.stores import sync_file
 from tastemaker.schema.columns import EDGE_ALIASES, EVENT_ALIASES, ITEM_ALIASES, USER_ALIASES, Columns, alias_key
 from tastemaker.schema.reports import ImportReport
 from tastemaker.schema.settings import DataSettings
 
 Tell = Callable[[str, int, int], None]
+_WORKERS = 2
+_WHO_AND_WHEN = {Columns.USER_ID: pl.String, Columns.TIMESTAMP: pl.Float64}
 
 
 @dataclass
@@ -70,29 +76,47 @@ class Intake:
 
     def _events(self, patterns: Sequence[str | Path], staging: Path) -> ImportReport:
         report, files = self._begin("events", patterns)
-        seen = self._known_ids()
-        parts: list[Path] = []
-        for path, _ in files:
-            form: TimeFormat | None = None
-            kind = clean.default_type([], _value_name(path))
-            for chunk in read_chunks(path, EVENT_ALIASES, (Columns.USER_ID, Columns.ITEM_ID)):
+        seen, bursts, parts = self._known_numbers(), clean.Bursts(), Parts(staging)
+        with parts:
+            for path, _ in files:
+                for judged in self._judged(path, report):
+                    self.quarantine.add("events", path, judged.rejects, report)
+                    fresh = seen.new(judged.numbers[judged.good])
+                    report.duplicates += int((~fresh).sum())
+                    if fresh.any():
+                        parts.add(judged.keep, fresh)
+                        bursts.add(judged.users, judged.table[Columns.TIMESTAMP].to_numpy())
+                    self.tell(f"import {path.name}", report.read, 0)
+        if bursts.above(self.settings.bot_events_per_day):
+            self._drop_bots(parts, report)
+        kept = [(part, count) for part, count in zip(parts.paths, parts.rows, strict=True) if count]
+        for part, _ in kept:
+            sync_file(part)
+        self.journal.commit_import("events", [(sha, p.name) for p, sha in files], [p for p, _ in kept], [n for _, n in kept])
+        report.accepted = sum(parts.rows)
+        return self._end(report)
+
+    def _judged(self, path: Path, report: ImportReport) -> Iterator[clean.Judged]:
+        """The chunks of a file, judged side by side and given in their order."""
+        form: TimeFormat | None = None
+        kind = clean.default_type([], _value_name(path))
+        latest = time.time() + self.settings.future_tolerance
+        waiting: deque[tuple[Chunk, Future[clean.Judged]]] = deque()
+        with ThreadPoolExecutor(_WORKERS) as workers:
+            for chunk in read_chunks(path, EVENT_ALIASES, (Columns.USER_ID, Columns.ITEM_ID), keep_numbers=clean.NUMBERS):
                 if form is None:
                     form = _guess_time(chunk)
                     report.guesses.append(f"{path.name}: {form.words}")
-                good = self._good_events(path, chunk, form, kind, seen, report)
-                if good.height:
-                    parts.append(staging / f"{len(parts):06d}.parquet")
-                    good.select(
-                        *(pl.col(name).cast(dtype) for name, dtype in EVENT_SCHEMA.items() if name != Columns.SEQ)
-                    ).write_parquet(parts[-1], compression="zstd", compression_level=1)
-                self.tell(f"import {path.name}", report.read, 0)
-        rows = self._drop_bots(parts, report)
-        for part in parts:
-            sync_file(part)
-        kept = [(part, count) for part, count in zip(parts, rows, strict=True) if count]
-        self.journal.commit_import("events", [(sha, p.name) for p, sha in files], [p for p, _ in kept], [n for _, n in kept])
-        report.accepted = sum(rows)
-        return self._end(report)
+                waiting.append((chunk, workers.submit(clean.judge, chunk, form, kind, latest)))
+                if len(waiting) > _WORKERS:
+                    yield self._counted(path, *waiting.popleft(), report)
+            while waiting:
+                yield self._counted(path, *waiting.popleft(), report)
+
+    def _counted(self, path: Path, chunk: Chunk, judged: Future[clean.Judged], report: ImportReport) -> clean.Judged:
+        report.read += chunk.table.height + len(chunk.rejects)
+        self.quarantine.add("events", path, chunk.rejects, report)
+        return judged.result()
 
     def _edges(self, patterns: Sequence[str | Path]) -> ImportReport:
         report, files = self._begin("edges", patterns)
@@ -153,49 +177,78 @@ class Intake:
         report.seconds = time.perf_counter() - self._clock
         return report
 
-    def _known_ids(self) -> clean.Seen:
+    def _known_numbers(self) -> clean.Seen:
         seen = clean.Seen()
-        for names in self.journal.event_ids():
-            seen.new(clean.id_numbers(names))
+        for numbers in self.journal.event_numbers():
+            seen.new(numbers)
         return seen
 
-    def _good_events(
-        self, path: Path, chunk: Chunk, form: TimeFormat, kind: str, seen: clean.Seen, report: ImportReport
-    ) -> pl.DataFrame:
-        report.read += chunk.table.height + len(chunk.rejects)
-        table = clean.refuse_future(clean.event_table(chunk, form, kind), time.time() + self.settings.future_tolerance)
-        good, rejects = clean.split_rejects(table)
-        self.quarantine.add("events", path, [*chunk.rejects, *rejects], report)
-        good, repeats = clean.name_events(good, seen)
-        report.duplicates += repeats
-        return good
-
-    def _drop_bots(self, parts: list[Path], report: ImportReport) -> list[int]:
-        """Takes users out who did more in a day than a person can; gives the rows left in each part."""
-        counts = [int(pl.scan_parquet(part).select(pl.len()).collect().item()) for part in parts]
-        if not parts:
-            return counts
+    def _drop_bots(self, parts: Parts, report: ImportReport) -> None:
+        """Takes users out who did more in a day than a person can."""
+        if not parts.paths:
+            return
         limit = self.settings.bot_events_per_day
-        users = pl.scan_parquet(parts).group_by(Columns.USER_ID).len().filter(pl.col("len") > limit).collect(engine="streaming")
+        tables = pl.scan_parquet(parts.paths, missing_columns="insert", extra_columns="ignore", schema=_WHO_AND_WHEN)
+        users = tables.group_by(Columns.USER_ID).len().filter(pl.col("len") > limit).collect(engine="streaming")
         day = (pl.col(Columns.TIMESTAMP).fill_null(0.0) / 86_400).floor()
-        busy = pl.scan_parquet(parts).filter(
-            pl.col(Columns.USER_ID).is_in(users[Columns.USER_ID].implode()), pl.col(Columns.TIMESTAMP) > 1e8
+        busy = tables.filter(
+            pl.col(Columns.USER_ID).is_in(users[Columns.USER_ID].implode()), pl.col(Columns.TIMESTAMP) > ORDER_BELOW
         )
         bots = busy.group_by(Columns.USER_ID, day).len().filter(pl.col("len") > limit).collect()[Columns.USER_ID].unique()
         if bots.is_empty():
-            return counts
-        for place, part in enumerate(parts):
-            table = pl.read_parquet(part)
-            robot = table[Columns.USER_ID].is_in(bots.implode())
-            self.quarantine.add_table("events", part, table.filter(robot), clean.TOO_MANY, report)
-            table.filter(~robot).write_parquet(part, compression="zstd", compression_level=1)
-            counts[place] = int((~robot).sum())
-        return counts
+            return
+        for place, part in enumerate(parts.paths):
+            robot = pl.read_parquet(part, columns=[Columns.USER_ID]).to_series().is_in(bots.implode())
+            if robot.any():
+                table = pl.read_parquet(part)
+                self.quarantine.add_table("events", part, table.filter(robot).drop(NUMBER), clean.TOO_MANY, report)
+                write_part(table.filter(~robot), part)
+                parts.rows[place] = int((~robot).sum())
+
+
+@dataclass
+class Parts:
+    """The parts of an import, written behind the back of the reader, in order; an error of a write is raised by the next one.
+
+    Attributes:
+        folder: where they go.
+        paths, rows: the parts and how many events each holds.
+    """
+
+    folder: Path
+    paths: list[Path] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+
+    def __enter__(self) -> Parts:
+        self._writer = ThreadPoolExecutor(1)
+        self._pending: deque[Future[None]] = deque()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.shutdown(wait=True)
+        for done in self._pending:
+            done.result()
+
+    def add(self, keep: Callable[[NDArray[np.bool_]], pl.DataFrame], fresh: NDArray[np.bool_]) -> None:
+        """One more part: the rows of a chunk that `keep` gives for those that are new."""
+        path = self.folder / f"{len(self.paths):06d}.parquet"
+        self.paths.append(path)
+        self.rows.append(int(fresh.sum()))
+        self._pending.append(self._writer.submit(lambda: write_part(keep(fresh), path)))
+        while len(self._pending) > 2:
+            self._pending.popleft().result()
+
+
+def write_part(table: pl.DataFrame, path: Path) -> None:
+    """A part of the journal as one row group; lz4, because it is written and read much faster than zstd and is only half as long again."""
+    table.write_parquet(path, compression="lz4", statistics=False, row_group_size=max(table.height, 1))
 
 
 def _guess_time(chunk: Chunk) -> TimeFormat:
     if Columns.TIMESTAMP not in chunk.table.columns:
         return TimeFormat("none", "no time column: the order of the rows is taken as the order of events")
+    if chunk.types.get(Columns.TIMESTAMP) == "time" and chunk.table[Columns.TIMESTAMP].dtype.is_numeric():
+        return TimeFormat("s", "timestamps are dates of the file's own type (UTC where no zone is given)")
     return guess(chunk.table[Columns.TIMESTAMP].head(10_000))
 
 

@@ -10,7 +10,7 @@ from typing import IO
 import msgspec
 import polars as pl
 
-from tastemaker.data.sources import Reject
+from tastemaker.data.delimited import Reject
 from tastemaker.schema.reports import ImportReport
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import gzip
 import hashlib
 import io
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,24 +13,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import msgspec
+import numpy as np
 import polars as pl
 import zstandard
+from numpy.typing import NDArray
 
+from tastemaker.data.delimited import Lines, Reject, read_lines
 from tastemaker.schema.columns import alias_key
 from tastemaker.schema.errors import InputError
 
-CHUNK_ROWS = 200_000
+CHUNK_ROWS = 1_000_000
+MOST_COLUMNS = 2_000
+"""A file with more is no table of events or items but its transpose, or damaged."""
 RECBOLE = (".inter", ".item", ".user", ".kg", ".link")
-_csv_limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-
-
-@dataclass(frozen=True)
-class Reject:
-    """One row that could not be read or was refused: where it stood, why, and what it said."""
-
-    line: int
-    reason: str
-    row: str
 
 
 @dataclass
@@ -40,14 +33,16 @@ class Chunk:
     """Some rows of a file.
 
     Attributes:
-        table: columns under their canonical names, values as text (nested ones as they came).
-        lines: 1-based line, or row, number of each row.
+        table: columns under their canonical names, values as text; numbers and times of a typed file may keep their types.
+        lines: 1-based line, or row, number of each row, int64.
         rejects: rows of this stretch of the file that have no place in the table.
+        types: what each column of the file holds (`text`, `number`, `time`, `list`), where the file says so.
     """
 
     table: pl.DataFrame
-    lines: list[int]
+    lines: NDArray[np.int64]
     rejects: list[Reject] = field(default_factory=list)
+    types: dict[str, str] = field(default_factory=dict)
 
 
 def expand(patterns: Iterable[str | Path]) -> list[Path]:
@@ -73,13 +68,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_chunks(path: Path, aliases: dict[str, str], needed: tuple[str, ...]) -> Iterator[Chunk]:
+def read_chunks(
+    path: Path, aliases: dict[str, str], needed: tuple[str, ...], keep_numbers: tuple[str, ...] = ()
+) -> Iterator[Chunk]:
     """Reads CSV, TSV, JSON lines (plain, gzip, zstd), Parquet or a RecBole atomic file.
 
     Args:
         path: the file; its ending tells the format, with `.gz` or `.zst` behind it if compressed.
         aliases: `alias_key(name)` to canonical name.
         needed: canonical columns without which the file makes no sense.
+        keep_numbers: canonical columns that stay numbers or times where the file has them so; all others become text.
 
     Raises:
         InputError: an unknown format, a missing column or a damaged file.
@@ -87,7 +85,7 @@ def read_chunks(path: Path, aliases: dict[str, str], needed: tuple[str, ...]) ->
     ending = _ending(path)
     try:
         if ending == ".parquet":
-            yield from _parquet(path, aliases, needed)
+            yield from _parquet(path, aliases, needed, keep_numbers)
         elif ending in (".jsonl", ".json", ".ndjson"):
             yield from _json_lines(path, aliases, needed)
         elif ending in (".csv", ".tsv", ".txt", *RECBOLE):
@@ -109,6 +107,11 @@ def rename(names: Iterable[str], aliases: dict[str, str], path: Path, needed: tu
     """
     chosen: dict[str, str] = {}
     names = list(names)
+    if len(names) > MOST_COLUMNS:
+        raise InputError(
+            f"{path} has {len(names):,} columns: expected at most {MOST_COLUMNS:,}, one row an event or item. Is it transposed, or are "
+            "its rows written on one line? Write one row a line."
+        )
     exact = [name for name in names if aliases.get(alias_key(name)) == name.split(":")[0]]
     for name in [*exact, *names]:
         canonical = aliases.get(alias_key(name))
@@ -136,75 +139,16 @@ def _open(path: Path) -> BinaryIO:
     if path.suffix.lower() == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix.lower() in (".zst", ".zstd"):
-        return cast(BinaryIO, zstandard.open(path, "rb"))
+        return cast(BinaryIO, io.BufferedReader(zstandard.open(path, "rb")))
     return path.open("rb")
 
 
 def _delimited(path: Path, ending: str, aliases: dict[str, str], needed: tuple[str, ...]) -> Iterator[Chunk]:
     with closing(_open(path)) as raw:
-        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        head = text.readline()
-        separator = "\t" if ending in (".tsv", *RECBOLE) else _separator(head)
-        options: dict[str, Any] = {"delimiter": separator}
-        if ending in RECBOLE:
-            options["quoting"] = csv.QUOTE_NONE
-        names = next(csv.reader([head], **options), [])
-        if not names:
-            raise InputError(f"{path} is empty: expected a first line with column names.")
-        columns = list(rename(names, aliases, path, needed).values())
-        reader = csv.reader(text, **options)
-        rows: list[list[str]] = []
-        lines: list[int] = []
-        rejects: list[Reject] = []
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                rejects.append(Reject(reader.line_num + 1, f"unreadable row: {error}", ""))
-                continue
-            if len(row) == len(columns):
-                rows.append(row)
-                lines.append(reader.line_num + 1)
-            elif row:
-                reason = f"{'too many' if len(row) > len(columns) else 'too few'} fields"
-                rejects.append(Reject(reader.line_num + 1, reason, separator.join(row)))
-            if len(rows) >= CHUNK_ROWS:
-                yield Chunk(_from_rows(rows, columns), lines, rejects)
-                rows, lines, rejects = [], [], []
-        if rows or rejects:
-            yield Chunk(_from_rows(rows, columns), lines, rejects)
-
-
-def _separator(head: str) -> str:
-    counts = {mark: head.count(mark) for mark in (",", "\t", ";", "|")}
-    return max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else ","
-
-
-def _from_rows(rows: list[list[str]], columns: list[str]) -> pl.DataFrame:
-    cells = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
-    return pl.DataFrame({name: _column(values) for name, values in zip(columns, cells, strict=True)})
-
-
-def _column(values: tuple[str, ...]) -> pl.Series:
-    try:
-        return pl.Series(values=values, dtype=pl.String)
-    except UnicodeEncodeError:
-        return pl.Series(values=[readable(value) for value in values], dtype=pl.String)
-
-
-WRONG_ENCODING = "\ufffd\ufffd"
-"""Put before a text whose bytes were no UTF-8; `clean` takes it away and counts the row."""
-
-
-def readable(text: str) -> str:
-    """A text whose bytes were no valid UTF-8, read as Windows-1252 and marked."""
-    try:
-        text.encode("utf-8")
-        return text
-    except UnicodeEncodeError:
-        return WRONG_ENCODING + text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        lines = Lines(raw, path, tabs=ending in (".tsv", *RECBOLE), quotes=ending not in RECBOLE)
+        columns = list(rename(lines.names, aliases, path, needed).values())
+        for table, numbers, rejects in read_lines(lines, columns):
+            yield Chunk(table, numbers, rejects)
 
 
 def _json_lines(path: Path, aliases: dict[str, str], needed: tuple[str, ...]) -> Iterator[Chunk]:
@@ -222,15 +166,15 @@ def _json_lines(path: Path, aliases: dict[str, str], needed: tuple[str, ...]) ->
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 rejects.append(Reject(number, f"no JSON object: {error}", line[:2_000].decode("utf-8", "replace")))
                 continue
-            if not names or any(key not in names for key in row):
+            if not names or len(row) > MOST_COLUMNS or any(key not in names for key in row):
                 names = rename([*names, *(key for key in row if key not in names)], aliases, path, needed)
             rows.append({names[key]: value for key, value in row.items()})
             lines.append(number)
-            if len(rows) >= CHUNK_ROWS // 4:
-                yield Chunk(_from_objects(rows, names), lines, rejects)
+            if len(rows) >= CHUNK_ROWS // 20:
+                yield Chunk(_from_objects(rows, names), np.array(lines, dtype=np.int64), rejects)
                 rows, lines, rejects = [], [], []
         if rows or rejects:
-            yield Chunk(_from_objects(rows, names), lines, rejects)
+            yield Chunk(_from_objects(rows, names), np.array(lines, dtype=np.int64), rejects)
 
 
 def _from_objects(rows: list[dict[str, Any]], names: dict[str, str]) -> pl.DataFrame:
@@ -247,14 +191,38 @@ def _text(value: Any) -> str | None:
     return msgspec.json.encode(value).decode()
 
 
-def _parquet(path: Path, aliases: dict[str, str], needed: tuple[str, ...]) -> Iterator[Chunk]:
+def _parquet(path: Path, aliases: dict[str, str], needed: tuple[str, ...], keep_numbers: tuple[str, ...]) -> Iterator[Chunk]:
     scan = pl.scan_parquet(path)
-    names = rename(scan.collect_schema().names(), aliases, path, needed)
+    schema = scan.collect_schema()
+    names = rename(schema.names(), aliases, path, needed)
+    types = {names[name]: _kind(dtype) for name, dtype in schema.items()}
     begun = 1
     for batch in scan.rename({old: new for old, new in names.items() if old != new}).collect_batches(chunk_size=CHUNK_ROWS):
-        table = batch.with_columns(_parquet_text(batch[name]) for name in batch.columns)
-        yield Chunk(table, list(range(begun, begun + table.height)))
+        whole = {name for name in keep_numbers if name in types and types[name] in ("number", "time")}
+        table = batch.with_columns(_parquet_text(batch[name]) for name in batch.columns if name not in whole)
+        table = table.with_columns(_seconds(batch[name]) for name in whole)
+        yield Chunk(table, np.arange(begun, begun + table.height), [], types)
         begun += table.height
+    if begun == 1:
+        yield Chunk(pl.DataFrame(schema=dict.fromkeys(names.values(), pl.String)), np.zeros(0, dtype=np.int64), [], types)
+
+
+def _kind(dtype: pl.DataType) -> str:
+    """What a column holds, coarse enough that a file written by another program is of the same kind."""
+    if dtype.is_nested():
+        return "list"
+    if dtype.is_temporal():
+        return "time"
+    return "number" if dtype.is_numeric() else "nothing" if dtype == pl.Null else "text"
+
+
+def _seconds(column: pl.Series) -> pl.Series:
+    """A column of numbers or times as numbers; a float32 as the number that it is written as."""
+    if isinstance(column.dtype, pl.Datetime | pl.Date):
+        return (column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6).alias(column.name)
+    if column.dtype == pl.Float32 or column.dtype.is_decimal() or column.dtype.is_temporal():
+        return _parquet_text(column)
+    return column.cast(pl.Float64)
 
 
 def _parquet_text(column: pl.Series) -> pl.Series:

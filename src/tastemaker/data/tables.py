@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from tastemaker.data.sources import WRONG_ENCODING, Chunk, Reject
+from tastemaker.data.delimited import WRONG_ENCODING, Reject
+from tastemaker.data.sources import Chunk
 from tastemaker.data.times import TimeFormat, guess, parse
 from tastemaker.schema.columns import ITEM_COLUMNS, Columns
 from tastemaker.schema.items import Item, User
@@ -24,7 +25,7 @@ def items_from(chunk: Chunk, report: ImportReport) -> tuple[list[Item], list[Rej
     good, rejects = [], []
     for place, row in enumerate(table.iter_rows(named=True)):
         item_id = (row[Columns.ITEM_ID] or "").strip()
-        line = chunk.lines[place]
+        line = int(chunk.lines[place])
         if not item_id:
             rejects.append(Reject(line, "missing item_id", _said(row)))
             continue
@@ -51,7 +52,7 @@ def items_from(chunk: Chunk, report: ImportReport) -> tuple[list[Item], list[Rej
 def users_from(chunk: Chunk, report: ImportReport) -> tuple[list[User], list[Reject]]:
     """Users of a chunk, and the rows that can be none."""
     good, rejects = [], []
-    for line, row in zip(chunk.lines, chunk.table.iter_rows(named=True), strict=True):
+    for line, row in zip(chunk.lines.tolist(), chunk.table.iter_rows(named=True), strict=True):
         user_id = (row[Columns.USER_ID] or "").strip()
         if not user_id or user_id.startswith(WRONG_ENCODING):
             rejects.append(Reject(line, "missing user_id" if not user_id else "id is no valid UTF-8", _said(row)))

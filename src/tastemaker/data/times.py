@@ -27,33 +27,52 @@ class TimeFormat:
 
 
 def guess(column: pl.Series) -> TimeFormat:
-    """The format that most values of a column of texts fit."""
+    """The format that most values of a column of texts, or of numbers, fit."""
+    if column.dtype.is_numeric():
+        column = column.cast(pl.Float64).fill_nan(None)
+        whole = column.drop_nulls().head(1)
+        first = "" if whole.is_empty() else f"{whole[0]:.0f}" if float(whole[0]).is_integer() else f"{whole[0]}"
+        return _of_numbers(column.drop_nulls(), first)
     values = column.drop_nulls().filter(column.drop_nulls().str.strip_chars() != "")
     if values.is_empty():
         return TimeFormat("none", "no times: the order of the rows is taken as the order of events")
     numbers = values.cast(pl.Float64, strict=False).drop_nulls()
     if numbers.len() * 2 < values.len():
         return TimeFormat("iso", f"timestamps are written as dates, such as {values[0]!r} (UTC where no zone is given)")
+    return _of_numbers(numbers, values[0])
+
+
+def _of_numbers(numbers: pl.Series, first: str) -> TimeFormat:
+    if numbers.is_empty():
+        return TimeFormat("none", "no times: the order of the rows is taken as the order of events")
     middle = float(numbers.abs().median() or 0.0)  # type: ignore[arg-type]
     for name, least, _ in _UNITS:
         if middle >= least:
             words = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}[name]
-            return TimeFormat(name, f"timestamps are epoch {words}, such as {values[0]!s}")
+            return TimeFormat(name, f"timestamps are epoch {words}, such as {first}")
     return TimeFormat("order", f"timestamps are small numbers (around {middle:.0f}): they give an order, not a time")
 
 
 def parse(column: pl.Series, form: TimeFormat) -> pl.Series:
-    """Epoch seconds as float64; null where the text can't be read."""
+    """Epoch seconds as float64, of texts or numbers; null where a text can't be read."""
     if form.name == "none":
         return pl.Series(column.name, [None] * column.len(), dtype=pl.Float64)
-    numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
+    typed = column.dtype.is_numeric()
+    if typed and form.name == "iso":
+        column, typed = column.cast(pl.String), False
+    numbers = column if typed else column.str.strip_chars().cast(pl.Float64, strict=False)
     if form.name != "iso":
-        scale = {name: factor for name, _, factor in _UNITS}.get(form.name, 1.0)
-        return numbers / scale
+        scale = scale_of(form)
+        return numbers / scale if scale != 1.0 else numbers
     text = column.str.strip_chars().str.replace("T", " ", literal=True).str.replace(r"\s*(Z|UTC)$", "+0000")
     frame = pl.DataFrame({"text": text})
     tries = [_try(frame, pattern) for pattern in _FORMATS]
     return pl.DataFrame(dict(enumerate_names(tries))).select(pl.coalesce(pl.all())).to_series().alias(column.name)
+
+
+def scale_of(form: TimeFormat) -> float:
+    """How many of the format's units are a second; 1 where it has none."""
+    return {name: factor for name, _, factor in _UNITS}.get(form.name, 1.0)
 
 
 def enumerate_names(columns: list[pl.Series]) -> list[tuple[str, pl.Series]]:

@@ -13,7 +13,8 @@ import msgspec
 import polars as pl
 
 from tastemaker.journal.catalogue import Catalogue
-from tastemaker.journal.read import CONTENT_ID, EVENT_SCHEMA, event_rows
+from tastemaker.journal.identity import CONTENT_ID, Words, id_numbers
+from tastemaker.journal.read import EVENT_SCHEMA, event_rows, segment_frame, segment_numbers
 from tastemaker.journal.stores import advance, connect, sole, sync_folder, transaction
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, Columns
 from tastemaker.schema.errors import InputError, JournalError
@@ -168,25 +169,24 @@ class Journal(Catalogue):
                 leftover.unlink()
             yield staging
 
-    def event_ids(self, rows: int = 1_000_000) -> Iterator[pl.Series]:
-        """The ids of all events, imported and live, in pieces of about `rows`."""
-        names = self._segments(0, self.position())
-        if names:
-            stored = pl.concat([self._segment(name).select(Columns.EVENT_ID) for name in names])
-            for batch in stored.collect_batches(chunk_size=rows):
-                yield batch[Columns.EVENT_ID]
+    def event_numbers(self, rows: int = 1_000_000) -> Iterator[Words]:
+        """The numbers that name all events, imported and live, uint64, in pieces of about `rows`."""
+        for name in self._segments(0, self.position()):
+            yield from segment_numbers(self.segments / name)
         live = self._database.execute("SELECT event_id FROM event")
         while found := live.fetchmany(rows):
-            yield pl.Series(Columns.EVENT_ID, [name for (name,) in found], dtype=pl.String)
+            yield id_numbers(pl.Series(Columns.EVENT_ID, [name for (name,) in found], dtype=pl.String))
 
     def _claim_ids(self, parts: Sequence[Path]) -> None:
         """Keeps the ids that the sender of a file chose, so that a later live event with the same id is a duplicate."""
         own = 0
         for part in parts:
-            names = pl.read_parquet(part, columns=[Columns.EVENT_ID])[Columns.EVENT_ID]
-            chosen = names.filter(~names.str.contains(CONTENT_ID))
-            own += len(chosen)
-            self._database.executemany("INSERT OR IGNORE INTO imported_id VALUES (?)", ((name,) for name in chosen))
+            scan = pl.scan_parquet(part)
+            if Columns.EVENT_ID not in scan.collect_schema().names():
+                continue
+            chosen = scan.select(Columns.EVENT_ID).drop_nulls().filter(~pl.col(Columns.EVENT_ID).str.contains(CONTENT_ID)).collect()
+            own += chosen.height
+            self._database.executemany("INSERT OR IGNORE INTO imported_id VALUES (?)", chosen.iter_rows())
         if own and self._database.execute("SELECT 1 FROM event JOIN imported_id USING (event_id) LIMIT 1").fetchone():
             raise JournalError("An event of this import arrived live while it ran. Nothing was added; repeat the import.")
 
@@ -196,9 +196,7 @@ class Journal(Catalogue):
         return [name for (name,) in found]
 
     def _segment(self, name: str) -> pl.LazyFrame:
-        first = int(name.split("-")[0])
-        table = pl.scan_parquet(self.segments / name, row_index_name=Columns.SEQ, row_index_offset=first)
-        return table.select(*(pl.col(column).cast(kind) for column, kind in EVENT_SCHEMA.items()))
+        return segment_frame(self.segments / name, int(name.split("-")[0]))
 
     def _frame(self, live: list[tuple[int, bytes]]) -> pl.DataFrame:
         rows: list[dict[str, Any]] = []
