@@ -24,6 +24,7 @@ class Sequences:
         times: float64 [E] epoch seconds, or an order, or NaN.
         event_types: int16 [E] index into `type_names`.
         type_names: names of the event types.
+        values: float64 [E], a rating, a price, an amount; NaN where an event has none; None where none has.
     """
 
     user_ids: list[str]
@@ -33,6 +34,7 @@ class Sequences:
     times: NDArray[np.float64]
     event_types: NDArray[np.int16]
     type_names: list[str]
+    values: NDArray[np.float64] | None = None
 
     @property
     def n_users(self) -> int:
@@ -71,6 +73,7 @@ class Sequences:
             self.times[mask],
             self.event_types[mask],
             self.type_names,
+            None if self.values is None else self.values[mask],
         )
 
     def last_positions(self) -> NDArray[np.int64]:
@@ -89,7 +92,7 @@ def build(dataset: Dataset, item_ids: list[str] | None = None) -> Sequences:
     numbers = pl.DataFrame(
         {Columns.ITEM_ID: names, "_item": np.arange(len(names), dtype=np.int32)}, schema_overrides={Columns.ITEM_ID: pl.String}
     )
-    events = dataset.events.select(Columns.USER_ID, Columns.ITEM_ID, Columns.TIMESTAMP, Columns.EVENT_TYPE)
+    events = dataset.events.select(Columns.USER_ID, Columns.ITEM_ID, Columns.TIMESTAMP, Columns.EVENT_TYPE, Columns.VALUE)
     events = events.join(numbers, on=Columns.ITEM_ID, how="inner", maintain_order="left")
     users = events[Columns.USER_ID].unique(maintain_order=True)
     order = pl.DataFrame(
@@ -97,6 +100,7 @@ def build(dataset: Dataset, item_ids: list[str] | None = None) -> Sequences:
     )
     types = events[Columns.EVENT_TYPE].unique().sort().to_list()
     events = events.join(order, on=Columns.USER_ID, maintain_order="left").sort("_user", Columns.TIMESTAMP, maintain_order=True)
+    values = events[Columns.VALUE]
     counts = np.bincount(events["_user"].to_numpy(), minlength=len(users))
     return Sequences(
         user_ids=users.to_list(),
@@ -110,4 +114,5 @@ def build(dataset: Dataset, item_ids: list[str] | None = None) -> Sequences:
         if types
         else np.zeros(0, dtype=np.int16),
         type_names=types,
+        values=None if values.null_count() == len(values) else values.cast(pl.Float64).fill_null(float("nan")).to_numpy(),
     )

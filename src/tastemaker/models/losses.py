@@ -13,11 +13,21 @@ import torch
 from torch import Tensor
 
 _CELLS = 4_000_000  # logits of one chunk: stays within the last-level cache of common CPUs
+_LEAST = 1e-12  # sum of weights of a batch in which nothing counts
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, items: Tensor, bias: Tensor, target: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        items: Tensor,
+        bias: Tensor,
+        target: Tensor,
+        dtype: torch.dtype,
+        weight: Tensor | None,
+        lift: Tensor | None,
+    ) -> Tensor:
         rows, columns = hidden.shape[0], items.shape[0]
         chunk = max(16, min(512, _CELLS // max(columns, 1)))
         hidden_PD, items_ND, bias_N = (part.detach().to(dtype) for part in (hidden, items, bias))
@@ -25,13 +35,20 @@ class _FusedCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_items, grad_bias = torch.empty_like(hidden_PD), torch.zeros_like(items), torch.zeros_like(bias)
         room_CN = torch.empty(min(chunk, rows), columns, dtype=dtype)  # one for all chunks: fresh pages cost as much as the sums
         loss = torch.zeros((), dtype=torch.float64)
+        total = rows if weight is None else max(float(weight.sum()), _LEAST)
         for begin in range(0, rows, chunk):
             part_CD, wanted_C = hidden_PD[begin : begin + chunk], target[begin : begin + chunk]
             share_CN = torch.addmm(bias_N, part_CD, items_DN, out=room_CN[: len(part_CD)])
-            torch.softmax(share_CN, dim=-1, out=share_CN)
             place = torch.arange(len(wanted_C))
-            loss -= share_CN[place, wanted_C].double().clamp_min(1e-12).log().sum()
+            if lift is not None:
+                share_CN[place, wanted_C] += lift[begin : begin + chunk].to(dtype)
+            torch.softmax(share_CN, dim=-1, out=share_CN)
+            gain_C = share_CN[place, wanted_C].double().clamp_min(1e-12).log()
             share_CN[place, wanted_C] -= 1
+            if weight is not None:
+                gain_C = gain_C * weight[begin : begin + chunk]
+                share_CN *= weight[begin : begin + chunk, None].to(dtype)
+            loss -= gain_C.sum()
             torch.mm(share_CN, items_ND, out=grad_hidden[begin : begin + chunk])
             if dtype == torch.float32:
                 grad_items.addmm_(share_CN.t(), part_CD)
@@ -39,17 +56,25 @@ class _FusedCrossEntropy(torch.autograd.Function):
                 grad_items += share_CN.t() @ part_CD
             grad_bias += share_CN.sum(0, dtype=torch.float32)
         grad_hidden = grad_hidden.float()
-        ctx.save_for_backward(grad_hidden.div_(rows), grad_items.div_(rows), grad_bias.div_(rows))
-        return (loss / rows).float()
+        ctx.save_for_backward(grad_hidden.div_(total), grad_items.div_(total), grad_bias.div_(total))
+        return (loss / total).float()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None, None]:
         grad_hidden, grad_items, grad_bias = ctx.saved_tensors
-        return grads[0] * grad_hidden, grads[0] * grad_items, grads[0] * grad_bias, None, None
+        return grads[0] * grad_hidden, grads[0] * grad_items, grads[0] * grad_bias, None, None, None, None
 
 
-def fused_cross_entropy(hidden: Tensor, items: Tensor, bias: Tensor, target: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Mean over positions of `-log softmax(hidden · itemsᵀ + bias)[target]`, a scalar that can be differentiated once.
+def fused_cross_entropy(
+    hidden: Tensor,
+    items: Tensor,
+    bias: Tensor,
+    target: Tensor,
+    dtype: torch.dtype = torch.float32,
+    weight: Tensor | None = None,
+    lift: Tensor | None = None,
+) -> Tensor:
+    """Weighted mean over positions of `-log softmax(hidden · itemsᵀ + bias)[target]`, a scalar that can be differentiated once.
 
     Args:
         hidden: user states at the real positions only, float32 [P, D].
@@ -57,9 +82,26 @@ def fused_cross_entropy(hidden: Tensor, items: Tensor, bias: Tensor, target: Ten
         bias: what each item brings by itself (its popularity prior), float32 [N].
         target: the item that came next, int64 [P], in [0, N).
         dtype: in which the matrix products run, `torch.float32` or `torch.bfloat16`.
+        weight: what each position counts, not negative, float32 [P]; None: all alike.
+        lift: added to the logit of each position's target, float32 [P]; None: nothing.
     """
-    loss: Tensor = _FusedCrossEntropy.apply(hidden, items, bias, target, dtype)  # type: ignore[no-untyped-call]
+    loss: Tensor = _FusedCrossEntropy.apply(hidden, items, bias, target, dtype, weight, lift)  # type: ignore[no-untyped-call]
     return loss
+
+
+def stratified_cross_entropy(shared: Tensor, target: Tensor, own: Tensor, barred: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean over positions of `-log softmax` of the target among the columns that all share and those of the position alone.
+
+    Args:
+        shared: corrected logits of the shared items, float32 [P, C].
+        target: the column of the item that came next, int64 [P], in [0, C).
+        own: corrected logits of the position's own items, float32 [P, n]; minus infinity where there is none.
+        barred: shared columns that a position does not see, as its own items stand for them, bool [P, C]; never the target's.
+        weight: what each position counts, not negative, float32 [P]; None: all alike.
+    """
+    logits = torch.cat([shared.masked_fill(barred, -torch.inf), own], dim=1)
+    loss = torch.logsumexp(logits, dim=1) - shared.gather(1, target[:, None])[:, 0]
+    return loss.mean() if weight is None else (loss * weight).sum() / weight.sum().clamp_min(_LEAST)
 
 
 def log_inclusion(weights: Tensor, draws: int) -> Tensor:

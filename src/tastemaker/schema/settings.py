@@ -82,6 +82,40 @@ class SequenceSettings(Section, kw_only=True, frozen=True):
     """Share of the steps in which the rate rises; a cosine brings it down after."""
 
 
+class SamplingSettings(Section, kw_only=True, frozen=True):
+    """Which items the right next one is told apart from, and how much each event counts. The defaults weigh all alike; see docs/sampling.md."""
+
+    negatives: str = "full"
+    """`full` (all items; beyond 100,000 of them a sample), `uniform`, `popularity`, `in_batch` or `hard`."""
+    count: Positive = 2_048
+    """Items drawn for each batch, besides the batch's own; `in_batch` draws none."""
+    alpha: Share = 0.75
+    """`popularity` and `hard` draw an item in proportion to its events ** alpha."""
+    correction: str = "log_q"
+    """How a sample stands for the whole: `log_q`, `log_q_negatives` (the positive is there for certain, so it is left as it is) or `none`."""
+    hard_count: Positive = 16
+    """Hard negatives of each event, besides the drawn ones."""
+    hard_pool: Positive = 64
+    """Best-ranked items from which they are drawn."""
+    hard_skip: Annotated[int, Meta(ge=0)] = 5
+    """First places of the ranking that are never drawn: likely right answers that are not known yet."""
+    hard_margin: float = 0.0
+    """An item whose cosine is this much above the positive's is not drawn either; below 0 is stricter."""
+    weights: dict[str, float] = {}
+    """Weight of an event by its type, as in {purchase = 3.0, view = 0.5}; types that are not named weigh 1."""
+    value: str = "none"
+    """`linear` weighs an event 1 + value_scale * its value, `log` 1 + value_scale * log(1 + its value); `none` reads no value."""
+    value_scale: Annotated[float, Meta(ge=0.0)] = 1.0
+    user_power: Share = 0.0
+    """Weight of an event = (events of its user) ** -user_power: 0 counts events, 1 counts users."""
+    item_power: Share = 0.0
+    """Weight of an event = (events of its item) ** -item_power: 0 counts events, 1 counts items."""
+    half_life: Annotated[float, Meta(ge=0.0)] = 0.0
+    """Days in which an event's weight halves; 0: never."""
+    rare_share: Share = 0.0
+    """Share of the histories of an epoch that are drawn by their rare items (first an item, all alike, then a history in which it comes next)."""
+
+
 class NeighbourSettings(Section, kw_only=True, frozen=True):
     """Item-to-item neighbours with history decay."""
 
@@ -147,6 +181,7 @@ class Settings(Section, kw_only=True, frozen=True):
     data: DataSettings = DataSettings()
     text: TextSettings = TextSettings()
     sequence: SequenceSettings = SequenceSettings()
+    sampling: SamplingSettings = SamplingSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
     fusion: FusionSettings = FusionSettings()
     train: TrainSettings = TrainSettings()
@@ -230,6 +265,8 @@ def _put(table: dict[str, Any], name: str, text: str) -> None:
     if isinstance(default, (list, tuple)):
         parts = [part.strip() for part in text.split(",") if part.strip()]
         value = msgspec.json.decode(text) if text.startswith("[") else parts
+    if isinstance(default, dict):
+        value = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
     inner = table.setdefault(section, {})
     if not isinstance(inner, dict):
         raise SettingsError(f"{section!r} is a section; found the single value {inner!r}")

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tastemaker.data.sequences import Sequences
+from tastemaker.data.weights import event_weights, window_chance
 from tastemaker.models.item_tower import ItemTower
-from tastemaker.models.losses import fused_cross_entropy, log_inclusion
+from tastemaker.models.losses import fused_cross_entropy
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.protocols import FloatArray, IntArray, Progress
 from tastemaker.schema.settings import SequenceSettings, Settings
+from tastemaker.training.contrast import Batch, contrast_of
 from tastemaker.training.loop import LoopOptions, LoopResult, run
 from tastemaker.training.precision import compute_dtype, use_threads
 
 VALIDATION_ROWS = 4_000
-FULL_SOFTMAX_ITEMS = 100_000
-SAMPLED_ITEMS = 8_192
 PRIOR_WEIGHT = 0.5
 SMALLEST_BATCH = 8
 BATCHES_AN_EPOCH = 64  # a log with fewer full batches than this takes smaller ones
@@ -86,7 +86,11 @@ def pad(histories: Sequence[IntArray]) -> tuple[Tensor, Tensor]:
 
 
 class SequenceTask:
-    """Next-item prediction at every real position of every history (the dense all-action objective)."""
+    """Next-item prediction at every real position of every history (the dense all-action objective).
+
+    Raises:
+        SettingsError: the section `sampling` asks for what is unknown or what this log can't give.
+    """
 
     def __init__(self, sequences: Sequences, model: SequenceModel, settings: Settings, validation: Validation | None) -> None:
         self.model, self._validation = model, validation
@@ -95,7 +99,16 @@ class SequenceTask:
         self._seed, self._dtype = settings.train.seed, compute_dtype(settings.train.precision)
         largest = min(settings.sequence.batch_size, max(SMALLEST_BATCH, len(self._begin) // BATCHES_AN_EPOCH))
         self._steps = math.ceil(len(self._begin) / largest)
-        self._sample = _sampling(sequences) if sequences.n_items > FULL_SOFTMAX_ITEMS else None
+        self._owner = np.searchsorted(sequences.offsets, self._begin, side="right") - 1
+        chosen = settings.sampling
+        weight = event_weights(sequences, chosen)
+        self._weight = None if weight is None else torch.from_numpy(weight)
+        self._rare_share = chosen.rare_share if len(self._begin) else 0.0
+        met = sequences.items[_target_places(self._begin, self._length)]
+        self._balanced = window_chance(met, self._length) if self._rare_share else np.zeros(len(self._begin))
+        often = 1 - self._rare_share + self._rare_share * len(self._begin) * self._balanced
+        targets: NDArray[np.float64] = np.bincount(met, weights=np.repeat(often, self._length), minlength=sequences.n_items)  # type: ignore[assignment]
+        self._contrast = contrast_of(sequences, chosen, targets, settings.train.seed)
 
     def steps(self) -> int:
         """Batches of an epoch."""
@@ -104,37 +117,38 @@ class SequenceTask:
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Window numbers; histories of like length share a batch, so that little is padded."""
         random = np.random.default_rng([self._seed, epoch])
-        jitter = random.random(len(self._length)) * (0.3 * self._length + 2)
-        order = np.argsort(self._length + jitter, kind="stable")
+        drawn = np.arange(len(self._length))
+        if self._rare_share:
+            replaced = random.random(len(drawn)) < self._rare_share
+            drawn[replaced] = random.choice(len(drawn), size=int(replaced.sum()), p=self._balanced / self._balanced.sum())
+        length = self._length[drawn]
+        jitter = random.random(len(length)) * (0.3 * length + 2)
+        order = drawn[np.argsort(length + jitter, kind="stable")]
         parts = np.array_split(order, self._steps) if self._steps else []
         for place in random.permutation(len(parts)):
             yield parts[place]
 
     def loss(self, batch: NDArray[np.int64]) -> Tensor:
-        """Mean cross entropy of the next item over the batch's positions."""
+        """Weighted mean of the cross entropy of the next item over the batch's positions."""
         begin, length = torch.from_numpy(self._begin[batch]), torch.from_numpy(self._length[batch])
         place_L = torch.arange(int(length.max()))
         real_BL = place_L < length[:, None]
         source_BL = torch.where(real_BL, begin[:, None] + place_L, 0)
         vectors_ND = self.model.items()
         states_BLD = self.model.users.states(nn.functional.embedding(self._items[source_BL], vectors_ND))
-        states_PD, target_P = states_BLD[real_BL], self._items[source_BL[real_BL] + 1]
-        if self._sample is None:
-            return fused_cross_entropy(states_PD, vectors_ND, self.model.bias, target_P, self._dtype)
-        return self._sampled_loss(states_PD, vectors_ND, target_P, self._sample)
+        event_P = source_BL[real_BL] + 1
+        states_PD, target_P = states_BLD[real_BL], self._items[event_P]
+        weight_P = None if self._weight is None else self._weight[event_P]
+        if self._contrast is None:
+            return fused_cross_entropy(states_PD, vectors_ND, self.model.bias, target_P, self._dtype, weight_P)
+        users_P = np.repeat(self._owner[batch], self._length[batch])
+        return self._contrast.loss(Batch(states_PD, vectors_ND, self.model.bias, target_P, users_P, weight_P), self._dtype)
 
     def validate(self) -> float | None:
         """NDCG@10 over the whole catalogue, seen items left out; None without held-back events."""
         if self._validation is None or len(self._validation.targets) == 0:
             return None
         return ndcg(self.model, self._validation)
-
-    def _sampled_loss(self, states_PD: Tensor, vectors_ND: Tensor, target_P: Tensor, chance_N: Tensor) -> Tensor:
-        drawn = torch.multinomial(chance_N, SAMPLED_ITEMS, replacement=True)
-        chosen, place = torch.unique(torch.cat([target_P, drawn]), return_inverse=True)
-        correction = log_inclusion(chance_N[chosen], SAMPLED_ITEMS + len(target_P))
-        bias = self.model.bias[chosen] - correction
-        return fused_cross_entropy(states_PD, vectors_ND[chosen], bias, place[: len(target_P)], self._dtype)
 
 
 def windows(sequences: Sequences, longest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -152,10 +166,9 @@ def windows(sequences: Sequences, longest: int) -> tuple[NDArray[np.int64], NDAr
     return begin.astype(np.int64), (end - begin).astype(np.int64)
 
 
-def _sampling(sequences: Sequences) -> Tensor:
-    """Chance of each item to be drawn: half by its share of the events, half uniform."""
-    counts = sequences.counts().astype(np.float64)
-    return torch.from_numpy((0.5 * counts / counts.sum() + 0.5 / len(counts)).astype(np.float32))
+def _target_places(begin: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the targets of all windows stand in `sequences.items`, one window behind the other, [T]."""
+    return np.repeat(begin + 1 - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
 
 
 @torch.inference_mode()
@@ -190,7 +203,7 @@ def train_sequence(
     Args:
         sequences: histories.
         text: whitened text vectors, float32 [N, T].
-        settings: sections `sequence` and `train` are read.
+        settings: sections `sequence`, `sampling` and `train` are read.
         validation: held-back events for early stopping; None trains the whole schedule.
         stop_after: epochs to run of the schedule (for a refit).
         what, progress, run_dir: as in `training.loop.run`.

@@ -1,0 +1,162 @@
+"""A sample that stands for the whole catalogue in a training step: drawn items, the batch's own targets, and hard negatives where they are asked for.
+
+The full softmax scores every item at every position. Here a position is told apart only from items that all positions of a batch share, each
+logit lowered by the logarithm of the chance that the item is there, so that the sum over the sample stands for the sum over all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tastemaker.data.negatives import NONE, Hard, OwnItems, Positives, popular_chance, uniform_chance
+from tastemaker.data.sequences import Sequences
+from tastemaker.models.losses import fused_cross_entropy, log_inclusion, stratified_cross_entropy
+from tastemaker.schema.errors import SettingsError
+from tastemaker.schema.settings import SamplingSettings
+
+FULL_SOFTMAX_ITEMS = 100_000
+SAMPLED_ITEMS = 8_192
+CORRECTIONS = ("log_q", "log_q_negatives", "none")
+_ROWS = 256  # positions whose whole ranking is in memory at a time, when hard negatives are looked up
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Positions of one training step.
+
+    Attributes:
+        states: user states, float32 [P, D].
+        items: item vectors, float32 [N, D].
+        bias: of each item, float32 [N].
+        target: the item that came next, int64 [P].
+        users: whose position it is, int64 [P].
+        weight: what each position counts, float32 [P]; None: all alike.
+    """
+
+    states: Tensor
+    items: Tensor
+    bias: Tensor
+    target: Tensor
+    users: NDArray[np.int64]
+    weight: Tensor | None = None
+
+
+class Contrast:
+    """The sampled softmax of one training.
+
+    `log_q` lowers all logits (Bengio and Senécal 2008; for batches Yi et al. 2019). `log_q_negatives` leaves the positive's: it was not drawn, it is there for
+    certain (Khrylchenko et al. 2025, arXiv 2507.09331, from whom this differs in giving each position its own positive's weight only through the softmax).
+
+    Args:
+        chance: of each item in one draw, float32 [N]; for the batch's own targets too, as if they had been drawn.
+        draws: items drawn for a batch.
+        correction: one of `CORRECTIONS`.
+        hard: where each position's own hard negatives come from, and how many.
+        seed: of the hard negatives; the shared ones are drawn by torch's generator.
+    """
+
+    def __init__(
+        self, chance: Tensor, draws: int, correction: str = "log_q", hard: tuple[Hard, int] | None = None, seed: int = 0
+    ) -> None:
+        if correction not in CORRECTIONS:
+            raise SettingsError(f"sampling.correction is {correction!r}; expected {', '.join(CORRECTIONS)}.")
+        self._chance, self._draws, self._correction, self._hard = chance, draws, correction, hard
+        self._random = np.random.default_rng(seed)
+
+    def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
+        """Weighted mean of the corrected cross entropy over the positions, a scalar.
+
+        Args:
+            batch: the positions.
+            dtype: of the large matrix products; hard negatives are computed in float32 always.
+        """
+        target = batch.target
+        drawn = torch.multinomial(self._chance, self._draws, replacement=True) if self._draws else target[:0]
+        chosen, place = torch.unique(torch.cat([target, drawn]), return_inverse=True)
+        place = place[: len(target)]
+        bias, lift = batch.bias[chosen], None
+        if self._correction != "none":
+            correction = log_inclusion(self._chance[chosen], self._draws + len(target))
+            bias = bias - correction
+            lift = correction[place] if self._correction == "log_q_negatives" else None
+        if self._hard is None:
+            return fused_cross_entropy(batch.states, batch.items[chosen], bias, place, dtype, batch.weight, lift)
+        shared = batch.states @ batch.items[chosen].T + bias
+        if lift is not None:
+            shared = shared.scatter_add(1, place[:, None], lift[:, None])
+        return self._with_hard(batch, chosen, shared, place, *self._hard)
+
+    def _with_hard(self, batch: Batch, chosen: Tensor, shared_PC: Tensor, place: Tensor, source: Hard, count: int) -> Tensor:
+        """Two strata: a row's pool, of which `count` are drawn, and all other items, for which the shared sample stands."""
+        pool_PM = self._pools(batch, source)
+        drawn = source.draw_from(pool_PM, count, self._random)
+        hard_Pn = torch.from_numpy(drawn.items.astype(np.int64))
+        absent_Pn, hard_Pn = hard_Pn == NONE, hard_Pn.clamp(min=0)
+        logits_Pn = (batch.states[:, None] * batch.items[hard_Pn]).sum(-1) + batch.bias[hard_Pn]
+        barred_PM = pool_PM
+        if self._correction == "none":
+            barred_PM = drawn.items
+        else:  # each of a pool of m items is among the n drawn by a chance of n / m
+            logits_Pn = logits_Pn - (torch.from_numpy(drawn.log_probability) + (~absent_Pn).sum(1, keepdim=True).clamp(min=1).log())
+        logits_Pn = logits_Pn.masked_fill(absent_Pn, -torch.inf)
+        return stratified_cross_entropy(shared_PC, place, logits_Pn, _members(barred_PM, chosen, len(batch.items)), batch.weight)
+
+    @torch.no_grad()
+    def _pools(self, batch: Batch, source: Hard) -> NDArray[np.int32]:
+        """Each position's pool by the model of this moment; scores are logits over the temperature, so that a margin is one of cosines."""
+        pools = []
+        for begin in range(0, len(batch.target), _ROWS):
+            states = batch.states[begin : begin + _ROWS]
+            scores = torch.addmm(batch.bias, states, batch.items.T) / states.norm(dim=-1, keepdim=True)
+            targets = batch.target[begin : begin + _ROWS].numpy().astype(np.int32)
+            pools.append(source.pool(Positives(batch.users[begin : begin + _ROWS], targets, scores.numpy())))
+        return np.concatenate(pools)
+
+
+def contrast_of(sequences: Sequences, chosen: SamplingSettings, targets: NDArray[np.float64], seed: int) -> Contrast | None:
+    """What the settings ask for; None for the full softmax.
+
+    Args:
+        sequences: the training log.
+        chosen: the section `sampling`.
+        targets: how often each item is a target in an epoch, [N].
+        seed: of the hard negatives.
+
+    Raises:
+        SettingsError: an unknown word.
+    """
+    counts = sequences.counts()
+    if chosen.negatives == "full":
+        mixed = 0.5 * popular_chance(counts, 1.0) + 0.5 / max(len(counts), 1)
+        return Contrast(_tensor(mixed), SAMPLED_ITEMS, chosen.correction) if sequences.n_items > FULL_SOFTMAX_ITEMS else None
+    if chosen.negatives == "uniform":
+        return Contrast(_tensor(uniform_chance(sequences.n_items)), chosen.count, chosen.correction)
+    if chosen.negatives == "popularity":
+        return Contrast(_tensor(popular_chance(counts, chosen.alpha)), chosen.count, chosen.correction)
+    if chosen.negatives == "in_batch":
+        return Contrast(_tensor(targets / max(targets.sum(), 1e-12)), 0, chosen.correction)
+    if chosen.negatives == "hard":
+        source = Hard(OwnItems(sequences), chosen.hard_pool, chosen.hard_skip, chosen.hard_margin)
+        chance = _tensor(popular_chance(counts, chosen.alpha))
+        return Contrast(chance, chosen.count, chosen.correction, (source, chosen.hard_count), seed)
+    raise SettingsError(f"sampling.negatives is {chosen.negatives!r}; expected full, uniform, popularity, in_batch or hard.")
+
+
+def _tensor(chance: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(chance.astype(np.float32))
+
+
+def _members(items_PM: NDArray[np.int32], chosen: Tensor, n_items: int) -> Tensor:
+    """Which shared columns each row's items hold, bool [P, C]."""
+    column_N = np.full(n_items + 1, -1, dtype=np.int64)  # the last one is that of NONE
+    column_N[chosen.numpy()] = np.arange(len(chosen))
+    column_PM = column_N[items_PM]
+    found = np.zeros((len(items_PM), len(chosen)), dtype=bool)
+    row, place = np.nonzero(column_PM >= 0)
+    found[row, column_PM[row, place]] = True
+    return torch.from_numpy(found)
