@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.intake import Intake, warn_about_links
-from tastemaker.data.profile import write_profile
+from tastemaker.data.import_page import write_import_page
 from tastemaker.data.quarantine import Quarantine
 from tastemaker.journal.append import Journal
 from tastemaker.schema.errors import InputError
@@ -217,7 +217,7 @@ def test_warnings_and_page(world: World) -> None:
     report = world.intake.events([world.write("events.csv", CSV)])
     warn_about_links(world.journal, report)
     assert report.warnings == {"events whose item is not in the catalogue": 1, "items without title and text": 1}
-    page = write_profile(world.journal, [report], world.folder / "reports").read_text()
+    page = write_import_page(world.journal, [report], world.folder / "reports").read_text()
     assert "<svg" in page
     assert "events whose item is not in the catalogue" in page
     assert "http" not in page

@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "run", "The whole life on MovieLens 100k, then serve."),
     "init": ("init", "run", "Make a workspace with a commented tastemaker.toml."),
     "import": ("import_", "run", "Validate files and append them to the journal."),
+    "profile": ("profile", "run", "What the data looks like: a page, and the baseline for drift."),
     "train": ("train", "run", "Journal to candidate bundle."),
     "evaluate": ("evaluate", "run", "Judge a bundle against strong baselines."),
     "release": ("release", "release", "Gate a bundle, then make it live."),

@@ -45,7 +45,7 @@ def take_in(
 ) -> tuple[list[ImportReport], Path | None]:
     """Imports and writes `reports/import.html`; gives a report for each kind of file and the quarantine file, if any."""
     from tastemaker.data.intake import Intake, warn_about_links
-    from tastemaker.data.profile import write_profile
+    from tastemaker.data.import_page import write_import_page
     from tastemaker.data.quarantine import Quarantine
     from tastemaker.journal.append import Journal
 
@@ -59,7 +59,7 @@ def take_in(
                 if patterns:
                     reports.append(take(patterns))
         warn_about_links(journal, reports[-1])
-        write_profile(journal, reports, workspace.reports)
+        write_import_page(journal, reports, workspace.reports)
     finally:
         quarantine.close()
         journal.close()

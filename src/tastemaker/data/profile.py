@@ -1,92 +1,133 @@
-"""What the data looks like after an import: `reports/import.html`, for people, and `reports/import.json`, for programs."""
+"""What a journal holds, in figures: everything that `reports/profile.html` shows and `reports/profile.json` tells.
+
+Events are read lazily and in pieces, so that memory grows with users and items and not with events.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
 
 import msgspec
 import polars as pl
 
-from tastemaker.data.times import ORDER_BELOW
-from tastemaker.evaluation import page
+from tastemaker.data.baseline import baseline_of_log
+from tastemaker.data.numbers import Numbers, numbers_of
+from tastemaker.data.profile_catalogue import CatalogueFigures, catalogue_of
+from tastemaker.data.profile_features import FeatureProfile
+from tastemaker.data.profile_people import Repeats, Suspects, Visits, people_of
+from tastemaker.data.profile_times import Clock, Newness, Timeline, clock_of, newness_of, timed_only, timeline_of
+from tastemaker.data.select import condition
+from tastemaker.data.tallies import Tail, each, tail_of
 from tastemaker.journal.append import Journal
+from tastemaker.schema.baseline import Baseline
 from tastemaker.schema.columns import Columns
-from tastemaker.schema.reports import ImportReport
+from tastemaker.schema.errors import InputError
+from tastemaker.schema.protocols import Progress
+from tastemaker.schema.settings import Settings
+
+STEPS = 8
 
 
-def write_profile(journal: Journal, reports: list[ImportReport], folder: Path) -> Path:
-    """Writes both files and gives the page's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "import.json").write_bytes(msgspec.json.encode({"imports": reports}))
+class Share(msgspec.Struct, kw_only=True, frozen=True):
+    """An event type, or a label of the settings, and the events that have it. `valued`: those of them with a value."""
+
+    name: str
+    events: int
+    valued: int
+
+
+class Profile(msgspec.Struct, kw_only=True, frozen=True):
+    """All figures.
+
+    Attributes:
+        made: when, UTC. events: all of them. clock: what their times are worth.
+        users, items: how events fall on them.
+        timeline, newness: None where no time is known.
+        visits: None where no time of day is known. suspects: None where no time is.
+        types: event types, most frequent first. labels: each expression of `data.positive`. positive: events with at least one of them.
+        value: the values of events. catalogue: None where it is empty.
+        features: None where none are declared.
+    """
+
+    made: str
+    events: int
+    clock: Clock
+    users: Tail
+    items: Tail
+    timeline: Timeline | None
+    newness: Newness | None
+    visits: Visits | None
+    repeats: Repeats
+    suspects: Suspects | None
+    types: list[Share]
+    labels: list[Share]
+    positive: int
+    value: Numbers
+    catalogue: CatalogueFigures | None
+    features: FeatureProfile | None = None
+
+
+def profile_of(journal: Journal, settings: Settings, tell: Progress) -> Profile:
+    """Measures all of a journal.
+
+    Raises:
+        InputError: it holds no event.
+    """
+    if not journal.position():
+        raise InputError("The journal holds no event to look at. Import some first: tastemaker import DIR --events FILE")
     events, items = journal.scan(), journal.items()
-    body = _counts(events, items) + _reports(reports) + _plots(events, items)
-    path = folder / "import.html"
-    path.write_text(
-        page.page("Import report", "What was read, what was refused, and what the journal holds now", body), encoding="utf-8"
+    clock = clock_of(events)
+    timed = timed_only(events)
+    tell("profile", 1, STEPS)
+    users, met = tail_of(each(events, Columns.USER_ID)), tail_of(each(events, Columns.ITEM_ID))
+    tell("profile", 2, STEPS)
+    timeline = timeline_of(timed, clock) if clock.timed else None
+    tell("profile", 3, STEPS)
+    newness = newness_of(timed, clock) if clock.timed else None
+    tell("profile", 4, STEPS)
+    people = people_of(events, users.events, clock, settings.data, settings.profile, tell)
+    tell("profile", 5, STEPS)
+    types, labels, positive = _shares(events, settings.data.positive)
+    tell("profile", 6, STEPS)
+    value = numbers_of(events, Columns.VALUE)
+    tell("profile", 7, STEPS)
+    catalogue = catalogue_of(items, events) if items.height else None
+    tell("profile", 8, STEPS)
+    return Profile(
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        events=users.events,
+        clock=clock,
+        users=users,
+        items=met,
+        timeline=timeline,
+        newness=newness,
+        visits=people.visits,
+        repeats=people.repeats,
+        suspects=people.suspects,
+        types=types,
+        labels=labels,
+        positive=positive,
+        value=value,
+        catalogue=catalogue,
     )
-    return path
 
 
-def _counts(events: pl.LazyFrame, items: pl.DataFrame) -> str:
-    of_users, of_items = _each(events, Columns.USER_ID), _each(events, Columns.ITEM_ID)
-    total, users, met = int(of_users.sum()), of_users.len(), of_items.len()
-    filled = total / (users * met) if users and met else 0.0
-    figures = [("events", f"{total:,}"), ("users", f"{users:,}"), ("items with events", f"{met:,}")]
-    return page.cards(
-        [*figures, ("items in the catalogue", f"{items.height:,}"), ("of all user-item pairs were met", f"{filled:.3%}")]
-    )
+def baseline_of_journal(journal: Journal, settings: Settings) -> Baseline:
+    """The baseline that training on this journal would write."""
+    return baseline_of_log(journal.scan(), journal.items(), settings.data.positive)
 
 
-def _reports(reports: list[ImportReport]) -> str:
-    rows = [
-        [r.kind, f"{r.read:,}", f"{r.accepted:,}", f"{r.duplicates:,}", f"{sum(r.quarantined.values()):,}", f"{r.seconds:.1f}"]
-        for r in reports
-    ]
-    text = "<h2>This import</h2>" + page.table(["", "read", "accepted", "duplicates", "refused", "seconds"], rows)
-    reasons = [[f"refused {r.kind}: {why}", f"{n:,}"] for r in reports for why, n in r.quarantined.items()]
-    reasons += [[f"odd but kept: {why}", f"{n:,}"] for r in reports for why, n in r.warnings.items()]
-    if reasons:
-        text += "<h2>What was wrong</h2>" + page.table(["reason", "rows"], reasons)
-    guesses = [[guess] for r in reports for guess in r.guesses]
-    return text + ("<h2>How the files were understood</h2>" + page.table(["guess"], guesses) if guesses else "")
-
-
-def _plots(events: pl.LazyFrame, items: pl.DataFrame) -> str:
-    bounds = events.select(pl.col(Columns.TIMESTAMP).min().alias("first"), pl.col(Columns.TIMESTAMP).max().alias("last"))
-    first, last = bounds.collect(engine="streaming").row(0)
-    text = ""
-    if last is not None and last > ORDER_BELOW:
-        text += "<h2>Events over time</h2>" + page.columns(_over_time(events, first, last), "events over time")
-    for name, title in ((Columns.USER_ID, "Events of a user"), (Columns.ITEM_ID, "Events of an item")):
-        text += f"<h2>{title}</h2>" + page.columns(_powers(_each(events, name)), title)
-    kinds = events.group_by(Columns.EVENT_TYPE).len().collect(engine="streaming").sort("len", descending=True).head(20)
-    text += "<h2>Kinds of events</h2>" + page.columns(
-        [(kind, float(count)) for kind, count in kinds.iter_rows()], "kinds of events"
-    )
-    if items.height:
-        length = items.select(
-            (pl.col(Columns.TITLE).fill_null("") + pl.col(Columns.TEXT).fill_null("")).str.len_chars()
-        ).to_series()
-        text += "<h2>Letters of an item's title and text</h2>" + page.columns(_powers(length), "letters")
-    return text
-
-
-def _each(events: pl.LazyFrame, name: str) -> pl.Series:
-    """How many events each user, or item, has."""
-    return events.group_by(name).len().select("len").collect(engine="streaming").to_series()
-
-
-def _over_time(events: pl.LazyFrame, first: float, last: float) -> list[tuple[str, float]]:
-    step = max((last - first) / 60, 1.0)
-    place = ((pl.col(Columns.TIMESTAMP) - first) / step).floor().clip(0, 59).cast(pl.Int64).alias("place")
-    found = dict(events.drop_nulls(Columns.TIMESTAMP).group_by(place).len().collect(engine="streaming").iter_rows())
-    begins = pl.Series([int(first + number * step) for number in range(60)])
-    names = pl.from_epoch(begins, time_unit="s").dt.strftime("%Y-%m-%d").to_list()
-    return [(name, float(found.get(number, 0))) for number, name in enumerate(names)]
-
-
-def _powers(counts: pl.Series) -> list[tuple[str, float]]:
-    """How many fall between powers of two."""
-    power = (counts.clip(1).cast(pl.Float64).log(2)).floor().cast(pl.Int64).alias("power")
-    found = dict(power.value_counts().iter_rows())
-    return [(f"{2**place:,} to {2 ** (place + 1) - 1:,}", float(found.get(place, 0))) for place in range(max(found, default=0) + 1)]
+def _shares(events: pl.LazyFrame, labels: list[str]) -> tuple[list[Share], list[Share], int]:
+    """Event types, labels, and the events with at least one label (all of them where there is no label)."""
+    valued = pl.col(Columns.VALUE).is_not_null()
+    table = events.group_by(Columns.EVENT_TYPE).agg(pl.len().alias("n"), valued.sum().alias("valued")).collect(engine="streaming")
+    table = table.sort(["n", Columns.EVENT_TYPE], descending=[True, False])
+    types = [Share(name=name, events=n, valued=some) for name, n, some in table.iter_rows()]
+    if not labels:
+        return types, [], sum(one.events for one in types)
+    conditions = [condition(label) for label in labels]
+    sums = [one.sum().alias(f"n{place}") for place, one in enumerate(conditions)]
+    sums += [(one & valued).sum().alias(f"v{place}") for place, one in enumerate(conditions)]
+    row = events.select(*sums, pl.any_horizontal(*conditions).sum().alias("any")).collect(engine="streaming").row(0, named=True)
+    found = [Share(name=label, events=row[f"n{place}"], valued=row[f"v{place}"]) for place, label in enumerate(labels)]
+    return types, found, row["any"]

@@ -6,14 +6,15 @@ import html
 from collections.abc import Sequence
 
 STYLE = """
-:root{--ink:#1c2430;--soft:#5b6775;--line:#dfe4ea;--paper:#fff;--card:#f6f8fa;--main:#2f6fde;--mute:#b5c0cd;--good:#1a8754}
-@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa6b4;--line:#313a46;--paper:#12161c;--card:#1a2028;--main:#6ba1ff;--mute:#4c5866}}
+:root{--ink:#1c2430;--soft:#5b6775;--line:#dfe4ea;--paper:#fff;--card:#f6f8fa;--main:#2f6fde;--mute:#b5c0cd;--good:#1a8754;--second:#d9772b;--warn:#e0a800;--bad:#c8374a}
+@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa6b4;--line:#313a46;--paper:#12161c;--card:#1a2028;--main:#6ba1ff;--mute:#4c5866;--good:#4cc38a;--second:#f0a05a;--warn:#d6a72c;--bad:#f0707f}}
 *{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
 main{max-width:60rem;margin:0 auto;padding:2.5rem 1.25rem}h1{font-size:1.7rem;margin:0 0 .25rem}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}
 p{margin:.4rem 0}.soft{color:var(--soft)}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.38rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}
 th{font-weight:600;color:var(--soft)}tr.ours td{font-weight:600;color:var(--main)}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.8rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.8rem 1rem}.card b{display:block;font-size:1.5rem}
+td,li,svg text{unicode-bidi:plaintext}ul{margin:.4rem 0;padding-left:1.2rem}li{margin:.25rem 0}.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(22rem,1fr));gap:0 1.6rem}.pair>*{min-width:0}.pair svg text{font-size:17px}
 figure{margin:0;overflow-x:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .soft{fill:var(--soft)}.wide{overflow-x:auto}
 """
 

@@ -85,15 +85,18 @@ def beyond_accuracy(lists: pl.DataFrame, popularity: pl.DataFrame, n_items: int,
     top = _placed(lists).filter(pl.col(_PLACE) <= k)
     shown = top.group_by(Columns.ITEM_ID).len("shown")
     counts = np.zeros(max(n_items, shown.height))
-    counts[: shown.height] = np.sort(shown["shown"].to_numpy())
-    counts.sort()
-    total = counts.sum()
-    order = np.arange(1, len(counts) + 1)
-    gini = float((2 * order - len(counts) - 1) @ counts / (len(counts) * total)) if total else 0.0
+    counts[: shown.height] = shown["shown"].to_numpy()
     events = max(float(popularity["count"].sum()), 1.0)
     share = top.join(popularity, on=Columns.ITEM_ID, how="left")["count"].fill_null(0).to_numpy()
     novelty = float(np.mean(-np.log2((share + 1) / (events + n_items)))) if len(share) else 0.0
-    return {f"Coverage@{k}": shown.height / n_items if n_items else 0.0, f"Novelty@{k}": novelty, f"Gini@{k}": gini}
+    return {f"Coverage@{k}": shown.height / n_items if n_items else 0.0, f"Novelty@{k}": novelty, f"Gini@{k}": gini(counts)}
+
+
+def gini(counts: Values) -> float:
+    """0 if all counts [n] are equal, towards 1 if one holds everything (C. Gini, 1912); 0 where there is nothing."""
+    total, n = float(counts.sum()), len(counts)
+    order = np.arange(1, n + 1)
+    return float((2 * order - n - 1) @ np.sort(counts) / (n * total)) if total else 0.0
 
 
 def _placed(lists: pl.DataFrame) -> pl.DataFrame:

@@ -157,6 +157,21 @@ class EvaluationSettings(Section, kw_only=True, frozen=True):
     """Questions asked; of more a sample is drawn by the seed, and the report says so."""
 
 
+class ProfileSettings(Section, kw_only=True, frozen=True):
+    """How `tastemaker profile` looks at the data."""
+
+    session_gap: float = 1_800.0
+    """Seconds without an event after which a new visit begins."""
+    bot_events_per_minute: Positive = 60
+    """Users with more events in one minute are named as suspects; more than `data.bot_events_per_day` in a day are, too."""
+    bot_gap_variation: float = 0.1
+    """Users whose gaps between events vary less than this (standard deviation over mean: 1 for chance, 0 for a clock) are named, too."""
+    bot_least_events: Positive = 50
+    """Events from which on the gaps of a user say something."""
+    feature_rows: Positive = 20_000
+    """Events for which features are drawn and measured, a sample."""
+
+
 class ServingSettings(Section, kw_only=True, frozen=True):
     """How the service answers."""
 
@@ -186,6 +201,7 @@ class Settings(Section, kw_only=True, frozen=True):
     fusion: FusionSettings = FusionSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    profile: ProfileSettings = ProfileSettings()
     serving: ServingSettings = ServingSettings()
 
 
