@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer
 
 from tastemaker.index.channels import Channels
 from tastemaker.models.fusion import Fusion
+from tastemaker.schema.baseline import Baseline
 from tastemaker.schema.protocols import QueryState
 from tastemaker.training.fit import TrainedBrain, states_of
 from tastemaker.training.sequence import pad
@@ -36,6 +38,20 @@ def test_everything_that_the_other_wing_reads_is_there(folder: Path) -> None:
     assert [name for name in wanted.split() if not (folder / name).is_file()] == []
     assert not list(folder.rglob("*.pkl"))
     assert not list(folder.rglob("*.pt"))
+
+
+def test_the_baseline_counts_what_was_learned_from(brain: TrainedBrain, folder: Path) -> None:
+    found = msgspec.json.decode((folder / "baseline.json").read_bytes(), type=Baseline)
+    assert found == brain.baseline
+    sequences = brain.sequences
+    assert (found.events, found.users, found.catalogue) == (len(sequences.items), sequences.n_users, brain.catalogue.height)
+    counts = sequences.counts()
+    assert found.popularity.items.counts == {
+        sequences.item_ids[item]: count
+        for item, count in enumerate(counts.tolist())
+        if sequences.item_ids[item] in found.popularity.items.counts
+    }
+    assert sum(found.events_per_user.counts) == sequences.n_users
 
 
 def test_top_ten_of_all_users_are_those_of_torch(brain: TrainedBrain, folder: Path) -> None:

@@ -14,8 +14,11 @@ from tastemaker.data.profile_times import timed_only
 from tastemaker.data.select import condition
 from tastemaker.data.tallies import category_of, each, top_share
 from tastemaker.evaluation.ranking import gini
+from tastemaker.journal.catalogue import ITEM_SCHEMA
 from tastemaker.schema.baseline import Baseline, PopularityBaseline
 from tastemaker.schema.columns import Columns
+
+_NO_VALUE = pl.lit(None, dtype=pl.Float64).alias(Columns.VALUE)
 
 
 def baseline_of(dataset: Dataset, labels: Sequence[str] = ()) -> Baseline:
@@ -25,7 +28,9 @@ def baseline_of(dataset: Dataset, labels: Sequence[str] = ()) -> Baseline:
         dataset: its events are counted as they are.
         labels: by which they were chosen, `settings.data.positive`; they are only noted.
     """
-    return _measure(dataset.events.lazy(), dataset.items, labels)
+    events = dataset.events if Columns.VALUE in dataset.events.columns else dataset.events.with_columns(_NO_VALUE)
+    items = dataset.items if dataset.items.height else pl.DataFrame(schema=ITEM_SCHEMA)
+    return _measure(events.lazy(), items, labels)
 
 
 def baseline_of_log(events: pl.LazyFrame, items: pl.DataFrame, labels: Sequence[str] = ()) -> Baseline:

@@ -129,7 +129,8 @@ def _visits(visits: Visits) -> str:
         ("half of the visits last at most", _duration(visits.seconds_median)),
         ("nine of ten last at most", _duration(visits.seconds_p90)),
         ("events of a visit, mean", f"{visits.events_mean:,.1f}"),
-        ("events, median and 90 %", f"{visits.events_median:,}, {visits.events_p90:,}"),
+        ("events, in half of them at most", f"{visits.events_median:,}"),
+        ("events, in nine of ten at most", f"{visits.events_p90:,}"),
         ("of the visits have one event", f"{visits.single:.1%}"),
     ]
     lengths = [(_from(visits.lengths, place), count) for place, (_, count) in enumerate(visits.lengths)]

@@ -9,6 +9,7 @@ text_encoder/                     model.onnx (input_ids, attention_mask [B, L] -
                                   whitening_mean.npy [H], whitening_components.npy [T, H]; absent where the catalogue has no text
 users/                            user_ids.parquet, offsets.npy, items.npy, times.npy
 settings.json
+baseline.json                     `schema.baseline.Baseline`: what the data looked like
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def export(brain: TrainedBrain, folder: Path) -> None:
     brain.channels.save(folder / "channels")
     (folder / "fusion.json").write_bytes(msgspec.json.encode(brain.fusion.to_dict()))
     (folder / "settings.json").write_bytes(msgspec.json.encode(to_table(brain.settings)))
+    if brain.baseline is not None:
+        (folder / "baseline.json").write_bytes(msgspec.json.format(msgspec.json.encode(brain.baseline), indent=1))
     _towers(brain, folder)
     if brain.encoder is not None and brain.whitening is not None:
         export_text(brain.encoder, brain.whitening, brain.settings.text.template, folder / "text_encoder")

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from tastemaker.data.baseline import baseline_of
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import Sequences, build
 from tastemaker.index.channels import Channels, Decays
 from tastemaker.models.fusion import Fusion
 from tastemaker.models.text import Whitening
 from tastemaker.models.text_template import fill
+from tastemaker.schema.baseline import Baseline
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.manifest import DataFingerprint
@@ -46,6 +48,7 @@ class TrainedBrain:
         encoder, whitening: what reads new items; None where the catalogue has no text.
         metrics: figures of the validation and seconds of each part.
         sha256: hash over the events.
+        baseline: what the data looked like; drift is measured against it.
     """
 
     settings: Settings
@@ -58,6 +61,7 @@ class TrainedBrain:
     whitening: Whitening | None
     metrics: dict[str, float | int] = field(default_factory=dict)
     sha256: str = ""
+    baseline: Baseline | None = None
 
     def export(self, folder: Path) -> None:
         """Writes the payload of a bundle; it answers without torch."""
@@ -121,7 +125,8 @@ def fit(
     channels = make_channels(sequences, model, text, order, settings)
     clock.lap("seconds_channels")
     metrics = {**metrics, **clock.laps, "seconds": sum(clock.laps.values())}
-    return TrainedBrain(settings, catalogue, sequences, model, channels, fusion, encoder, whitening, metrics, dataset.fingerprint())
+    sha256, baseline = dataset.fingerprint(), baseline_of(dataset, settings.data.positive)
+    return TrainedBrain(settings, catalogue, sequences, model, channels, fusion, encoder, whitening, metrics, sha256, baseline)
 
 
 def read_text(
