@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.data.dataset import Dataset
-from tastemaker.data.intake import Intake, warn_about_links
 from tastemaker.data.import_page import write_import_page
+from tastemaker.data.intake import Intake, warn_about_links
 from tastemaker.data.quarantine import Quarantine
 from tastemaker.journal.append import Journal
 from tastemaker.schema.errors import InputError

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tastemaker.data.delimited import WRONG_ENCODING, Reject
 from tastemaker.data.sources import Chunk
 from tastemaker.data.times import ORDER_BELOW, TimeFormat, parse, scale_of
-from tastemaker.journal.identity import Words, content_numbers, id_numbers, mixed, text_numbers
+from tastemaker.journal.identity import Letters, Words, content_numbers, id_numbers, mixed
 from tastemaker.journal.read import EVENT_SCHEMA, NUMBER
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, EVENT_COLUMNS, Columns
 
@@ -29,6 +29,7 @@ NUMBERS = (Columns.TIMESTAMP, Columns.VALUE, Columns.PROPENSITY, Columns.POSITIO
 """Columns of events that may stay numbers on the way from a typed file."""
 _IDS = (Columns.USER_ID, Columns.ITEM_ID, Columns.EVENT_ID)
 _LEAST_BITS, _MOST_BITS = 23, 32
+_BLOCK = 1 << 15
 _DAY = 86_400.0
 
 
@@ -62,12 +63,17 @@ class Seen:
         return fresh
 
     def _known(self, unique: Words) -> Words:
-        bits = unique >> np.uint64(64 - self._bits)
-        maybe = unique[(self._map[bits >> np.uint64(3)] >> (bits & np.uint64(7)).astype(np.uint8)) & 1 == 1]
-        found = np.zeros(len(maybe), dtype=bool)
+        found: list[Words] = []
+        for start in range(0, len(unique), _BLOCK):
+            block = unique[start : start + _BLOCK]
+            bits = (block >> np.uint64(64 - self._bits)).view(np.int64)
+            maybe = block[(self._map[bits >> 3] >> (bits & 7).astype(np.uint8)) & 1 == 1]
+            found.append(maybe)
+        maybe = np.concatenate(found) if found else unique
+        known = np.zeros(len(maybe), dtype=bool)
         for run in self._runs:
-            found |= run[np.minimum(np.searchsorted(run, maybe), len(run) - 1)] == maybe
-        return maybe[found]
+            known |= run[np.minimum(np.searchsorted(run, maybe), len(run) - 1)] == maybe
+        return maybe[known]
 
     def _remember(self, unique: Words) -> None:
         if not len(unique):
@@ -76,7 +82,7 @@ class Seen:
         self._count += len(unique)
         if len(self._runs) > 64:
             self._runs = [np.sort(np.concatenate(self._runs))]
-        if self._count << 5 > 1 << self._bits and self._bits < _MOST_BITS:
+        if self._count << 6 > 1 << self._bits and self._bits < _MOST_BITS:
             self._bits = min(self._bits + 3, _MOST_BITS)
             self._map = np.zeros(1 << (self._bits - 3), dtype=np.uint8)
             for run in self._runs:
@@ -85,11 +91,12 @@ class Seen:
             self._mark(unique)
 
     def _mark(self, ordered: Words) -> None:
-        bits = ordered >> np.uint64(64 - self._bits)
-        places = bits >> np.uint64(3)
-        starts = np.flatnonzero(np.concatenate([[True], places[1:] != places[:-1]]))
-        flags = np.left_shift(np.uint8(1), (bits & np.uint64(7)).astype(np.uint8))
-        self._map[places[starts]] |= np.bitwise_or.reduceat(flags, starts)
+        for start in range(0, len(ordered), _BLOCK):
+            bits = (ordered[start : start + _BLOCK] >> np.uint64(64 - self._bits)).view(np.int64)
+            places = bits >> 3
+            begins = np.flatnonzero(np.diff(places, prepend=-1))
+            flags = np.left_shift(np.uint8(1), (bits & 7).astype(np.uint8))
+            self._map[places[begins]] |= np.bitwise_or.reduceat(flags, begins)
 
 
 def _among(numbers: Words, few: Words) -> NDArray[np.bool_]:
@@ -112,8 +119,9 @@ class Bursts:
         timed = times > ORDER_BELOW
         if not timed.all():
             users, times = users[timed], times[timed]
-        keys = mixed(users + (times // _DAY).astype(np.uint64)) >> np.uint64(44)
-        self.counters += np.bincount(keys.astype(np.int64), minlength=len(self.counters))
+        days = (times * (1.0 / _DAY)).astype(np.uint64)
+        keys = mixed(users + days) >> np.uint64(44)
+        self.counters += np.bincount(keys.view(np.int64), minlength=len(self.counters))
 
     def above(self, limit: int) -> bool:
         """Whether anyone may have had more than `limit` events in a day."""
@@ -162,25 +170,26 @@ def judge(chunk: Chunk, form: TimeFormat, default_type: str, latest: float) -> J
         chunk: rows. form: how the file writes its times. default_type: event type of rows that name none.
         latest: epoch seconds after which an event is in the future.
     """
-    table = event_table(chunk.table, form, default_type)
-    users = text_numbers(table[Columns.USER_ID])
-    rules = _rules(table, chunk.table, form, latest)
+    table, letters = event_table(chunk.table, form, default_type)
+    known = {name: letters[name].numbers() for name in (Columns.USER_ID, Columns.ITEM_ID)}
+    rules = _rules(table, letters, chunk.table, form, latest)
     elsewhere = sum(int(mask.sum()) for mask, reason in rules if reason == OTHER_UNIT) + _far(table, form)
     good = np.ones(table.height, dtype=bool)
     rules = [(mask, reason) for mask, reason in rules if mask.any()]
     for mask, _ in rules:
         good &= ~mask.to_numpy()
-    numbers = content_numbers(table, users)
+    numbers = content_numbers(table, known)
     if Columns.EVENT_ID in table.columns:
         own = (table[Columns.EVENT_ID].fill_null("") != "").to_numpy()
         numbers[own] = id_numbers(table[Columns.EVENT_ID].filter(pl.Series(own)))
         table = table.with_columns(pl.col(Columns.EVENT_ID).replace("", None))
-    return Judged(table, good, _rejects(table, chunk.lines, rules), numbers, users, elsewhere)
+    return Judged(table, good, _rejects(table, chunk.lines, rules), numbers, known[Columns.USER_ID], elsewhere)
 
 
-def event_table(raw: pl.DataFrame, form: TimeFormat, default_type: str) -> pl.DataFrame:
-    """Rows as columns of events with the journal's types, still unjudged; other columns become `context`."""
+def event_table(raw: pl.DataFrame, form: TimeFormat, default_type: str) -> tuple[pl.DataFrame, dict[str, Letters]]:
+    """Rows as columns of events with the journal's types, still unjudged, and the letters of the ids; other columns become `context`."""
     columns: list[pl.Series] = []
+    letters: dict[str, Letters] = {}
     for name in EVENT_COLUMNS:
         column = raw[name] if name in raw.columns else None
         if name == Columns.TIMESTAMP:
@@ -188,7 +197,7 @@ def event_table(raw: pl.DataFrame, form: TimeFormat, default_type: str) -> pl.Da
         elif name == Columns.EVENT_TYPE:
             column = _types(column, raw.height, default_type)
         elif column is not None and name in _IDS:
-            column = column.str.strip_chars()
+            column, letters[name] = _stripped(column)
         elif column is not None and name in NUMBERS and not column.dtype.is_numeric():
             column = column.str.strip_chars().cast(pl.Float64, strict=False)
         if column is not None:
@@ -197,7 +206,15 @@ def event_table(raw: pl.DataFrame, form: TimeFormat, default_type: str) -> pl.Da
     if extra and Columns.CONTEXT not in raw.columns:
         texts = raw.select(pl.struct(pl.col(extra).cast(pl.String)).struct.json_encode().alias(Columns.CONTEXT))
         columns.append(texts.to_series())
-    return pl.DataFrame(columns)
+    return pl.DataFrame(columns), letters
+
+
+def _stripped(column: pl.Series) -> tuple[pl.Series, Letters]:
+    letters = Letters(column)
+    if letters.plain:
+        return column, letters
+    column = column.str.strip_chars()
+    return column, Letters(column)
 
 
 def _types(column: pl.Series | None, rows: int, default_type: str) -> pl.Series:
@@ -206,14 +223,17 @@ def _types(column: pl.Series | None, rows: int, default_type: str) -> pl.Series:
     return column.str.strip_chars().replace("", None).fill_null(default_type)
 
 
-def _rules(table: pl.DataFrame, raw: pl.DataFrame, form: TimeFormat, latest: float) -> list[tuple[pl.Series, str]]:
+def _rules(
+    table: pl.DataFrame, letters: dict[str, Letters], raw: pl.DataFrame, form: TimeFormat, latest: float
+) -> list[tuple[pl.Series, str]]:
     """For each reason to refuse a row the rows it holds for, the first reason counts."""
     user, item, time = table[Columns.USER_ID], table[Columns.ITEM_ID], table[Columns.TIMESTAMP]
     rules = [
-        (user.is_null() | (user == ""), MISSING_USER),
-        (item.is_null() | (item == ""), MISSING_ITEM),
-        (user.str.starts_with(WRONG_ENCODING) | item.str.starts_with(WRONG_ENCODING), BAD_TEXT),
+        (pl.Series(letters[Columns.USER_ID].sizes == 0), MISSING_USER),
+        (pl.Series(letters[Columns.ITEM_ID].sizes == 0), MISSING_ITEM),
     ]
+    if not (letters[Columns.USER_ID].ascii and letters[Columns.ITEM_ID].ascii):
+        rules.append((user.str.starts_with(WRONG_ENCODING) | item.str.starts_with(WRONG_ENCODING), BAD_TEXT))
     if form.name not in ("none", "order"):
         rules.append(((~time.is_finite()).fill_null(True), BAD_TIME))
         if scale_of(form) > 1.0:

@@ -11,11 +11,13 @@ from pathlib import Path
 import polars as pl
 
 from tastemaker.data.intake import Intake
+from tastemaker.data.pieces import in_time
 from tastemaker.data.quarantine import Quarantine
 from tastemaker.data.select import positives
 from tastemaker.data.times import ORDER_BELOW
 from tastemaker.journal.append import Journal
 from tastemaker.journal.catalogue import ITEM_SCHEMA
+from tastemaker.journal.identity import id_numbers
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.settings import Settings
@@ -29,7 +31,7 @@ class Dataset:
 
     Attributes:
         events: user_id, item_id, timestamp (epoch seconds, or an order, or null), event_type, value and more; in the order in which
-            they happened, ties in the order in which they were read.
+            they happened, ties as `happened` says.
         items: the catalogue, `journal.catalogue.ITEM_SCHEMA`.
         users: user_id and extra.
         edges: head, relation, tail, weight.
@@ -81,9 +83,7 @@ class Dataset:
         events = journal.read()
         if settings is not None:
             events = positives(events, settings.data.positive)
-        if events[Columns.TIMESTAMP].null_count() == 0:
-            events = events.sort(Columns.TIMESTAMP, maintain_order=True)
-        return cls(events, journal.items(), journal.users(), journal.edges())
+        return cls(happened(events), journal.items(), journal.users(), journal.edges())
 
     @property
     def time_is_order(self) -> bool:
@@ -114,6 +114,21 @@ class Dataset:
         for name in (Columns.USER_ID, Columns.ITEM_ID, Columns.TIMESTAMP):
             digest.update(self.events[name].hash(seed=0).to_numpy().tobytes())
         return digest.hexdigest()
+
+
+def happened(events: pl.DataFrame) -> pl.DataFrame:
+    """Events in the order in which they happened.
+
+    Ties in time go by the number that names an event, so that the order does not depend on how the events arrived. A log whose times only
+    give an order keeps the ties as they were read, and one without times stays as it is.
+    """
+    times = events[Columns.TIMESTAMP]
+    if events.is_empty() or times.null_count():
+        return events
+    if float(times.max()) < ORDER_BELOW:  # type: ignore[arg-type]
+        return events.sort(Columns.TIMESTAMP, maintain_order=True)
+    order = in_time(times.to_numpy(), id_numbers(events[Columns.EVENT_ID]))
+    return events if order is None else events[order]
 
 
 def _paths(source: Source, folder: Path, name: str) -> list[str | Path]:

@@ -14,7 +14,7 @@ import polars as pl
 
 from tastemaker.journal.catalogue import Catalogue
 from tastemaker.journal.identity import CONTENT_ID, Words, id_numbers
-from tastemaker.journal.read import EVENT_SCHEMA, event_rows, segment_frame, segment_numbers
+from tastemaker.journal.read import EVENT_SCHEMA, NUMBER, event_rows, segment_frame, segment_numbers
 from tastemaker.journal.stores import advance, connect, sole, sync_folder, transaction
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, Columns
 from tastemaker.schema.errors import InputError, JournalError
@@ -176,6 +176,29 @@ class Journal(Catalogue):
         live = self._database.execute("SELECT event_id FROM event")
         while found := live.fetchmany(rows):
             yield id_numbers(pl.Series(Columns.EVENT_ID, [name for (name,) in found], dtype=pl.String))
+
+    def sealed(self, folder: Path) -> list[tuple[Path, int]]:
+        """All events as segments, in order, each with the sequence number of its first row; live rows are copied into `folder`."""
+        last = self.position()
+        found = [(self.segments / name, int(name.split("-")[0])) for name in self._segments(0, last)]
+        live = self._database.execute("SELECT seq, body FROM event WHERE seq<=? ORDER BY seq", (last,))
+        run: list[tuple[int, bytes]] = []
+        while rows := live.fetchmany(1_000_000):
+            for row in rows:
+                if run and (row[0] != run[-1][0] + 1 or len(run) == 1_000_000):
+                    found.append(self._seal(run, folder))
+                    run = []
+                run.append(row)
+        if run:
+            found.append(self._seal(run, folder))
+        return sorted(found, key=lambda segment: segment[1])
+
+    def _seal(self, run: list[tuple[int, bytes]], folder: Path) -> tuple[Path, int]:
+        table = self._frame(run)
+        path = folder / f"{run[0][0]:015d}-{run[-1][0]:015d}.parquet"
+        numbers = pl.Series(NUMBER, id_numbers(table[Columns.EVENT_ID]))
+        table.drop(Columns.SEQ).with_columns(numbers).write_parquet(path, compression="lz4")
+        return path, run[0][0]
 
     def _claim_ids(self, parts: Sequence[Path]) -> None:
         """Keeps the ids that the sender of a file chose, so that a later live event with the same id is a duplicate."""

@@ -9,6 +9,8 @@ the same as an empty one. The chance of one clash among 20 million events is abo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -29,27 +31,46 @@ _SALTS = {name: np.uint64((place + 1) * 0x9E3779B97F4A7C15 % 2**64) for place, n
 _HEX = pl.Series(values=[f"{number:04x}" for number in range(1 << 16)], dtype=pl.String)
 
 
+class Letters:
+    """The bytes of a column of texts, read once for all that is asked of them.
+
+    Attributes:
+        sizes: bytes of each text, int64 [rows]; 0 where it is empty or null.
+        ascii: whether all letters are ASCII.
+        plain: whether, besides, none is a blank or a control character.
+    """
+
+    def __init__(self, column: pl.Series) -> None:
+        if column.null_count():
+            column = column.fill_null("")
+        self.sizes: NDArray[np.int64] = column.str.len_bytes().to_numpy().astype(np.int64)
+        joined: str = column.str.join("").item() if column.len() else ""
+        self.ascii = joined.isascii()
+        self._letters = np.frombuffer(joined.encode() + bytes(8), dtype=np.uint8)
+        self.plain = self.ascii and bool(self._letters[:-8].min(initial=255) > ord(" "))
+
+    def numbers(self) -> Words:
+        """A number for each text, uint64 [rows]; 0 where it is empty or null."""
+        words = np.ndarray((len(self._letters) - 7,), dtype="<u8", buffer=self._letters, strides=(1,))
+        begins = np.cumsum(self.sizes) - self.sizes
+        found = np.empty(len(self.sizes), dtype=np.uint64)
+        for start in range(0, len(found), _BLOCK):
+            stop = start + _BLOCK
+            found[start:stop] = _fold(words, begins[start:stop], self.sizes[start:stop])
+        return found
+
+
 def text_numbers(column: pl.Series) -> Words:
     """A number for each text of a column, uint64 [rows]; 0 where the text is empty or null."""
-    column = column.fill_null("")
-    sizes = column.str.len_bytes().to_numpy().astype(np.int64)
-    joined = column.str.join("").item() if column.len() else ""
-    letters = np.frombuffer(joined.encode() + bytes(8), dtype=np.uint8)
-    words = np.ndarray((len(letters) - 7,), dtype="<u8", buffer=letters, strides=(1,))
-    begins = np.cumsum(sizes) - sizes
-    found = np.empty(column.len(), dtype=np.uint64)
-    for start in range(0, len(found), _BLOCK):
-        stop = start + _BLOCK
-        found[start:stop] = _fold(words, begins[start:stop], sizes[start:stop])
-    return found
+    return Letters(column).numbers()
 
 
-def content_numbers(table: pl.DataFrame, users: Words | None = None) -> Words:
+def content_numbers(table: pl.DataFrame, known: Mapping[str, Words] | None = None) -> Words:
     """A number for each row's content: everything but `event_id` and `seq`.
 
     Args:
         table: columns of events, typed as in the journal; those that are absent count as null.
-        users: `text_numbers` of the users, where they are known.
+        known: `text_numbers` of columns, where they have been computed.
     """
     total = np.zeros(table.height, dtype=np.uint64)
     for name in EVENT_COLUMNS:
@@ -57,7 +78,7 @@ def content_numbers(table: pl.DataFrame, users: Words | None = None) -> Words:
             continue
         column = table[name]
         if column.dtype == pl.String:
-            numbers = users if users is not None and name == Columns.USER_ID else text_numbers(column)
+            numbers = known[name] if known is not None and name in known else text_numbers(column)
             silent = numbers == 0
         else:
             numbers, silent = _bits(column), column.is_null().to_numpy()
@@ -70,10 +91,11 @@ def content_numbers(table: pl.DataFrame, users: Words | None = None) -> Words:
 
 def id_numbers(names: pl.Series) -> Words:
     """Numbers of event ids: 16 hexadecimal digits are a content's number already, any other id is hashed."""
-    numbers = mixed(text_numbers(names) + _SALTS[Columns.EVENT_ID])
     ours = names.str.contains(CONTENT_ID).fill_null(False)
-    if ours.any():
-        numbers[ours.to_numpy()] = names.filter(ours).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
+    numbers = np.empty(names.len(), dtype=np.uint64)
+    numbers[ours.to_numpy()] = names.filter(ours).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
+    if not ours.all():
+        numbers[~ours.to_numpy()] = mixed(text_numbers(names.filter(~ours)) + _SALTS[Columns.EVENT_ID])
     return numbers
 
 

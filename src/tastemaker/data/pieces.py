@@ -1,0 +1,91 @@
+"""Columns of numbers on disk, cut into pieces: what one step of the stage writes, by piece, and the next one reads, piece by piece.
+
+A folder holds one `.npy` file a column and `cuts.npy`, int64 [pieces + 1]: piece p of every column is `cuts[p]:cuts[p + 1]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Column = NDArray[Any]
+
+
+def write_pieces(folder: Path, columns: Mapping[str, Column], piece: NDArray[np.int64], pieces: int) -> None:
+    """Writes rows ordered by piece; rows of one piece keep their order.
+
+    Args:
+        folder: made here. columns: arrays [rows]. piece: the piece of each row, int64 [rows] in `[0, pieces)`.
+    """
+    folder.mkdir(parents=True)
+    cuts = np.concatenate([[0], np.cumsum(np.bincount(piece, minlength=pieces))]).astype(np.int64)
+    order = None if (piece[1:] >= piece[:-1]).all() else np.argsort(piece.astype(np.uint16), kind="stable")
+    for name, values in columns.items():
+        np.save(folder / f"{name}.npy", values if order is None else values[order])
+    np.save(folder / "cuts.npy", cuts)
+
+
+def read_piece(folders: Sequence[Path], name: str, piece: int) -> Column:
+    """One column of one piece, over several folders, one behind the other."""
+    found = []
+    for folder in folders:
+        begin, end = np.load(folder / "cuts.npy")[piece : piece + 2]
+        found.append(np.load(folder / f"{name}.npy", mmap_mode="r")[begin:end])
+    return np.concatenate(found)
+
+
+def piece_sizes(folders: Sequence[Path]) -> NDArray[np.int64]:
+    """Rows of each piece in each folder, int64 [folders, pieces]."""
+    return np.stack([np.diff(np.load(folder / "cuts.npy")) for folder in folders])
+
+
+def grouped(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows with equal keys brought together, in each group in their order.
+
+    The upper bits of the keys and the row number are packed into one word, so that one sort without payload does it; where two keys agree in
+    the upper bits only, an ordinary stable sort is the answer.
+
+    Returns:
+        order: int64 [rows]. begins: bool [rows], true where a row, in that order, is the first of its group.
+    """
+    low = np.uint64((1 << max(len(keys).bit_length(), 1)) - 1)
+    packed = (keys & ~low) | np.arange(len(keys), dtype=np.uint64)
+    packed.sort()
+    order = (packed & low).view(np.int64)
+    packed &= ~low
+    ordered = keys[order]
+    begins = np.ones(len(keys), dtype=bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    if (begins[1:] & (packed[1:] == packed[:-1])).any():
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        begins[1:] = ordered[1:] != ordered[:-1]
+    return order, begins
+
+
+def places(begins: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Place of each row in its group, from 0, int64 [rows], for rows that are ordered by group."""
+    rows = np.arange(len(begins), dtype=np.int64)
+    return rows - np.maximum.accumulate(np.where(begins, rows, 0))
+
+
+def in_time(times: NDArray[np.float64], numbers: NDArray[np.uint64]) -> NDArray[np.int64] | None:
+    """The order by time, ties by the number that names the event: the same whatever order the events arrived in. None where it is so already.
+
+    Args:
+        times: float64 [rows]. numbers: uint64 [rows].
+    """
+    if (times[1:] > times[:-1]).all():
+        return None
+    order = None if (times[1:] >= times[:-1]).all() else np.argsort(times, kind="stable")
+    if order is not None:
+        times, numbers = times[order], numbers[order]
+    moments = np.zeros(len(times), dtype=np.uint64)
+    np.cumsum(times[1:] != times[:-1], out=moments[1:])
+    bits = np.uint64(max(len(times).bit_length(), 1))
+    ties = np.argsort((moments << (np.uint64(64) - bits)) | (numbers >> bits), kind="quicksort")
+    return ties if order is None else order[ties]

@@ -1,0 +1,152 @@
+"""The stage that needs no memory gives what the road through memory gives: the same histories, split and features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tastemaker.data import pieces
+from tastemaker.data.dataset import Dataset, happened
+from tastemaker.data.intake import Intake
+from tastemaker.data.quarantine import Quarantine
+from tastemaker.data.sequences import build
+from tastemaker.data.split import global_time, leave_last_out
+from tastemaker.data.stage import HALF_LIFE, TARGET, TRAIN, histories, stage
+from tastemaker.journal.append import Journal
+from tastemaker.schema.errors import InputError, SettingsError
+from tastemaker.schema.events import Event
+from tastemaker.schema.settings import DataSettings
+
+
+def journal_of(folder: Path, rows: int, first: float, step: float, live: int = 5) -> Journal:
+    """A log in two imports with live events between them, out of order, with many ties."""
+    rng = np.random.default_rng(7)
+    table = pl.DataFrame(
+        {
+            "user_id": [f"u{number}" for number in rng.zipf(1.3, rows) % 40],
+            "item_id": [f"i{number}" for number in rng.zipf(1.2, rows) % 25],
+            "timestamp": first + step * rng.integers(0, rows // 3, rows),
+            "event_type": rng.choice(np.array(["view", "buy"]), rows),
+            "value": rng.random(rows),
+        }
+    )
+    journal = Journal.open(folder / "journal")
+    for half, name in ((table.head(rows // 2), "a"), (table.tail(rows - rows // 2), "b")):
+        half.write_parquet(folder / f"{name}.parquet")
+        Intake(journal, DataSettings(), Quarantine(folder)).events([folder / f"{name}.parquet"])
+        journal.append([Event(user_id="u1", item_id=f"i{n}", event_type="view", timestamp=first + n * step) for n in range(live)])
+    return journal
+
+
+def staged(journal: Journal, folder: Path, split: str, rows: int) -> pl.DataFrame:
+    (folder / "live").mkdir()
+    stage(journal.sealed(folder / "live"), folder / "stage", split, 0.2, rows=rows)
+    return pl.read_parquet(folder / "stage" / "features-*.parquet")
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "split"), [(1.6e9, 3_600.0, "global_time"), (1.6e9, 90.0, "leave_last_out"), (0.0, 1.0, "global_time")]
+)
+def test_histories_and_split_are_those_of_the_road_through_memory(tmp_path: Path, first: float, step: float, split: str) -> None:
+    journal = journal_of(tmp_path, 600, first, step)
+    features = staged(journal, tmp_path, split, rows=90)
+    assert len(list((tmp_path / "stage").glob("features-*"))) > 3, "the log was not cut into pieces"
+    data = Dataset.from_journal(journal)
+    ours, theirs = histories(tmp_path / "stage"), build(data)
+    assert sorted(ours.user_ids) == sorted(theirs.user_ids)
+    assert sorted(ours.item_ids) == sorted(theirs.item_ids)
+
+    def said(packed: object, user: str) -> list[tuple[str, float, str]]:
+        number = packed.user_ids.index(user)  # type: ignore[attr-defined]
+        there = slice(packed.offsets[number], packed.offsets[number + 1])  # type: ignore[attr-defined]
+        items = [packed.item_ids[item] for item in packed.items[there]]  # type: ignore[attr-defined]
+        kinds = [packed.type_names[kind] for kind in packed.event_types[there]]  # type: ignore[attr-defined]
+        return list(zip(items, packed.times[there].tolist(), kinds, strict=True))  # type: ignore[attr-defined]
+
+    for user in theirs.user_ids:
+        assert said(ours, user) == said(theirs, user)
+    made = global_time(data, 0.2) if split == "global_time" and first else leave_last_out(data)
+    rows = journal.read().join(features, on="seq")
+    assert rows.height == data.events.height == 610
+    assert set(rows.filter(pl.col("part") == TRAIN)["seq"]) == set(made.train.events["seq"])
+    targets = rows.filter(pl.col("part") == TARGET).select("user_id", "item_id")
+    assert sorted(targets.rows()) == sorted(made.test.select("user_id", "item_id").rows())
+    train = dict(pl.read_parquet(tmp_path / "stage" / "items.parquet").rows())
+    assert {item for item, count in train.items() if count == 0} >= set(made.test.filter("cold")["item_id"])
+    assert sum(train.values()) == made.train.events.height
+
+
+@pytest.mark.parametrize("step", [3_600.0, 86_400.0 * 30])
+def test_features_tell_only_what_was_known_before(tmp_path: Path, step: float) -> None:
+    journal = journal_of(tmp_path, 400, 1.5e9, step)
+    features = staged(journal, tmp_path, "global_time", rows=70)
+    events = happened(journal.read()).join(features, on="seq", maintain_order="left")
+    items: dict[str, list[float]] = {}
+    users: dict[str, list[float]] = {}
+    pairs: dict[tuple[str, str], int] = {}
+    for row in events.iter_rows(named=True):
+        time, user, item = row["timestamp"], row["user_id"], row["item_id"]
+        past = items.setdefault(item, [])
+        assert row["item_events"] == len(past)
+        assert row["item_events_faded"] == pytest.approx(
+            sum(0.5 ** ((time - then) / HALF_LIFE) for then in past), rel=1e-5, abs=1e-6
+        )
+        mine = users.setdefault(user, [])
+        assert row["user_events"] == len(mine)
+        assert (row["user_recency"] == pytest.approx(time - mine[-1], rel=1e-6)) if mine else np.isnan(row["user_recency"])
+        assert row["item_met"] == pairs.get((user, item), 0)
+        past.append(time)
+        mine.append(time)
+        pairs[user, item] = pairs.get((user, item), 0) + 1
+
+
+def test_the_number_of_pieces_changes_nothing(tmp_path: Path) -> None:
+    journal = journal_of(tmp_path, 500, 1.6e9, 600.0)
+    (tmp_path / "live").mkdir()
+    found = []
+    for rows in (60, 10_000):
+        stage(journal.sealed(tmp_path / "live"), tmp_path / f"stage-{rows}", rows=rows)
+        found.append(pl.read_parquet(tmp_path / f"stage-{rows}" / "features-*.parquet").sort("seq"))
+    assert found[0].drop("item_events_faded").equals(found[1].drop("item_events_faded"))
+    assert np.allclose(found[0]["item_events_faded"], found[1]["item_events_faded"], rtol=1e-5)
+
+
+def test_nothing_to_stage_and_unknown_splits_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no imported events"):
+        stage([], tmp_path)
+    with pytest.raises(SettingsError, match="expected global_time or leave_last_out"):
+        stage([], tmp_path, split="cold_items")
+
+
+WORDS = st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([5, 2**63, 2**63 + 1, 2**63 + 2]), max_size=50)
+
+
+@settings(max_examples=100, deadline=None)
+@given(WORDS)
+def test_law_grouped_brings_equal_keys_together_and_keeps_their_order(keys: list[int]) -> None:
+    order, begins = pieces.grouped(np.array(keys, dtype=np.uint64))
+    assert sorted(order.tolist()) == list(range(len(keys)))
+    groups: dict[int, list[int]] = {}
+    for row, new in zip(order.tolist(), begins.tolist(), strict=True):
+        assert new == (keys[row] not in groups)
+        groups.setdefault(keys[row], []).append(row)
+    assert all(rows == sorted(rows) for rows in groups.values())
+    assert (pieces.places(begins) == [groups[keys[row]].index(row) for row in order]).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 4), max_size=40), st.integers(0, 9))
+def test_law_the_order_in_time_does_not_depend_on_the_order_of_arrival(times: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    moments, numbers = np.array(times, dtype=np.float64), rng.integers(0, 2**63, len(times)).astype(np.uint64)
+    shuffled = rng.permutation(len(times))
+    first, second = pieces.in_time(moments, numbers), pieces.in_time(moments[shuffled], numbers[shuffled])
+    one = numbers if first is None else numbers[first]
+    other = numbers[shuffled] if second is None else numbers[shuffled][second]
+    assert one.tolist() == other.tolist()
+    assert (np.diff(moments if first is None else moments[first]) >= 0).all()
