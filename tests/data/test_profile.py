@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.data import numbers, profile_people
+from tastemaker.data import profile as profiles
 from tastemaker.data.baseline import baseline_of
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.numbers import numbers_of
-from tastemaker.data.profile import Profile, baseline_of_journal, profile_of
+from tastemaker.data.profile import Profile
 from tastemaker.data.profile_catalogue import scripts_of
 from tastemaker.data.profile_features import LEAST, profile_features
 from tastemaker.data.profile_findings import findings
@@ -49,7 +50,7 @@ def journal(folder: Path, events: Sequence[Event], items: Sequence[Item] = ()) -
 
 
 def look(folder: Path, events: Sequence[Event], items: Sequence[Item] = (), chosen: Settings = DEFAULTS) -> Profile:
-    return profile_of(journal(folder, events, items), chosen, lambda *_: None)
+    return profiles.look(journal(folder, events, items), chosen, lambda *_: None)[0]
 
 
 def words(page: str) -> str:
@@ -141,12 +142,14 @@ def test_parts_of_a_log_give_the_figures_of_the_whole(tmp_path: Path, monkeypatc
     events = [met(f"u{u}", f"i{i}", float(round(t))) for u, i, t in zip(users, items, times, strict=True)]
     log = journal(tmp_path, events)
     chosen = load_settings(None, ["profile.bot_events_per_minute=2", "data.bot_events_per_day=50"], {})
-    whole = profile_of(log, chosen, lambda *_: None)
+    whole, baseline = profiles.look(log, chosen, lambda *_: None)
     assert whole.suspects is not None
     assert whole.suspects.n > 5
     monkeypatch.setattr(profile_people, "PART", 150)
     monkeypatch.setattr(numbers, "PIECE", 100)
-    assert msgspec.structs.replace(profile_of(log, chosen, lambda *_: None), made=whole.made) == whole
+    again, same = profiles.look(log, chosen, lambda *_: None)
+    assert msgspec.structs.replace(again, made=whole.made) == whole
+    assert same == baseline
 
 
 def test_tails() -> None:
@@ -241,8 +244,8 @@ def test_the_page_agrees_with_the_figures_and_shows_chinese(tmp_path: Path) -> N
     chosen = load_settings(None, ["data.positive=view"], {})
     events = [met(f"u{place % 7}", str(1 + place % 5), MONDAY + place * 7_000) for place in range(123)]
     log = journal(tmp_path, events, CATALOGUE)
-    found = profile_of(log, chosen, lambda *_: None)
-    path = write_profile(found, baseline_of_journal(log, chosen), tmp_path / "reports")
+    found, baseline = profiles.look(log, chosen, lambda *_: None)
+    path = write_profile(found, baseline, tmp_path / "reports")
     told = msgspec.json.decode((tmp_path / "reports" / "profile.json").read_bytes(), type=Profile)
     assert told == found
     page = path.read_text(encoding="utf-8")
@@ -367,7 +370,7 @@ def test_the_baseline_of_a_journal_is_that_of_what_training_reads(tmp_path: Path
     ]
     chosen = load_settings(None, ["data.positive=rating>=4"], {})
     log = journal(tmp_path, events, CATALOGUE)
-    found = baseline_of_journal(log, chosen)
+    _, found = profiles.look(log, chosen, lambda *_: None)
     assert found == baseline_of(Dataset.from_journal(log, chosen), chosen.data.positive)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Baseline) == found
     positive = [event for event in events if event.value is not None and event.value >= 4]

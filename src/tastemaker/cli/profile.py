@@ -25,32 +25,31 @@ def run(
 
     from tastemaker.data.profile_findings import findings
 
-    profile, path = look(open_workspace(directory, overrides or ()), show=not json)
+    found, path = profile(open_workspace(directory, overrides or ()), show=not json)
     if json:
-        typer.echo(msgspec.json.encode(profile).decode())
+        typer.echo(msgspec.json.encode(found).decode())
         return
     console = Console(highlight=False)
-    console.print(f"{profile.events:,} events of {profile.users.n:,} users with {profile.items.n:,} items")
-    for sentence in findings(profile):
+    console.print(f"{found.events:,} events of {found.users.n:,} users with {found.items.n:,} items")
+    for sentence in findings(found):
         console.print(f"  {sentence}", markup=False)
     typer.echo(f"Report: {path}")
 
 
-def look(workspace: Workspace, show: bool = True) -> tuple[Profile, Path]:
+def profile(workspace: Workspace, show: bool = True) -> tuple[Profile, Path]:
     """Profiles the journal and writes `reports/profile.html`, `profile.json` and `baseline.json`; gives the figures and the page's path.
 
     Raises:
         InputError: the journal holds no event.
     """
-    from tastemaker.data.profile import baseline_of_journal, profile_of
+    from tastemaker.data.profile import look
     from tastemaker.data.profile_page import write_profile
     from tastemaker.journal.append import Journal
 
     journal = Journal.open(workspace.journal)
     try:
         with progress_bars(show) as tell:
-            profile = profile_of(journal, workspace.settings, tell)
-            baseline = baseline_of_journal(journal, workspace.settings)
+            found, baseline = look(journal, workspace.settings, tell)
     finally:
         journal.close()
-    return profile, write_profile(profile, baseline, workspace.reports)
+    return found, write_profile(found, baseline, workspace.reports)

@@ -25,7 +25,7 @@ from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
 
-STEPS = 8
+STEPS = 9
 
 
 class Share(msgspec.Struct, kw_only=True, frozen=True):
@@ -67,8 +67,8 @@ class Profile(msgspec.Struct, kw_only=True, frozen=True):
     features: FeatureProfile | None = None
 
 
-def profile_of(journal: Journal, settings: Settings, tell: Progress) -> Profile:
-    """Measures all of a journal.
+def look(journal: Journal, settings: Settings, tell: Progress) -> tuple[Profile, Baseline]:
+    """The profile of a journal, and the baseline that training on it would write.
 
     Raises:
         InputError: it holds no event.
@@ -76,6 +76,14 @@ def profile_of(journal: Journal, settings: Settings, tell: Progress) -> Profile:
     if not journal.position():
         raise InputError("The journal holds no event to look at. Import some first: tastemaker import DIR --events FILE")
     events, items = journal.scan(), journal.items()
+    profile = profile_of(events, items, settings, tell)
+    baseline = baseline_of_log(events, items, settings.data.positive)
+    tell("profile", STEPS, STEPS)
+    return profile, baseline
+
+
+def profile_of(events: pl.LazyFrame, items: pl.DataFrame, settings: Settings, tell: Progress) -> Profile:
+    """Measures a log with the journal's columns, at least one event, and its catalogue (`journal.catalogue.ITEM_SCHEMA`)."""
     clock = clock_of(events)
     timed = timed_only(events)
     tell("profile", 1, STEPS)
@@ -110,11 +118,6 @@ def profile_of(journal: Journal, settings: Settings, tell: Progress) -> Profile:
         value=value,
         catalogue=catalogue,
     )
-
-
-def baseline_of_journal(journal: Journal, settings: Settings) -> Baseline:
-    """The baseline that training on this journal would write."""
-    return baseline_of_log(journal.scan(), journal.items(), settings.data.positive)
 
 
 def _shares(events: pl.LazyFrame, labels: list[str]) -> tuple[list[Share], list[Share], int]:
