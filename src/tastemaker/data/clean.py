@@ -171,7 +171,7 @@ def judge(chunk: Chunk, form: TimeFormat, default_type: str, latest: float) -> J
         latest: epoch seconds after which an event is in the future.
     """
     table, letters = event_table(chunk.table, form, default_type)
-    known = {name: letters[name].numbers() for name in (Columns.USER_ID, Columns.ITEM_ID)}
+    known = {name: letters[name].numbers() for name in (Columns.USER_ID, Columns.ITEM_ID, Columns.EVENT_TYPE)}
     rules = _rules(table, letters, chunk.table, form, latest)
     elsewhere = sum(int(mask.sum()) for mask, reason in rules if reason == OTHER_UNIT) + _far(table, form)
     good = np.ones(table.height, dtype=bool)
@@ -195,7 +195,7 @@ def event_table(raw: pl.DataFrame, form: TimeFormat, default_type: str) -> tuple
         if name == Columns.TIMESTAMP:
             column = parse(column if column is not None else pl.repeat(None, raw.height, dtype=pl.String, eager=True), form)
         elif name == Columns.EVENT_TYPE:
-            column = _types(column, raw.height, default_type)
+            column, letters[name] = _types(column, raw.height, default_type)
         elif column is not None and name in _IDS:
             column, letters[name] = _stripped(column)
         elif column is not None and name in NUMBERS and not column.dtype.is_numeric():
@@ -217,10 +217,14 @@ def _stripped(column: pl.Series) -> tuple[pl.Series, Letters]:
     return column, Letters(column)
 
 
-def _types(column: pl.Series | None, rows: int, default_type: str) -> pl.Series:
+def _types(column: pl.Series | None, rows: int, default_type: str) -> tuple[pl.Series, Letters]:
     if column is None:
-        return pl.repeat(default_type, rows, dtype=pl.String, eager=True)
-    return column.str.strip_chars().replace("", None).fill_null(default_type)
+        column = pl.repeat(default_type, rows, dtype=pl.String, eager=True)
+    letters = Letters(column)
+    if letters.plain and (letters.sizes > 0).all():
+        return column, letters
+    column = column.str.strip_chars().replace("", None).fill_null(default_type)
+    return column, Letters(column)
 
 
 def _rules(

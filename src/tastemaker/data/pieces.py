@@ -57,8 +57,11 @@ def grouped(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.boo
     packed.sort()
     order = (packed & low).view(np.int64)
     packed &= ~low
-    ordered = keys[order]
     begins = np.ones(len(keys), dtype=bool)
+    if not (keys & low).any():  # nothing was lost in the packing
+        begins[1:] = packed[1:] != packed[:-1]
+        return order, begins
+    ordered = keys[order]
     begins[1:] = ordered[1:] != ordered[:-1]
     if (begins[1:] & (packed[1:] == packed[:-1])).any():
         order = np.argsort(keys, kind="stable")

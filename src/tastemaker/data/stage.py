@@ -201,37 +201,45 @@ def _item_memory(
     items: NDArray[np.int32], times: NDArray[np.float64] | None, n_items: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
     """Events of the item before each row, their faded sum at that moment, both inside the slice; and both of each item at its end."""
-    met = np.zeros(len(items), dtype=np.int32)
-    faded = np.zeros(len(items), dtype=np.float32)
-    order, begins = grouped(mixed(items.astype(np.uint64)))
-    met[order] = places(begins)
-    weight = np.zeros(n_items)
-    if times is not None and len(times):
-        moment, start = times[0], 0
-        while start < len(times):
-            until = times[start] + _FADE * HALF_LIFE
-            stop = int(np.searchsorted(times, until, side="right"))
-            weight *= 0.5 ** ((times[stop - 1] - moment) / HALF_LIFE)
-            moment = times[stop - 1]
-            faded[start:stop] = _faded(items[start:stop], times[start:stop], weight)
-            start = stop
-    return met, faded, np.bincount(items, minlength=n_items), weight
+    met, faded = np.zeros(len(items), dtype=np.int32), np.zeros(len(items), dtype=np.float32)
+    total, weight = np.zeros(n_items, dtype=np.int64), np.zeros(n_items)
+    start = 0
+    while start < len(items):
+        stop = len(items) if times is None else int(np.searchsorted(times, times[start] + _FADE * HALF_LIFE, side="right"))
+        block = items[start:stop]
+        order, begins = grouped(block.astype(np.uint64) << np.uint64(32))
+        block_met = np.empty(len(block), dtype=np.int64)
+        block_met[order] = places(begins)
+        met[start:stop] = block_met + total[block]
+        total += np.bincount(block, minlength=n_items)
+        if times is not None:
+            weight *= 0.5 ** ((times[stop - 1] - times[max(start - 1, 0)]) / HALF_LIFE)
+            faded[start:stop] = _faded(block, times[start:stop], weight, order, begins)
+        start = stop
+    return met, faded, total, weight
 
 
-def _faded(items: NDArray[np.int32], times: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def _faded(
+    items: NDArray[np.int32],
+    times: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    order: NDArray[np.int64],
+    begins: NDArray[np.bool_],
+) -> NDArray[np.float64]:
     """Faded sums before each row of a block; `weight`, as of the block's end, gets what the block adds.
 
     A row's sum is the difference of two running sums over the events of its item, weighed as of the block's end and brought back to the row's time.
     """
-    order, begins = grouped(mixed(items.astype(np.uint64)))
-    ages = (times[-1] - times) / HALF_LIFE
-    weights = np.exp2(-ages[order])
+    back = np.exp2((times[-1] - times) / HALF_LIFE)
+    weights = 1.0 / back[order]
     sums = np.cumsum(weights) - weights
-    since = sums - sums[np.maximum.accumulate(np.where(begins, np.arange(len(sums)), 0))]
+    starts = np.flatnonzero(begins)
+    lengths = np.diff(np.append(starts, len(items)))
+    groups = items[order[starts]]
     found = np.empty(len(items))
-    found[order] = since + weight[items[order]]
-    weight += np.bincount(items, weights=np.exp2(-ages), minlength=len(weight))
-    return found * np.exp2(ages)
+    found[order] = sums + np.repeat(weight[groups] - sums[starts], lengths)
+    weight[groups] += np.add.reduceat(weights, starts)
+    return found * back
 
 
 def carry_over(slices: Sequence[Path]) -> None:
@@ -291,7 +299,7 @@ def pack_bucket(
     place = places(begins)
     recency = np.diff(time, prepend=np.nan)
     recency[begins] = np.nan
-    pair_order, pair_begins = grouped(mixed(mixed(columns["user"]) + item.astype(np.uint64)))
+    pair_order, pair_begins = grouped(_pairs(begins, columns["user"], item))
     again = np.empty(len(item), dtype=np.int32)
     again[pair_order] = places(pair_begins)
     starts = np.flatnonzero(begins)
@@ -307,6 +315,15 @@ def pack_bucket(
     ).write_parquet(folder / f"features-{bucket:06d}.parquet", compression="lz4", statistics=False)  # fmt: skip
     n_items = len(np.load(slices[0] / "_total.npy", mmap_mode="r"))
     return Packed(lengths, columns["seq"][starts], np.bincount(item[part == TRAIN], minlength=n_items))
+
+
+def _pairs(begins: NDArray[np.bool_], user: Words, item: NDArray[np.int32]) -> Words:
+    """A number for each pair of user and item: exact in its upper bits where they fit into one word beside the row, else mixed."""
+    bits = [max(int(most).bit_length(), 1) for most in (begins.sum(), item.max(initial=0), len(item))]
+    if sum(bits) > 64:
+        return mixed(mixed(user) + item.astype(np.uint64))
+    dense = np.cumsum(begins).astype(np.uint64) - np.uint64(1)
+    return ((dense << np.uint64(bits[1])) | item.astype(np.uint64)) << np.uint64(64 - bits[0] - bits[1])
 
 
 def _since_ever(
