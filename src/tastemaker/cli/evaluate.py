@@ -153,7 +153,7 @@ def _trained_lists(
     from tastemaker.evaluation.report import OURS
     from tastemaker.training.fit import fit
 
-    brain = fit(part.train, settings, progress, None, cache)
+    brain = fit(part.train, settings, progress, None, cache, rows=False)
     ids, depth = brain.sequences.item_ids, max(20, *settings.evaluation.k)
     with threadpool_limits(1, "blas"):
         lists = {OURS: _lists(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth)], ids)}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json as json_module
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tastemaker.cli.progress import progress_bars
 from tastemaker.cli.workspace import Workspace, open_workspace
 from tastemaker.schema.errors import InputError
+
+if TYPE_CHECKING:
+    from tastemaker.training.features import TrainedFeatures
 
 
 def run(
@@ -30,6 +33,11 @@ def run(
     )
     for name, value in result["metrics"].items():
         typer.echo(f"  {name}: {value:.4f}" if isinstance(value, float) else f"  {name}: {value}")
+    if "ranker_rows" in result:
+        rows = result["ranker_rows"]
+        typer.echo(
+            f"Rows for a ranker: {rows['rows']:,} with {rows['columns']} features in {rows['path']}; {rows['report']} tells why these"
+        )
     if result["stage"] == "live":
         typer.echo(f"Next: tastemaker evaluate {directory}, then tastemaker serve {directory}")
     else:
@@ -72,6 +80,7 @@ def train(workspace: Workspace, show: bool = True) -> dict[str, Any]:
         metrics=brain.metrics,
     )
     stage = Registry(workspace.bundles).add(version)
+    rows = keep_rows(brain.features, run_dir, workspace.reports) if brain.features is not None else {}
     return {
         "version": version,
         "stage": stage,
@@ -80,4 +89,18 @@ def train(workspace: Workspace, show: bool = True) -> dict[str, Any]:
         "items": data.items.height,
         "seconds": time.perf_counter() - began,
         "metrics": brain.metrics,
+        **rows,
+    }
+
+
+def keep_rows(trained: TrainedFeatures, run_dir: Path, reports: Path) -> dict[str, Any]:
+    """Writes the ranker's rows and the page about their columns; gives what was written."""
+    from tastemaker.training.feature_page import write_feature_page
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    table, path = trained.table(), run_dir / "ranker_rows.parquet"
+    table.write_parquet(path)
+    page = write_feature_page(trained, reports)
+    return {
+        "ranker_rows": {"rows": table.height, "columns": len(trained.preparation.columns), "path": str(path), "report": str(page)}
     }

@@ -32,6 +32,7 @@ class Dataset:
     Attributes:
         events: user_id, item_id, timestamp (epoch seconds, or an order, or null), event_type, value and more; in the order in which
             they happened, ties as `happened` says.
+        log: every event whatever its type, where `events` holds only positive ones; what features read. None: `events`.
         items: the catalogue, `journal.catalogue.ITEM_SCHEMA`.
         users: user_id and extra.
         edges: head, relation, tail, weight.
@@ -41,6 +42,7 @@ class Dataset:
     items: pl.DataFrame
     users: pl.DataFrame = field(default_factory=pl.DataFrame)
     edges: pl.DataFrame = field(default_factory=pl.DataFrame)
+    log: pl.DataFrame | None = None
 
     @classmethod
     def read(
@@ -80,10 +82,9 @@ class Dataset:
     @classmethod
     def from_journal(cls, journal: Journal, settings: Settings | None = None) -> Dataset:
         """All that a journal holds, positives only where the settings name labels."""
-        events = journal.read()
-        if settings is not None:
-            events = positives(events, settings.data.positive)
-        return cls(happened(events), journal.items(), journal.users(), journal.edges())
+        log = journal.read()
+        events = log if settings is None else positives(log, settings.data.positive)
+        return cls(happened(events), journal.items(), journal.users(), journal.edges(), log)
 
     @property
     def time_is_order(self) -> bool:
@@ -105,8 +106,8 @@ class Dataset:
         return ids.join(items, on=Columns.ITEM_ID, how="left", maintain_order="left")
 
     def with_events(self, events: pl.DataFrame) -> Dataset:
-        """The same catalogue with other events."""
-        return replace(self, events=events)
+        """The same catalogue with other events, and no log besides them."""
+        return replace(self, events=events, log=None)
 
     def fingerprint(self) -> str:
         """Hash over who met what, when, in which order."""

@@ -120,6 +120,7 @@ class Answers:
             "channels": channels,
             "in_candidates": bool((found.ranks < found.depth).any()) and not dropped,
             "dropped_by": dropped,
+            "features": self._told(live, query.user_id, query.item_id),
             "model_version": live.version,
         }
 
@@ -215,6 +216,14 @@ class Answers:
             for place in np.flatnonzero(~barred).tolist():
                 barred[place] = not test(live.state.rows[place])
         return barred
+
+    def _told(self, live: Live, user_id: str, item_id: str) -> dict[str, float]:
+        """The features of a user and an item at this moment, by name; none where the bundle has none."""
+        features = live.state.features
+        if features is None:
+            return {}
+        numbers = features.told(user_id, [item_id], time.time())[0]
+        return dict(zip(features.features.names, numbers.tolist(), strict=True))
 
     def _listed(self, live: Live, found: Found, explain: bool) -> list[Recommended]:
         words = (

@@ -23,6 +23,7 @@ from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
 from tastemaker.streaming.consume import Consumer
+from tastemaker.streaming.features import LiveFeatures
 from tastemaker.streaming.state import LiveState
 
 
@@ -49,8 +50,9 @@ class Live:
         rows = [_row(row) for row in self.brain.catalogue.iter_rows(named=True)]
         labels = [parse_label(text) for text in self.settings.data.positive]
         self.reader = BundleReader(self.brain)
+        told = LiveFeatures.open(folder / "features") if (folder / "features").is_dir() and journal is not None else None
         self.state = LiveState(
-            rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width
+            rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width, told
         )
         self.lexicon = Lexicon([words_of(row) for row in rows])
         data = self.bundle.manifest.data

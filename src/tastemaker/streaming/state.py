@@ -12,6 +12,7 @@ from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item, ItemChange
 from tastemaker.schema.labels import Label
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray
+from tastemaker.streaming.features import LiveFeatures
 
 
 class ItemIndex(Protocol):
@@ -53,6 +54,7 @@ class LiveState:
         reader: reads new items.
         labels: which events enter a history; empty: all.
         text_dim: length of a text vector.
+        features: what is told besides the channels, kept up to date too; None: nothing is.
     """
 
     def __init__(
@@ -64,12 +66,13 @@ class LiveState:
         reader: ItemReader,
         labels: Sequence[Label],
         text_dim: int,
+        features: LiveFeatures | None = None,
     ) -> None:
         self.rows, self.index_of = rows, {row["item_id"]: place for place, row in enumerate(rows)}
         self.n_base = len(rows)
         self.barred: BoolArray = np.array([bool(row.get("hidden")) for row in rows], dtype=bool)
         self._trained, self._base_history, self._index, self.reader = trained, base_history, index, reader
-        self._labels, self._text_dim = labels, text_dim
+        self._labels, self._text_dim, self.features = labels, text_dim, features
         self._later: dict[str, list[int]] = {}
         self._changed: set[int] = set()
 
@@ -83,7 +86,9 @@ class LiveState:
         return user_id in self._later or len(self._base_history(user_id)) > 0
 
     def fold_event(self, event: Event) -> None:
-        """An event becomes the newest of its user's history, if it counts."""
+        """An event becomes the newest of its user's history, if it counts; features see every event."""
+        if self.features is not None:
+            self.features.fold_event(event)
         if self._labels and not any(label.holds(event.event_type, event.value) for label in self._labels):
             return
         place = self.index_of.get(event.item_id)
@@ -149,6 +154,8 @@ class LiveState:
             learned = place < self.n_base and self._trained[place] > 0
             self._index.replace_item(place, text, None if learned else self.reader.item_vector(text))
             self.rows[place] = row
+        if self.features is not None:
+            self.features.put_item(item, text)
         self.barred[place] = item.hidden
         self._changed.add(place)
 

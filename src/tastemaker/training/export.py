@@ -9,6 +9,8 @@ text_encoder/                     model.onnx (input_ids, attention_mask [B, L] -
                                   whitening_mean.npy [H], whitening_components.npy [T, H]; absent where the catalogue has no text
 users/                            user_ids.parquet, offsets.npy, items.npy, times.npy
 settings.json
+features/                         `features.feature_set.FeatureSet` with its state, preparation.json, text_reduction.json; absent where the
+                                  log has no times
 baseline.json                     `schema.baseline.Baseline`: what the data looked like
 """
 
@@ -46,6 +48,8 @@ def export(brain: TrainedBrain, folder: Path) -> None:
     (folder / "settings.json").write_bytes(msgspec.json.encode(to_table(brain.settings)))
     if brain.baseline is not None:
         (folder / "baseline.json").write_bytes(msgspec.json.format(msgspec.json.encode(brain.baseline), indent=1))
+    if brain.features is not None:
+        brain.features.export(folder / "features")
     _towers(brain, folder)
     if brain.encoder is not None and brain.whitening is not None:
         export_text(brain.encoder, brain.whitening, brain.settings.text.template, folder / "text_encoder")

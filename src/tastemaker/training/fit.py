@@ -26,6 +26,7 @@ from tastemaker.schema.protocols import FloatArray, IntArray, Progress, QuerySta
 from tastemaker.schema.settings import Settings
 from tastemaker.training.encoder import Encoder, encode_cached, load_encoder
 from tastemaker.training.export import export
+from tastemaker.training.features import TrainedFeatures, train_features
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout, hold_out
 from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
@@ -49,6 +50,7 @@ class TrainedBrain:
         metrics: figures of the validation and seconds of each part.
         sha256: hash over the events.
         baseline: what the data looked like; drift is measured against it.
+        features: what is told besides the channels, and a ranker's rows; None where the log has no times.
     """
 
     settings: Settings
@@ -62,6 +64,7 @@ class TrainedBrain:
     metrics: dict[str, float | int] = field(default_factory=dict)
     sha256: str = ""
     baseline: Baseline | None = None
+    features: TrainedFeatures | None = None
 
     def export(self, folder: Path) -> None:
         """Writes the payload of a bundle; it answers without torch."""
@@ -95,6 +98,7 @@ def fit(
     progress: Progress | None = None,
     run_dir: Path | None = None,
     cache_dir: Path | None = None,
+    rows: bool = True,
 ) -> TrainedBrain:
     """Learns a brain from a dataset.
 
@@ -104,6 +108,7 @@ def fit(
         progress: called as progress(what, done, total).
         run_dir: TensorBoard curves and weights go here.
         cache_dir: text vectors are remembered here.
+        rows: make the features too, and rows for a ranker.
 
     Raises:
         InputError: the dataset has no event.
@@ -119,14 +124,30 @@ def fit(
     clock.lap("seconds_text")
     held = hold_out(sequences, COLD_SHARE, settings.train.seed)
     order = dataset.time_is_order
-    fusion, epochs, metrics = _validate(held, text, order, settings, clock, progress, run_dir)
-    model, _ = train_sequence(sequences, text, settings, None, epochs, "refit", progress, run_dir)
+    found = _validate(held, text, order, settings, clock, progress, run_dir)
+    features = None
+    if rows and not order:
+        vectors = found.model.user_vectors
+        features = train_features(dataset, catalogue, text, held, found.channels, found.fusion, vectors, settings)
+        clock.lap("seconds_features")
+    model, _ = train_sequence(sequences, text, settings, None, found.epochs, "refit", progress, run_dir)
     clock.lap("seconds_refit")
     channels = make_channels(sequences, model, text, order, settings)
     clock.lap("seconds_channels")
-    metrics = {**metrics, **clock.laps, "seconds": sum(clock.laps.values())}
-    sha256, baseline = dataset.fingerprint(), baseline_of(dataset, settings.data.positive)
-    return TrainedBrain(settings, catalogue, sequences, model, channels, fusion, encoder, whitening, metrics, sha256, baseline)
+    return TrainedBrain(
+        settings,
+        catalogue,
+        sequences,
+        model,
+        channels,
+        found.fusion,
+        encoder,
+        whitening,
+        metrics={**found.metrics, **clock.laps, "seconds": sum(clock.laps.values())},
+        sha256=dataset.fingerprint(),
+        baseline=baseline_of(dataset, settings.data.positive),
+        features=features,
+    )
 
 
 def read_text(
@@ -175,7 +196,7 @@ def _validate(
     clock: _Clock,
     progress: Progress | None,
     run_dir: Path | None,
-) -> tuple[Fusion, int, dict[str, float | int]]:
+) -> _Validated:
     """Learns on the early events; finds the epochs and the fusion on the later ones."""
     seed = settings.train.seed
     rows = held.warm_rows(VALIDATION_ROWS, seed)
@@ -194,7 +215,18 @@ def _validate(
         metrics["validation_ndcg_sequence"] = result.best_score
     if quality is not None:
         metrics["validation_ndcg_fusion"] = quality
-    return fusion, result.best_epoch, metrics
+    return _Validated(model, channels, fusion, result.best_epoch, metrics)
+
+
+@dataclass(frozen=True)
+class _Validated:
+    """What was learned from the early events."""
+
+    model: SequenceModel
+    channels: Channels
+    fusion: Fusion
+    epochs: int
+    metrics: dict[str, float | int]
 
 
 @dataclasses.dataclass

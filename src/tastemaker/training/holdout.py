@@ -23,6 +23,8 @@ class Holdout:
         targets: the item that came next, int32 [R].
         cold: bool [R], targets that `train` never shows.
         known: bool [N], items with events in the whole log; others can be no target.
+        users: whose target it is, an index into `train.user_ids`, int32 [R].
+        times: when it came, float64 [R], as in the log.
     """
 
     train: Sequences
@@ -30,6 +32,8 @@ class Holdout:
     targets: IntArray
     cold: NDArray[np.bool_]
     known: NDArray[np.bool_]
+    users: IntArray
+    times: NDArray[np.float64]
 
     def warm_rows(self, limit: int, seed: int) -> NDArray[np.int64]:
         """Up to `limit` random rows whose target `train` shows."""
@@ -59,14 +63,16 @@ def hold_out(sequences: Sequences, cold_share: float, seed: int) -> Holdout:
     is_held = place >= np.repeat(lengths - held, lengths)
     train = sequences.keep(~is_held & ~fresh[sequences.items])
     warm = train.counts() > 0
-    histories, targets = [], []
+    histories, targets, users, times = [], [], [], []
     for user in np.flatnonzero(held):
-        whole = sequences.history(int(user))
+        whole, begin = sequences.history(int(user)), int(sequences.offsets[user])
         for cut in range(len(whole) - int(held[user]), len(whole)):
             before = whole[:cut]
             before = before[~fresh[before]]
             if len(before) and whole[cut] not in before:
                 histories.append(before)
                 targets.append(whole[cut])
+                users.append(user)
+                times.append(sequences.times[begin + cut])
     found = np.array(targets, dtype=np.int32)
-    return Holdout(train, histories, found, ~warm[found], known)
+    return Holdout(train, histories, found, ~warm[found], known, np.array(users, dtype=np.int32), np.array(times, dtype=np.float64))

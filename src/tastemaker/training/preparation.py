@@ -61,11 +61,16 @@ def fit_preparation(
             )
     verdicts = []
     for place, name in enumerate(names):
-        information, importance = told[place][:2] if place in told else (None, None)
-        reason = dropped.get(place) or ("tells of the label" if place in told else "varies")
+        spoke = told.get(place)
+        reason = dropped.get(place) or ("tells of the label" if spoke else "varies")
         kind = columns[place].scaling if place in columns else "none"
         verdict = Verdict(
-            name=name, kept=place not in dropped, reason=reason, scaling=kind, mutual_information=information, importance=importance
+            name=name,
+            kept=place not in dropped,
+            reason=reason,
+            scaling=kind,
+            mutual_information=spoke and spoke[0],
+            importance=spoke and spoke[1],
         )
         verdicts.append(verdict)
     return Preparation(names=list(names), columns=[columns[place] for place in left if place not in dropped], verdicts=verdicts)

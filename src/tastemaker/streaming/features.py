@@ -1,0 +1,47 @@
+"""What is told of a user, an item and the moment right now: the bundle's features with everything folded in that happened since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tastemaker.features.base import FeatureQuery
+from tastemaker.features.feature_set import FeatureSet
+from tastemaker.features.state import State
+from tastemaker.schema.events import Event
+from tastemaker.schema.items import Item
+from tastemaker.schema.protocols import FloatArray
+
+
+class LiveFeatures:
+    """Features of one process, kept up to date event by event: the same lines that made the rows of training.
+
+    Args:
+        features, state: as a bundle holds them.
+    """
+
+    def __init__(self, features: FeatureSet, state: State) -> None:
+        self.features, self._state = features, state
+
+    @classmethod
+    def open(cls, folder: Path) -> LiveFeatures:
+        """Starts from the folder `features/` of a bundle.
+
+        Raises:
+            BundleError: it can't be read.
+        """
+        return cls(*FeatureSet.load(folder))
+
+    def fold_event(self, event: Event) -> None:
+        """An event of whatever type."""
+        self.features.update(self._state, event)
+
+    def put_item(self, item: Item, text: FloatArray) -> None:
+        """An item that was added or changed, with its whitened text vector [T]."""
+        self.features.put_item(self._state, item, text)
+
+    def told(self, user_id: str, item_ids: Sequence[str], now: float, context: Mapping[str, Any] | None = None) -> FloatArray:
+        """Raw feature columns, float32 [items, F], in the order of `features.names`."""
+        found: FloatArray = self.features.gives(self._state, FeatureQuery(user_id, item_ids, now, context))
+        return found

@@ -1,0 +1,138 @@
+"""Rows that a ranker can learn from: one question's target among other candidates, with what was known of each just before.
+
+Questions are the held-back events of the fit. Candidates come from channels that have learned from earlier events alone, and every feature is
+as of the question's own moment, so that no row knows more than a service would have known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from tastemaker.features.feature_set import FeatureSet
+from tastemaker.features.preparation import Preparation, Reduction
+from tastemaker.index.channels import CHANNELS, Channels
+from tastemaker.models.fusion import Fusion
+from tastemaker.schema.candidates import ChannelScores
+from tastemaker.schema.columns import Columns
+from tastemaker.schema.protocols import FloatArray, IntArray, QueryState
+from tastemaker.schema.settings import Settings
+from tastemaker.training.holdout import Holdout
+from tastemaker.training.preparation import fit_preparation, fit_reduction
+
+QUESTIONS = 2_000
+NEGATIVES = 24
+LOWEST = -20.0
+"""What a channel's score is where it has none, and no score lies lower."""
+QUESTION, LABEL = "question", "label"
+
+
+@dataclass(frozen=True)
+class RankerRows:
+    """Rows in the order of time.
+
+    Attributes:
+        asked: question int64, user_id, item_id, timestamp (epoch seconds), label (1.0 the item that came next, else 0.0).
+        names: of the raw columns, F: channels, fusion, features, reduced text.
+        values: float32 [R, F].
+    """
+
+    asked: pl.DataFrame
+    names: list[str]
+    values: FloatArray
+
+    def table(self, preparation: Preparation) -> pl.DataFrame:
+        """Who, what, when, the label, and the prepared columns: what a ranker is trained on."""
+        ready = preparation.apply(self.values)
+        return self.asked.with_columns(pl.Series(name, ready[:, place]) for place, name in enumerate(preparation.kept))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the rows are made from.
+
+    Attributes:
+        held: the questions. channels, fusion: of a fit that has not seen them.
+        user_vectors: gives float32 [B, D] for histories.
+        log: every event of the journal, whatever its type.
+        features: declared over the catalogue.
+        text: whitened text vectors, float32 [N, T].
+        user_ids, item_ids: names of the indices.
+    """
+
+    held: Holdout
+    channels: Channels
+    fusion: Fusion
+    user_vectors: Callable[[Sequence[IntArray]], FloatArray]
+    log: pl.DataFrame
+    features: FeatureSet
+    text: FloatArray
+    user_ids: list[str]
+    item_ids: list[str]
+
+
+def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction]:
+    """Each question's target and some of the other candidates, with all their columns; and the reduction of the text vectors.
+
+    Questions whose target no channel found are left out.
+    """
+    seed, held = settings.train.seed, known.held
+    random = np.random.default_rng(seed)
+    chosen = random.permutation(len(held.targets))[:QUESTIONS]
+    chosen = chosen[np.argsort(held.times[chosen], kind="stable")]
+    histories = [held.histories[row] for row in chosen]
+    states = [QueryState(history, vector) for history, vector in zip(histories, known.user_vectors(histories), strict=True)]
+    found = known.channels.candidates(states, settings.fusion.depth, held.known)
+    parts, owners, labels = [], [], []
+    for row, one, state in zip(chosen.tolist(), found, states, strict=True):
+        place = np.flatnonzero(one.items == held.targets[row])
+        if len(place):
+            others = np.delete(np.arange(len(one.items)), place)
+            few = np.concatenate([place, random.permutation(others)[:NEGATIVES]])
+            parts.append((one.items[few], _channel_columns(one, known.fusion.score(one, len(state.history)))[few]))
+            owners += [row] * len(few)
+            labels += [1.0] + [0.0] * (len(few) - 1)
+    asked = _asked(known, np.array(owners, dtype=np.int64), [items for items, _ in parts], labels)
+    reduction = fit_reduction("text_part", known.text, settings.features.text_columns, seed=seed)
+    width = 2 * len(CHANNELS) + 1
+    values = np.concatenate(
+        [
+            np.concatenate([columns for _, columns in parts]) if parts else np.zeros((0, width), np.float32),
+            known.features.rows(known.log, asked),
+            reduction.apply(known.text[np.concatenate([items for items, _ in parts])] if parts else known.text[:0]),
+        ],
+        axis=1,
+    )
+    names = [f"{name}.{what}" for what in ("score", "near") for name in CHANNELS] + ["fusion"]
+    return RankerRows(asked, [*names, *known.features.names, *reduction.names], values.astype(np.float32)), reduction
+
+
+def prepare(rows: RankerRows, settings: Settings) -> Preparation:
+    """The preparation that suits the rows: see `training.preparation.fit_preparation`."""
+    label = rows.asked[LABEL].to_numpy().astype(np.float32)
+    chosen = settings.features
+    return fit_preparation(rows.names, rows.values, label, chosen.scaling, chosen.select, settings.train.seed)
+
+
+def _channel_columns(found: ChannelScores, fusion: FloatArray) -> FloatArray:
+    """Scores of all channels, 1 / (1 + place) in each, and the fusion's score, float32 [M, 2C + 1]."""
+    scores = np.nan_to_num(found.scores, nan=LOWEST, neginf=LOWEST).clip(LOWEST)
+    near = np.where(found.ranks < found.depth, 1 / (1.0 + found.ranks), 0.0)
+    return np.concatenate([scores, near, fusion[:, None]], axis=1).astype(np.float32)
+
+
+def _asked(known: Known, owners: IntArray, items: list[IntArray], labels: list[float]) -> pl.DataFrame:
+    chosen = np.concatenate(items) if items else np.zeros(0, np.int32)
+    return pl.DataFrame(
+        {
+            QUESTION: owners,
+            Columns.USER_ID: [known.user_ids[user] for user in known.held.users[owners]],
+            Columns.ITEM_ID: [known.item_ids[item] for item in chosen],
+            Columns.TIMESTAMP: known.held.times[owners],
+            LABEL: np.array(labels, dtype=np.float32),
+        },
+        schema_overrides={Columns.USER_ID: pl.String, Columns.ITEM_ID: pl.String},
+    )
