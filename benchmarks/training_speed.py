@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import polars as pl
@@ -64,7 +65,8 @@ def rectools(events: pl.DataFrame, threads: int, work: Path) -> float:
         python = str(work / "venv" / "bin" / "python")
         if not Path(python).exists():
             subprocess.run([sys.executable, "-m", "venv", str(work / "venv")], check=True)
-            subprocess.run([python, "-m", "pip", "install", "-q", "rectools[torch]"], check=True)
+            for package in (f"torch=={metadata.version('torch').split('+')[0]}", "rectools[torch]"):  # the same torch as ours, first
+                subprocess.run([python, "-m", "pip", "install", "-q", package], check=True)
     table = events.select("user_id", "item_id", pl.lit(1.0).alias("weight"), pl.from_epoch("timestamp").alias("datetime"))
     table.write_csv(work / "events.csv")
     numbers = [str(number) for number in (threads, WIDTH, LENGTH, LAYERS, HEADS, BATCH)]
