@@ -112,13 +112,11 @@ def stage(
     _each(lambda number: sort_slice(made, len(items), number, spread_out, slices[number]), range(made.slices), workers)
     shutil.rmtree(folder / "spread")
     carry_over(slices)
-    arrays = _arrays(folder, made.rows)
+    _reserve(folder, made.rows)
     sizes = piece_sizes(slices).sum(axis=0)
     at = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     cut = moment(made, slices)
-    packed = _each(lambda bucket: pack_bucket(made, bucket, slices, cut, arrays, at[bucket], folder), range(made.buckets), workers)
-    for array in arrays.values():
-        array.flush()  # type: ignore[attr-defined]
+    packed = _each(lambda bucket: pack_bucket(made, bucket, slices, cut, at[bucket], folder), range(made.buckets), workers)
     shutil.rmtree(folder / "slices")
     _finish(folder, segments, items, made, packed)
     return made
@@ -282,9 +280,7 @@ class Packed:
     train: NDArray[np.int64]
 
 
-def pack_bucket(
-    made: Plan, bucket: int, slices: Sequence[Path], cut: float, arrays: dict[str, NDArray[np.float64]], at: int, folder: Path
-) -> Packed:
+def pack_bucket(made: Plan, bucket: int, slices: Sequence[Path], cut: float, at: int, folder: Path) -> Packed:
     """The histories of a bucket's users, written into the arrays from row `at` on, and their features as `features-BUCKET.parquet`."""
     columns = {name: read_piece(slices, name, bucket) for name in ("user", "item", "time", "type", "seq")}
     met, faded = _since_ever(made, bucket, slices, columns)
@@ -306,7 +302,7 @@ def pack_bucket(
     lengths = np.diff(np.append(starts, len(item)))
     part = _parts(made, cut, time, lengths, place, again)
     for name, values in (("items", item), ("times", time), ("event_types", columns["type"]), ("seq", columns["seq"])):
-        arrays[name][at : at + len(item)] = values
+        np.load(folder / f"{name}.npy", mmap_mode="r+")[at : at + len(item)] = values
     pl.DataFrame(
         {
             Columns.SEQ: columns["seq"], "part": part, "item_events": met[order], "item_events_faded": faded[order],
@@ -358,12 +354,10 @@ def _parts(
     return np.where(late, np.where((again == 0) & (early > 0), TARGET, LATE), TRAIN).astype(np.int8)
 
 
-def _arrays(folder: Path, rows: int) -> dict[str, NDArray[np.float64]]:
-    kinds = {"items": np.int32, "times": np.float64, "event_types": np.int16, "seq": np.int64}
-    return {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=(rows,))  # type: ignore[no-untyped-call]
-        for name, kind in kinds.items()
-    }
+def _reserve(folder: Path, rows: int) -> None:
+    """Makes the arrays that the buckets fill; no worker keeps more of them mapped than it writes."""
+    for name, kind in (("items", np.int32), ("times", np.float64), ("event_types", np.int16), ("seq", np.int64)):
+        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=(rows,))  # type: ignore[no-untyped-call]
 
 
 def _finish(folder: Path, segments: Sequence[tuple[Path, int]], items: pl.Series, made: Plan, packed: Sequence[Packed]) -> None:
