@@ -123,7 +123,7 @@ def one(given: World, choice: str, seed: int, more: list[str]) -> dict[str, Any]
     return {"seconds": seconds, "epochs": len(result.scores), "best_epoch": result.best_epoch, **judge(model, given)}
 
 
-def table(results: dict[tuple[str, str], list[dict[str, Any]]], full: bool) -> str:
+def table(results: dict[tuple[str, str], list[dict[str, Any]]], full: bool, more: list[str]) -> str:
     """The Markdown tables, one a data set; ratios are to the row `full`."""
     lines: list[str] = []
     for name in SETS:
@@ -133,7 +133,7 @@ def table(results: dict[tuple[str, str], list[dict[str, Any]]], full: bool) -> s
         whole = "" if name != "beauty" else " (all users)" if full else " (a quarter of the users)"
         first = next(iter(runs.values()))[0]
         lines += [
-            f"**{name}**{whole}, {first['rows']:,} rows, {first['rows_cold']:,} of them cold; settings beyond the defaults: `{' '.join(SHORT)}`",
+            f"**{name}**{whole}, {first['rows']:,} rows, {first['rows_cold']:,} of them cold; settings beyond the defaults: `{' '.join([*SHORT, *more])}`",
             "",
         ]
         lines += [
@@ -208,7 +208,7 @@ def main() -> None:
                     given = given or world(name, asked, load_settings(None, [*SHORT, *asked.set], {}))
                     path.write_text(json.dumps(one(given, choice, seed, asked.set), indent=1))
                 results.setdefault((name, choice), []).append(json.loads(path.read_text()))
-    text = table(results, asked.full)
+    text = table(results, asked.full, asked.set)
     write(asked.out, text)
     print(text)
 
