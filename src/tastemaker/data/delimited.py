@@ -148,7 +148,9 @@ def _odd(ends: NDArray[np.int64], marks: NDArray[np.int64], expected: int) -> ND
         table = marks.reshape(-1, expected)
         if (table[:, -1] < ends).all() and (table[1:, 0] > ends[:-1]).all():
             return np.zeros(len(ends), dtype=bool)
-    return np.diff(np.searchsorted(marks, ends), prepend=0) != expected
+    fields: NDArray[np.int64] = np.diff(np.searchsorted(marks, ends), prepend=0)
+    odd: NDArray[np.bool_] = fields != expected
+    return odd
 
 
 def _is_utf8(block: bytes) -> bool:

@@ -26,7 +26,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.data.pieces import grouped, in_time, piece_sizes, places, read_column, read_piece, write_column, write_pieces
+from tastemaker.data.pieces import (
+    Column,
+    grouped,
+    in_time,
+    piece_sizes,
+    places,
+    read_column,
+    read_piece,
+    write_column,
+    write_pieces,
+)
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.times import ORDER_BELOW
 from tastemaker.journal.identity import Words, mixed, text_numbers
@@ -169,7 +179,7 @@ def spread(path: Path, first: int, begin: int, items: pl.Series, made: Plan, out
         piece = np.searchsorted(np.array(made.cuts), times, side="right")
     else:
         piece = (begin + np.arange(events.height)) * made.slices // made.rows
-    columns = {
+    columns: dict[str, Column] = {
         "user": text_numbers(events[Columns.USER_ID]),
         "item": events[Columns.ITEM_ID].cast(pl.Enum(items)).to_physical().to_numpy().astype(np.int32),
         "time": times,
@@ -237,7 +247,8 @@ def _faded(
     found = np.empty(len(items))
     found[order] = sums + np.repeat(weight[groups] - sums[starts], lengths)
     weight[groups] += np.add.reduceat(weights, starts)
-    return found * back
+    faded: NDArray[np.float64] = found * back
+    return faded
 
 
 def carry_over(slices: Sequence[Path]) -> None:
@@ -357,7 +368,7 @@ def _parts(
 def _reserve(folder: Path, rows: int) -> None:
     """Makes the arrays that the buckets fill; no worker keeps more of them mapped than it writes."""
     for name, kind in (("items", np.int32), ("times", np.float64), ("event_types", np.int16), ("seq", np.int64)):
-        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=(rows,))  # type: ignore[no-untyped-call]
+        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=(rows,))
 
 
 def _write_at(path: Path, rows: int, at: int, values: NDArray[np.float64]) -> None:
