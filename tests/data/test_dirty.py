@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tastemaker.data import clean, delimited
@@ -160,6 +160,7 @@ FIELD = st.text(st.sampled_from('ab,"\n\r é\x0b\u2028'), max_size=4)
 
 
 @settings(max_examples=200, deadline=None)
+@example(rows=[["", "\r\n"]], ending="\n", block=1 << 20, raw=False)
 @given(
     rows=st.lists(st.lists(FIELD, max_size=4), max_size=12),
     ending=st.sampled_from(["\n", "\r\n", "\r"]),

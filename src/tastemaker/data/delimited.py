@@ -107,10 +107,9 @@ def read_lines(lines: Lines, columns: list[str]) -> Iterator[Rows]:
         lines: a file whose header was read. columns: names of the columns.
     """
     while block := lines.block():
-        if b"\r\n" in block and block.count(b"\r") == block.count(b"\r\n"):
-            block = block.replace(b"\r\n", b"\n")
-        if len(columns) > 1 and b"\r" not in block and b"\0" not in block and not (lines.quotes and b'"' in block):
-            yield _plain(lines, block, columns)
+        quoted = lines.quotes and b'"' in block
+        if len(columns) > 1 and not quoted and b"\0" not in block and block.count(b"\r") == block.count(b"\r\n"):
+            yield _plain(lines, block.replace(b"\r\n", b"\n"), columns)
         else:
             yield _read_rows(lines, block, columns)
 
