@@ -27,6 +27,7 @@ from tastemaker.schema.settings import DataSettings
 class World:
     def __init__(self, folder: Path, **data: object) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.journal = Journal.open(folder / "journal")
         self.quarantine = Quarantine(folder)
         self.intake = Intake(self.journal, DataSettings(**data), self.quarantine)  # type: ignore[arg-type]
@@ -150,7 +151,8 @@ def test_times(world: World) -> None:
     report = world.intake.events([world.write("ms.csv", "user_id,item_id,ts\nu,e,1704164645123\n")])
     assert "milliseconds" in report.guesses[0]
     assert world.journal.read()["timestamp"][-1] == pytest.approx(1704164645.123, abs=1e-6)
-    report = world.intake.events([world.write("order.csv", "user_id,item_id,ts\nu,f,0\nu,g,1\n")])
+    other = World(world.folder / "other")
+    report = other.intake.events([other.write("order.csv", "user_id,item_id,ts\nu,f,0\nu,g,1\n")])
     assert "an order, not a time" in report.guesses[0]
 
 

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tastemaker.data import numbers, profile_people
+from tastemaker.data import numbers, profile_features, profile_people
 from tastemaker.data import profile as profiles
 from tastemaker.data.baseline import baseline_of
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.numbers import numbers_of
 from tastemaker.data.profile import Profile
 from tastemaker.data.profile_catalogue import scripts_of
-from tastemaker.data.profile_features import LEAST, profile_features
+from tastemaker.data.profile_features import LEAST
 from tastemaker.data.profile_findings import findings
 from tastemaker.data.profile_page import profile_page, write_profile
 from tastemaker.data.tallies import Tally, tail_of
@@ -35,7 +35,8 @@ from tastemaker.schema.settings import Settings, load_settings
 
 DAY, HOUR = 86_400.0, 3_600.0
 MONDAY = 1_700_438_400.0  # 2023-11-20 00:00 UTC
-DEFAULTS = load_settings(None, (), {})
+PLAIN = "features.use="  # features have tests of their own
+DEFAULTS = load_settings(None, [PLAIN], {})
 
 
 def met(user: str, item: str, time: float | None, kind: str = "view", value: float | None = None) -> Event:
@@ -101,7 +102,7 @@ def test_visits_end_after_the_gap_and_not_at_it(tmp_path: Path) -> None:
     assert (found.seconds_mean, found.seconds_median, found.seconds_p90) == (900.0, 0, 3_600)
     assert dict(found.lengths) == {0: 3, 1: 0, 60: 0, 300: 0, 900: 0, 1_800: 0, 3_600: 1, 7_200: 0}
     assert found.sizes == [(1, 3), (2, 1)]
-    other = look(tmp_path / "other", events, chosen=load_settings(None, ["profile.session_gap=3600"], {})).visits
+    other = look(tmp_path / "other", events, chosen=load_settings(None, [PLAIN, "profile.session_gap=3600"], {})).visits
     assert other is not None
     assert other.n == 2
 
@@ -120,7 +121,7 @@ def test_machines_are_named_with_their_reasons(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     human = [met("human", f"i{place}", MONDAY + float(time)) for place, time in enumerate(rng.exponential(4_000, 100).cumsum())]
     sixty = [met("sixty", f"i{place}", MONDAY + 9 * HOUR + place * 0.5 + (place == 59) * 9_000) for place in range(60)]
-    chosen = load_settings(None, ["data.bot_events_per_day=100"], {})
+    chosen = load_settings(None, [PLAIN, "data.bot_events_per_day=100"], {})
     found = look(tmp_path, clock + burst + busy + human + sixty, chosen=chosen).suspects
     assert found is not None
     assert {one.user_id: one.reasons for one in found.listed} == {
@@ -141,7 +142,7 @@ def test_parts_of_a_log_give_the_figures_of_the_whole(tmp_path: Path, monkeypatc
     users, items, times = rng.integers(0, 40, 2_000), rng.zipf(1.5, 2_000) % 50, MONDAY + rng.exponential(40, 2_000).cumsum()
     events = [met(f"u{u}", f"i{i}", float(round(t))) for u, i, t in zip(users, items, times, strict=True)]
     log = journal(tmp_path, events)
-    chosen = load_settings(None, ["profile.bot_events_per_minute=2", "data.bot_events_per_day=50"], {})
+    chosen = load_settings(None, [PLAIN, "profile.bot_events_per_minute=2", "data.bot_events_per_day=50"], {})
     whole, baseline = profiles.look(log, chosen, lambda *_: None)
     assert whole.suspects is not None
     assert whole.suspects.n > 5
@@ -195,7 +196,7 @@ def test_numbers_lose_no_row(values: list[float | None]) -> None:
 def test_values_labels_and_types(tmp_path: Path) -> None:
     events = [met("u", f"i{place}", MONDAY + place, "rating", value) for place, value in enumerate([1.0, 4.0, 4.0, 5.0])]
     events += [met("u", "j", MONDAY + 9, "view"), met("u", "k", MONDAY + 10, "rating")]
-    chosen = load_settings(None, ["data.positive=rating>=4, view, rating>=5, buy"], {})
+    chosen = load_settings(None, [PLAIN, "data.positive=rating>=4, view, rating>=5, buy"], {})
     found = look(tmp_path, events, chosen=chosen)
     assert [(one.name, one.events, one.valued) for one in found.types] == [("rating", 5, 4), ("view", 1, 0)]
     assert [(one.name, one.events) for one in found.labels] == [("rating>=4", 3), ("view", 1), ("rating>=5", 1), ("buy", 0)]
@@ -241,7 +242,7 @@ def test_scripts_are_counted_in_letters_not_in_bytes() -> None:
 
 
 def test_the_page_agrees_with_the_figures_and_shows_chinese(tmp_path: Path) -> None:
-    chosen = load_settings(None, ["data.positive=view"], {})
+    chosen = load_settings(None, [PLAIN, "data.positive=view"], {})
     events = [met(f"u{place % 7}", str(1 + place % 5), MONDAY + place * 7_000) for place in range(123)]
     log = journal(tmp_path, events, CATALOGUE)
     found, baseline = profiles.look(log, chosen, lambda *_: None)
@@ -269,7 +270,7 @@ def test_hostile_names_are_escaped_everywhere(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
     items = [Item(item_id=f"{evil}{number}", title=evil, text=evil, categories=[evil], price=1.0) for number in range(2)]
     events = [met(f"{evil}", f"{evil}0", MONDAY + 60 * place, evil, 1.0) for place in range(70)]
-    chosen = load_settings(None, ["data.positive=a'b&c,a\">1"], {})
+    chosen = load_settings(None, [PLAIN, "data.positive=a'b&c,a\">1"], {})
     page = profile_page(look(tmp_path, events, items, chosen))
     assert "<script" not in page
     assert "<img" not in page
@@ -320,7 +321,7 @@ def test_features_that_tell_something_are_told_from_noise() -> None:
     missing = np.where(label + rng.random(2_000) > 1.2, np.nan, 1.0)  # says something only by what is missing
     values = np.stack([signal, np.exp(signal), rng.normal(size=2_000), np.full(2_000, 7.0), missing], 1).astype(np.float32)
     names = ["signal", "the same, bent", "noise", "constant", "holes"]
-    found = profile_features(names, values, label)
+    found = profile_features.profile_features(names, values, label)
     by_name = {one.name: one for one in found.features}
     told = {name: one.information for name, one in by_name.items()}
     assert all(value is not None for value in told.values())
@@ -340,20 +341,41 @@ def test_features_that_tell_something_are_told_from_noise() -> None:
 
 def test_importance_without_mixed_labels_is_left_out_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.arange(200, dtype=np.float32).reshape(100, 2)
-    assert "Without a label" in profile_features(["a", "b"], values).note
-    ones = profile_features(["a", "b"], values, np.ones(100, dtype=np.float32))
+    assert "Without a label" in profile_features.profile_features(["a", "b"], values).note
+    ones = profile_features.profile_features(["a", "b"], values, np.ones(100, dtype=np.float32))
     assert "mixed labels" in ones.note
     assert ones.features[0].information is None
     mixed = (np.arange(100) % 2).astype(np.float32)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "tastemaker[train]" in profile_features(["a", "b"], values, mixed).note
+    assert "tastemaker[train]" in profile_features.profile_features(["a", "b"], values, mixed).note
     assert LEAST <= 50
+
+
+def test_declared_features_are_measured_at_the_moments_of_the_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [met(f"u{n % 9}", f"i{n % 4}", MONDAY + 60 * n, "rating", 5.0 if n % 4 < 2 else 2.0) for n in range(400)]
+    chosen = load_settings(None, ["features.use=item_events, device", "data.positive=rating>=4"], {})
+    found = look(tmp_path, rows, chosen=chosen).features
+    assert found is not None
+    assert (found.rows, found.positive) == (400, 0.5)
+    events = next(one for one in found.features if one.name == "item_events")
+    assert events.numbers.baseline.low == 0.0, "the first event of an item sees none of it"
+    assert np.expm1(events.numbers.baseline.high) == pytest.approx(99), "the last one sees the 99 before it"
+    assert events.information is not None
+    assert [one.name for one in found.features if not one.varies] == [
+        f"device.{name}" for name in ("mobile", "desktop", "tablet", "tv")
+    ]
+    monkeypatch.setattr(profile_features, "LATEST", 200)
+    cut = look(tmp_path / "cut", rows, chosen=chosen).features
+    assert cut is not None
+    assert "latest 200 of 400 events" in cut.note
+    assert np.expm1(cut.features[0].numbers.baseline.high) == pytest.approx(49)
+    assert cut.rows == 200
 
 
 def test_features_are_drawn(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(300, 3)).astype(np.float32)
-    features = profile_features(["<b>one", "two", "three"], values, (values[:, 0] > 0).astype(np.float32))
+    features = profile_features.profile_features(["<b>one", "two", "three"], values, (values[:, 0] > 0).astype(np.float32))
     found = msgspec.structs.replace(look(tmp_path, [met("u", "i", MONDAY)]), features=features)
     page = profile_page(found)
     assert "<b>one" not in page
@@ -368,7 +390,7 @@ def test_the_baseline_of_a_journal_is_that_of_what_training_reads(tmp_path: Path
     events = [
         met(f"u{rng.integers(9)}", f"i{rng.integers(70)}", MONDAY + p, "rating", float(rng.integers(1, 6))) for p in range(400)
     ]
-    chosen = load_settings(None, ["data.positive=rating>=4"], {})
+    chosen = load_settings(None, [PLAIN, "data.positive=rating>=4"], {})
     log = journal(tmp_path, events, CATALOGUE)
     _, found = profiles.look(log, chosen, lambda *_: None)
     assert found == baseline_of(Dataset.from_journal(log, chosen), chosen.data.positive)

@@ -40,6 +40,7 @@ def journal_of(folder: Path, rows: int, first: float, step: float, live: int = 5
         half.write_parquet(folder / f"{name}.parquet")
         Intake(journal, DataSettings(), Quarantine(folder)).events([folder / f"{name}.parquet"])
         journal.append([Event(user_id="u1", item_id=f"i{n}", event_type="view", timestamp=first + n * step) for n in range(live)])
+        journal.append([Event(user_id="newcomer", item_id=name, event_type="view", timestamp=first + step * rows)])
     return journal
 
 
@@ -72,7 +73,7 @@ def test_histories_and_split_are_those_of_the_road_through_memory(tmp_path: Path
         assert said(ours, user) == said(theirs, user)
     made = global_time(data, 0.2) if split == "global_time" and first else leave_last_out(data)
     rows = journal.read().join(features, on="seq")
-    assert rows.height == data.events.height == 610
+    assert rows.height == data.events.height == 612
     assert set(rows.filter(pl.col("part") == TRAIN)["seq"]) == set(made.train.events["seq"])
     targets = rows.filter(pl.col("part") == TARGET).select("user_id", "item_id")
     assert sorted(targets.rows()) == sorted(made.test.select("user_id", "item_id").rows())

@@ -81,7 +81,9 @@ class Seen:
         self._runs.append(unique)
         self._count += len(unique)
         if len(self._runs) > 64:
-            self._runs = [np.sort(np.concatenate(self._runs))]
+            merged = np.concatenate(self._runs)
+            merged.sort()
+            self._runs = [merged]
         if self._count << 6 > 1 << self._bits and self._bits < _MOST_BITS:
             self._bits = min(self._bits + 3, _MOST_BITS)
             self._map = np.zeros(1 << (self._bits - 3), dtype=np.uint8)
@@ -147,6 +149,11 @@ class Judged:
     numbers: Words
     users: Words
     elsewhere: int
+
+    def times(self) -> pl.Series:
+        """Times of the good rows, epoch seconds."""
+        times = self.table[Columns.TIMESTAMP]
+        return times if self.good.all() else times.filter(pl.Series(self.good))
 
     def keep(self, fresh: NDArray[np.bool_]) -> pl.DataFrame:
         """The good rows that are new, as a part of the journal: their names, and no column that is empty.

@@ -107,10 +107,9 @@ def read_lines(lines: Lines, columns: list[str]) -> Iterator[Rows]:
         lines: a file whose header was read. columns: names of the columns.
     """
     while block := lines.block():
-        if b"\r\n" in block and block.count(b"\r") == block.count(b"\r\n"):
-            block = block.replace(b"\r\n", b"\n")
-        if len(columns) > 1 and b"\r" not in block and b"\0" not in block and not (lines.quotes and b'"' in block):
-            yield _plain(lines, block, columns)
+        quoted = lines.quotes and b'"' in block
+        if len(columns) > 1 and not quoted and b"\0" not in block and block.count(b"\r") == block.count(b"\r\n"):
+            yield _plain(lines, block.replace(b"\r\n", b"\n"), columns)
         else:
             yield _read_rows(lines, block, columns)
 
@@ -148,7 +147,9 @@ def _odd(ends: NDArray[np.int64], marks: NDArray[np.int64], expected: int) -> ND
         table = marks.reshape(-1, expected)
         if (table[:, -1] < ends).all() and (table[1:, 0] > ends[:-1]).all():
             return np.zeros(len(ends), dtype=bool)
-    return np.diff(np.searchsorted(marks, ends), prepend=0) != expected
+    fields: NDArray[np.int64] = np.diff(np.searchsorted(marks, ends), prepend=0)
+    odd: NDArray[np.bool_] = fields != expected
+    return odd
 
 
 def _is_utf8(block: bytes) -> bool:

@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.data import clean
+from tastemaker.data.contract import Contract, Look
 from tastemaker.data.quarantine import Quarantine
 from tastemaker.data.sources import Chunk, expand, read_chunks, sha256
 from tastemaker.data.tables import items_from, users_from
@@ -42,12 +43,14 @@ class Intake:
         settings: what a good row is.
         quarantine: where refused rows are kept with their reasons.
         tell: progress callback (what, rows done, 0).
+        accept_drift: let files in that look different from those before them (`data.contract`).
     """
 
     journal: Journal
     settings: DataSettings
     quarantine: Quarantine
     tell: Tell = field(default=lambda what, done, total: None)
+    accept_drift: bool = False
 
     def events(self, patterns: Sequence[str | Path]) -> ImportReport:
         """Imports event files.
@@ -77,9 +80,11 @@ class Intake:
     def _events(self, patterns: Sequence[str | Path], staging: Path) -> ImportReport:
         report, files = self._begin("events", patterns)
         seen, bursts, parts = self._known_numbers(), clean.Bursts(), Parts(staging)
+        contract = Contract("events", self.journal.habits("events"), self.accept_drift)
         with parts:
             for path, _ in files:
-                for judged in self._judged(path, report):
+                look = contract.file(path)
+                for judged in self._judged(path, look, report):
                     self.quarantine.add("events", path, judged.rejects, report)
                     fresh = seen.new(judged.numbers[judged.good])
                     report.duplicates += int((~fresh).sum())
@@ -87,51 +92,65 @@ class Intake:
                         parts.add(judged.keep, fresh)
                         bursts.add(judged.users, judged.table[Columns.TIMESTAMP].to_numpy())
                     self.tell(f"import {path.name}", report.read, 0)
+                look.end()
         if bursts.above(self.settings.bot_events_per_day):
             self._drop_bots(parts, report)
         kept = [(part, count) for part, count in zip(parts.paths, parts.rows, strict=True) if count]
         for part, _ in kept:
             sync_file(part)
-        self.journal.commit_import("events", [(sha, p.name) for p, sha in files], [p for p, _ in kept], [n for _, n in kept])
+        ledger = [(sha, path.name) for path, sha in files]
+        self.journal.commit_import("events", ledger, [part for part, _ in kept], [n for _, n in kept], contract.renewed())
+        report.guesses += contract.told
         report.accepted = sum(parts.rows)
         return self._end(report)
 
-    def _judged(self, path: Path, report: ImportReport) -> Iterator[clean.Judged]:
+    def _judged(self, path: Path, look: Look, report: ImportReport) -> Iterator[clean.Judged]:
         """The chunks of a file, judged side by side and given in their order."""
         form: TimeFormat | None = None
         kind = clean.default_type([], _value_name(path))
         latest = time.time() + self.settings.future_tolerance
         waiting: deque[tuple[Chunk, Future[clean.Judged]]] = deque()
+
+        def next_one() -> clean.Judged:
+            chunk, judged = waiting.popleft()
+            report.read += chunk.table.height + len(chunk.rejects)
+            self.quarantine.add("events", path, chunk.rejects, report)
+            found = judged.result()
+            look.see_times(found.times(), len(found.good), found.elsewhere)
+            return found
+
         with ThreadPoolExecutor(_WORKERS) as workers:
             for chunk in read_chunks(path, EVENT_ALIASES, (Columns.USER_ID, Columns.ITEM_ID), keep_numbers=clean.NUMBERS):
                 if form is None:
                     form = _guess_time(chunk)
                     report.guesses.append(f"{path.name}: {form.words}")
+                    look.see_form(form)
+                look.see(chunk)
                 waiting.append((chunk, workers.submit(clean.judge, chunk, form, kind, latest)))
                 if len(waiting) > _WORKERS:
-                    yield self._counted(path, *waiting.popleft(), report)
+                    yield next_one()
             while waiting:
-                yield self._counted(path, *waiting.popleft(), report)
-
-    def _counted(self, path: Path, chunk: Chunk, judged: Future[clean.Judged], report: ImportReport) -> clean.Judged:
-        report.read += chunk.table.height + len(chunk.rejects)
-        self.quarantine.add("events", path, chunk.rejects, report)
-        return judged.result()
+                yield next_one()
 
     def _edges(self, patterns: Sequence[str | Path]) -> ImportReport:
         report, files = self._begin("edges", patterns)
         tables = []
+        contract = Contract("edges", self.journal.habits("edges"), self.accept_drift)
         for path, _ in files:
+            look = contract.file(path)
             for chunk in read_chunks(path, EDGE_ALIASES, (Columns.HEAD, Columns.RELATION, Columns.TAIL)):
+                look.see(chunk)
                 report.read += chunk.table.height + len(chunk.rejects)
                 self.quarantine.add("edges", path, chunk.rejects, report)
                 weight = (
                     pl.col(Columns.WEIGHT).cast(pl.Float64, strict=False) if Columns.WEIGHT in chunk.table.columns else pl.lit(1.0)
                 )
                 tables.append(chunk.table.select(Columns.HEAD, Columns.RELATION, Columns.TAIL, weight.alias(Columns.WEIGHT)))
+            look.end()
         if tables:
             report.accepted, report.duplicates = self.journal.put_edges(pl.concat(tables))
-        self.journal.commit_import("edges", [(sha, path.name) for path, sha in files])
+        self.journal.commit_import("edges", [(sha, path.name) for path, sha in files], habits=contract.renewed())
+        report.guesses += contract.told
         return self._end(report)
 
     def _rows(
@@ -145,19 +164,24 @@ class Intake:
     ) -> ImportReport:
         report, files = self._begin(kind, patterns)
         rows: list[Any] = []
+        contract = Contract(kind, self.journal.habits(kind), self.accept_drift)
         for path, _ in files:
+            look = contract.file(path)
             for chunk in read_chunks(path, aliases, needed):
+                look.see(chunk)
                 report.read += chunk.table.height + len(chunk.rejects)
                 good, rejects = build(chunk, report)
                 rows += good
                 self.quarantine.add(kind, path, [*chunk.rejects, *rejects], report)
                 self.tell(f"import {path.name}", report.read, 0)
+            look.end()
         last: dict[str, Any] = {}
         for row in rows:
             last[row.item_id if kind == "items" else row.user_id] = row
         report.accepted, same = put(list(last.values()))
         report.duplicates += same + len(rows) - len(last)
-        self.journal.commit_import(kind, [(sha, path.name) for path, sha in files])
+        self.journal.commit_import(kind, [(sha, path.name) for path, sha in files], habits=contract.renewed())
+        report.guesses += contract.told
         return self._end(report)
 
     def _begin(self, kind: str, patterns: Sequence[str | Path]) -> tuple[ImportReport, list[tuple[Path, str]]]:

@@ -1,6 +1,8 @@
 """Columns of numbers on disk, cut into pieces: what one step of the stage writes, by piece, and the next one reads, piece by piece.
 
-A folder holds one `.npy` file a column and `cuts.npy`, int64 [pieces + 1]: piece p of every column is `cuts[p]:cuts[p + 1]`.
+A folder holds one file of bare numbers a column, its dtype as its ending (`time.f8`), and `cuts`, int64 [pieces + 1]: piece p of every column
+is `cuts[p]:cuts[p + 1]`. Not `.npy`: reading its header parses Python source, which costs 0.1 ms a file and fails now and then on several
+threads (Python 3.11: "AST constructor recursion depth mismatch").
 """
 
 from __future__ import annotations
@@ -24,23 +26,34 @@ def write_pieces(folder: Path, columns: Mapping[str, Column], piece: NDArray[np.
     folder.mkdir(parents=True)
     cuts = np.concatenate([[0], np.cumsum(np.bincount(piece, minlength=pieces))]).astype(np.int64)
     order = None if (piece[1:] >= piece[:-1]).all() else np.argsort(piece.astype(np.uint16), kind="stable")
-    for name, values in columns.items():
-        np.save(folder / f"{name}.npy", values if order is None else values[order])
-    np.save(folder / "cuts.npy", cuts)
+    for name, values in {**columns, "cuts": cuts}.items():
+        write_column(folder, name, values if order is None or name == "cuts" else values[order])
+
+
+def write_column(folder: Path, name: str, values: Column) -> None:
+    """Writes one column, [rows]."""
+    values.tofile(folder / f"{name}.{values.dtype.str[1:]}")
+
+
+def read_column(folder: Path, name: str, begin: int = 0, rows: int = -1) -> Column:
+    """Reads rows of one column; all from `begin` on where `rows` is -1."""
+    path = next(folder.glob(f"{name}.*"))
+    dtype = np.dtype(path.suffix[1:])
+    return np.fromfile(path, dtype=dtype, count=rows, offset=begin * dtype.itemsize)
 
 
 def read_piece(folders: Sequence[Path], name: str, piece: int) -> Column:
     """One column of one piece, over several folders, one behind the other."""
     found = []
     for folder in folders:
-        begin, end = np.load(folder / "cuts.npy")[piece : piece + 2]
-        found.append(np.load(folder / f"{name}.npy", mmap_mode="r")[begin:end])
+        begin, end = read_column(folder, "cuts", piece, 2).tolist()
+        found.append(read_column(folder, name, begin, end - begin))
     return np.concatenate(found)
 
 
 def piece_sizes(folders: Sequence[Path]) -> NDArray[np.int64]:
     """Rows of each piece in each folder, int64 [folders, pieces]."""
-    return np.stack([np.diff(np.load(folder / "cuts.npy")) for folder in folders])
+    return np.stack([np.diff(read_column(folder, "cuts")) for folder in folders])
 
 
 def grouped(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -13,7 +13,7 @@ import polars as pl
 from tastemaker.data.baseline import baseline_of_log
 from tastemaker.data.numbers import Numbers, numbers_of
 from tastemaker.data.profile_catalogue import CatalogueFigures, catalogue_of
-from tastemaker.data.profile_features import FeatureProfile
+from tastemaker.data.profile_features import FeatureProfile, features_of
 from tastemaker.data.profile_people import Repeats, Suspects, Visits, people_of
 from tastemaker.data.profile_times import Clock, Newness, Timeline, clock_of, newness_of, timed_only, timeline_of
 from tastemaker.data.select import condition
@@ -25,7 +25,7 @@ from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
 
-STEPS = 9
+STEPS = 10
 
 
 class Share(msgspec.Struct, kw_only=True, frozen=True):
@@ -46,7 +46,7 @@ class Profile(msgspec.Struct, kw_only=True, frozen=True):
         visits: None where no time of day is known. suspects: None where no time is.
         types: event types, most frequent first. labels: each expression of `data.positive`. positive: events with at least one of them.
         value: the values of events. catalogue: None where it is empty.
-        features: None where none are declared.
+        features: None where none are declared, or no time is known.
     """
 
     made: str
@@ -101,6 +101,8 @@ def profile_of(events: pl.LazyFrame, items: pl.DataFrame, settings: Settings, te
     tell("profile", 7, STEPS)
     catalogue = catalogue_of(items, events) if items.height else None
     tell("profile", 8, STEPS)
+    features = features_of(timed, items, settings) if clock.timed else None
+    tell("profile", 9, STEPS)
     return Profile(
         made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         events=users.events,
@@ -117,6 +119,7 @@ def profile_of(events: pl.LazyFrame, items: pl.DataFrame, settings: Settings, te
         positive=positive,
         value=value,
         catalogue=catalogue,
+        features=features,
     )
 
 

@@ -15,12 +15,19 @@ from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
 from tastemaker.data.numbers import Numbers, numbers_of
+from tastemaker.data.select import condition
+from tastemaker.features.feature_set import FeatureSet
+from tastemaker.schema.columns import Columns
 from tastemaker.schema.protocols import FloatArray
+from tastemaker.schema.settings import Settings
 
 LEAST = 50
 """Rows of the rarer label from which on importance is measured."""
 REPEATS = 5
 """Shuffles of each feature."""
+LATEST = 2_000_000
+"""Events, the latest in time, from which features are counted: of a longer log the older ones are left out, and the profile says so."""
+_READ = (Columns.EVENT_ID, Columns.USER_ID, Columns.ITEM_ID, Columns.TIMESTAMP, Columns.EVENT_TYPE, Columns.VALUE, Columns.CONTEXT)
 
 
 class Feature(msgspec.Struct, kw_only=True, frozen=True):
@@ -28,7 +35,7 @@ class Feature(msgspec.Struct, kw_only=True, frozen=True):
 
     Attributes:
         numbers: its spread.
-        information: mutual information with the label, in nats; None where it was not measured.
+        information: mutual information with the label, in nats; None where it was not measured, 0 where the feature never varies.
         importance: what the area under the ROC curve loses on held-back rows when the feature is shuffled there; None likewise.
     """
 
@@ -36,6 +43,12 @@ class Feature(msgspec.Struct, kw_only=True, frozen=True):
     numbers: Numbers
     information: float | None = None
     importance: float | None = None
+
+    @property
+    def varies(self) -> bool:
+        """False where all rows have the same number, or all have none."""
+        base = self.numbers.baseline
+        return base.count > 0 and (base.high > base.low or base.missing > 0)
 
 
 class FeatureProfile(msgspec.Struct, kw_only=True, frozen=True):
@@ -56,6 +69,31 @@ class FeatureProfile(msgspec.Struct, kw_only=True, frozen=True):
     note: str = ""
 
 
+def features_of(timed: pl.LazyFrame, items: pl.DataFrame, settings: Settings) -> FeatureProfile | None:
+    """The declared features at the moments of a sample of the events, each as of its own time; None where none are declared.
+
+    Args:
+        timed: events with a real time. items: the catalogue.
+        settings: which features, how many rows, and the labels by which they are measured.
+    """
+    if not settings.features.use:
+        return None
+    total = int(timed.select(pl.len()).collect(engine="streaming").item())
+    log = timed.select(_READ).top_k(LATEST, by=Columns.TIMESTAMP).collect(engine="streaming").sort(_READ[3], _READ[0])
+    asked = log.sample(min(settings.profile.feature_rows, log.height), seed=settings.train.seed)
+    declared = FeatureSet.declared(settings.features.use, items if items.height else None)
+    labels = settings.data.positive
+    label = None
+    if labels:
+        found = asked.select(pl.any_horizontal(*(condition(one) for one in labels)).cast(pl.Float32))
+        label = found.to_series().to_numpy()
+    profile = profile_features(declared.names, declared.rows(log, asked), label, settings.train.seed)
+    if total > log.height:
+        left = f"Features are counted from the latest {log.height:,} of {total:,} events."
+        profile = msgspec.structs.replace(profile, note=f"{left} {profile.note}".strip())
+    return profile
+
+
 def profile_features(names: Sequence[str], values: FloatArray, label: FloatArray | None = None, seed: int = 0) -> FeatureProfile:
     """Measures features.
 
@@ -70,12 +108,15 @@ def profile_features(names: Sequence[str], values: FloatArray, label: FloatArray
     information: list[float | None] = [None] * len(names)
     importance: list[float | None] = [None] * len(names)
     auc = None
-    if not note and label is not None:
+    if not note and label is not None and values.size:
         importlib.import_module("sklearn.ensemble")  # a library that is not loaded yet can't be limited
+        information, importance = [0.0] * len(names), [0.0] * len(names)
+        varying = np.flatnonzero(np.ptp(_filled(values), axis=0) > 0)
         with threadpool_limits(1):  # small pieces of work: a second thread waits longer than it works
-            information = [*_information(values, label, seed)]
-            auc, losses = _importance(values, label, seed)
-        importance = [*losses]
+            told = _information(values[:, varying], label, seed)
+            auc, lost = _importance(values[:, varying], label, seed)
+        for place, one, other in zip(varying, told, lost, strict=True):
+            information[place], importance[place] = one, other
     features = [
         Feature(name=name, numbers=numbers[place], information=information[place], importance=importance[place])
         for place, name in enumerate(names)

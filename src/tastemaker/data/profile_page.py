@@ -242,25 +242,41 @@ def _features(found: FeatureProfile) -> str:
     text = f"<h2>Features</h2><p class=soft>{found.rows:,} rows"
     text += f", {found.positive:.1%} of them positive.</p>" if found.positive is not None else ".</p>"
     text += f"<p>{html.escape(found.note)}</p>" if found.note else ""
+    places = [place for place, one in enumerate(found.features) if one.varies]
+    constant = [one.name for one in found.features if not one.varies]
+    if constant:
+        text += f"<p class=soft>The same for every row, so they tell nothing here: {html.escape(', '.join(constant))}.</p>"
+    if not places:
+        return text
+    text += _feature_table(found)
+    names = [found.features[place].name for place in places]
+    rows = [[found.correlation[row][column] for column in places] for row in places]
+    text += "<h2>Features that say the same</h2>" + plots.heat(names, names, rows, "Rank correlation", signed=True)
+    drawn = "".join(
+        f"<div><p>{html.escape(found.features[place].name)}</p>{_drawn(found.features[place].numbers, found.features[place].name)}</div>"
+        for place in places
+    )
+    return text + f"<h2>How features are spread</h2><div class=pair>{drawn}</div>"
+
+
+def _feature_table(found: FeatureProfile) -> str:
+    """The features that vary, the most important first."""
     rows = [
         [
-            one.name, f"{one.numbers.baseline.mean:.4g}", f"{one.numbers.baseline.std:.4g}", f"{one.numbers.baseline.low:.4g}",
-            f"{one.numbers.median:.4g}", f"{one.numbers.baseline.high:.4g}", _percent(one.numbers.baseline.missing, found.rows),
-            "" if one.information is None else f"{one.information:.4f}", "" if one.importance is None else f"{one.importance:+.4f}",
+            one.name, "" if one.information is None else f"{one.information:.4f}", "" if one.importance is None else f"{one.importance:+.4f}",
+            *(f"{number:.4g}" for number in (one.numbers.baseline.mean, one.numbers.baseline.low, one.numbers.median, one.numbers.baseline.high)),
+            _percent(one.numbers.baseline.missing, found.rows),
         ]
-        for one in found.features
+        for one in sorted(found.features, key=lambda one: (-(one.importance or 0.0), -(one.information or 0.0)))
+        if one.varies
     ]  # fmt: skip
-    header = ["feature", "mean", "std", "low", "median", "high", "missing", "information", "importance"]
-    text += page.table(header, rows)
-    if found.auc is not None:
-        text += (
-            "<p class=soft>Information: mutual information with the label, in nats. Importance: what the area under the ROC curve of a "
-            f"small model ({found.auc:.3f} on rows that it did not see) loses when the feature is shuffled.</p>"
-        )
-    names = [one.name for one in found.features]
-    text += "<h2>Features that say the same</h2>" + plots.heat(names, names, found.correlation, "Rank correlation", signed=True)
-    drawn = "".join(f"<div><p>{html.escape(one.name)}</p>{_drawn(one.numbers, one.name)}</div>" for one in found.features)
-    return text + f"<h2>How features are spread</h2><div class=pair>{drawn}</div>"
+    text = page.table(["feature", "information", "importance", "mean", "low", "median", "high", "missing"], rows)
+    if found.auc is None:
+        return text
+    return (
+        f"{text}<p class=soft>Information: mutual information with the label, in nats. Importance: what the area under the ROC curve of a "
+        f"small model ({found.auc:.3f} on rows that it did not see) loses when the feature is shuffled.</p>"
+    )
 
 
 def _drawn(numbers: Numbers, label: str) -> str:

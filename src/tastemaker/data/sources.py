@@ -36,13 +36,15 @@ class Chunk:
         table: columns under their canonical names, values as text; numbers and times of a typed file may keep their types.
         lines: 1-based line, or row, number of each row, int64.
         rejects: rows of this stretch of the file that have no place in the table.
-        types: what each column of the file holds (`text`, `number`, `time`, `list`), where the file says so.
+        types: what each column of the file holds (`text`, `number`, `time`, `list`, `nothing`), where the file says so.
+        whole_header: whether columns that are not in this chunk are not in the file.
     """
 
     table: pl.DataFrame
     lines: NDArray[np.int64]
     rejects: list[Reject] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)
+    whole_header: bool = True
 
 
 def expand(patterns: Iterable[str | Path]) -> list[Path]:
@@ -171,10 +173,10 @@ def _json_lines(path: Path, aliases: dict[str, str], needed: tuple[str, ...]) ->
             rows.append({names[key]: value for key, value in row.items()})
             lines.append(number)
             if len(rows) >= CHUNK_ROWS // 20:
-                yield Chunk(_from_objects(rows, names), np.array(lines, dtype=np.int64), rejects)
+                yield Chunk(_from_objects(rows, names), np.array(lines, dtype=np.int64), rejects, whole_header=False)
                 rows, lines, rejects = [], [], []
         if rows or rejects:
-            yield Chunk(_from_objects(rows, names), np.array(lines, dtype=np.int64), rejects)
+            yield Chunk(_from_objects(rows, names), np.array(lines, dtype=np.int64), rejects, whole_header=False)
 
 
 def _from_objects(rows: list[dict[str, Any]], names: dict[str, str]) -> pl.DataFrame:

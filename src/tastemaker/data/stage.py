@@ -26,7 +26,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.data.pieces import grouped, in_time, piece_sizes, places, read_piece, write_pieces
+from tastemaker.data.pieces import (
+    Column,
+    grouped,
+    in_time,
+    piece_sizes,
+    places,
+    read_column,
+    read_piece,
+    write_column,
+    write_pieces,
+)
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.times import ORDER_BELOW
 from tastemaker.journal.identity import Words, mixed, text_numbers
@@ -112,13 +122,11 @@ def stage(
     _each(lambda number: sort_slice(made, len(items), number, spread_out, slices[number]), range(made.slices), workers)
     shutil.rmtree(folder / "spread")
     carry_over(slices)
-    arrays = _arrays(folder, made.rows)
+    _reserve(folder, made.rows)
     sizes = piece_sizes(slices).sum(axis=0)
     at = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     cut = moment(made, slices)
-    packed = _each(lambda bucket: pack_bucket(made, bucket, slices, cut, arrays, at[bucket], folder), range(made.buckets), workers)
-    for array in arrays.values():
-        array.flush()  # type: ignore[attr-defined]
+    packed = _each(lambda bucket: pack_bucket(made, bucket, slices, cut, at[bucket], folder), range(made.buckets), workers)
     shutil.rmtree(folder / "slices")
     _finish(folder, segments, items, made, packed)
     return made
@@ -171,7 +179,7 @@ def spread(path: Path, first: int, begin: int, items: pl.Series, made: Plan, out
         piece = np.searchsorted(np.array(made.cuts), times, side="right")
     else:
         piece = (begin + np.arange(events.height)) * made.slices // made.rows
-    columns = {
+    columns: dict[str, Column] = {
         "user": text_numbers(events[Columns.USER_ID]),
         "item": events[Columns.ITEM_ID].cast(pl.Enum(items)).to_physical().to_numpy().astype(np.int32),
         "time": times,
@@ -194,7 +202,7 @@ def sort_slice(made: Plan, n_items: int, number: int, spread_out: Sequence[Path]
     write_pieces(out, {**columns, "met": met, "faded": faded}, bucket, made.buckets)
     ends = columns["time"][[0, -1]] if len(columns["time"]) and made.timed else np.array([np.nan, np.nan])
     for name, values in (("total", total), ("weight", weight), ("ends", ends)):
-        np.save(out / f"_{name}.npy", values)
+        write_column(out, f"_{name}", np.asarray(values))
 
 
 def _item_memory(
@@ -239,7 +247,8 @@ def _faded(
     found = np.empty(len(items))
     found[order] = sums + np.repeat(weight[groups] - sums[starts], lengths)
     weight[groups] += np.add.reduceat(weights, starts)
-    return found * back
+    faded: NDArray[np.float64] = found * back
+    return faded
 
 
 def carry_over(slices: Sequence[Path]) -> None:
@@ -248,12 +257,12 @@ def carry_over(slices: Sequence[Path]) -> None:
     faded: NDArray[np.float64] | float = 0.0
     moment = np.nan
     for folder in slices:
-        total, weight, (first, last) = (np.load(folder / f"_{name}.npy") for name in ("total", "weight", "ends"))
+        total, weight, (first, last) = (read_column(folder, f"_{name}") for name in ("total", "weight", "ends"))
         if np.isfinite(first):
             faded = faded * 0.5 ** ((first - moment) / HALF_LIFE) if np.isfinite(moment) else faded
             moment = first
-        np.save(folder / "_before.npy", np.zeros_like(total) + before)
-        np.save(folder / "_faded.npy", np.zeros_like(weight) + faded)
+        write_column(folder, "_before", np.zeros_like(total) + before)
+        write_column(folder, "_faded", np.zeros_like(weight) + faded)
         before = before + total
         if np.isfinite(first):
             faded = faded * 0.5 ** ((last - first) / HALF_LIFE) + weight
@@ -266,7 +275,7 @@ def moment(made: Plan, slices: Sequence[Path]) -> float:
         return float("nan")
     rank = int(np.floor((made.rows - 1) * (1.0 - made.share)))
     for folder in slices:
-        times = np.load(folder / "time.npy", mmap_mode="r")
+        times = read_column(folder, "time")
         if rank < len(times):
             return float(np.partition(times, rank)[rank])
         rank -= len(times)
@@ -282,9 +291,7 @@ class Packed:
     train: NDArray[np.int64]
 
 
-def pack_bucket(
-    made: Plan, bucket: int, slices: Sequence[Path], cut: float, arrays: dict[str, NDArray[np.float64]], at: int, folder: Path
-) -> Packed:
+def pack_bucket(made: Plan, bucket: int, slices: Sequence[Path], cut: float, at: int, folder: Path) -> Packed:
     """The histories of a bucket's users, written into the arrays from row `at` on, and their features as `features-BUCKET.parquet`."""
     columns = {name: read_piece(slices, name, bucket) for name in ("user", "item", "time", "type", "seq")}
     met, faded = _since_ever(made, bucket, slices, columns)
@@ -306,14 +313,14 @@ def pack_bucket(
     lengths = np.diff(np.append(starts, len(item)))
     part = _parts(made, cut, time, lengths, place, again)
     for name, values in (("items", item), ("times", time), ("event_types", columns["type"]), ("seq", columns["seq"])):
-        arrays[name][at : at + len(item)] = values
+        _write_at(folder / f"{name}.npy", made.rows, at, values)
     pl.DataFrame(
         {
             Columns.SEQ: columns["seq"], "part": part, "item_events": met[order], "item_events_faded": faded[order],
             "user_events": place.astype(np.int32), "user_recency": recency.astype(np.float32), "item_met": again,
         }
     ).write_parquet(folder / f"features-{bucket:06d}.parquet", compression="lz4", statistics=False)  # fmt: skip
-    n_items = len(np.load(slices[0] / "_total.npy", mmap_mode="r"))
+    n_items = len(read_column(slices[0], "_total"))
     return Packed(lengths, columns["seq"][starts], np.bincount(item[part == TRAIN], minlength=n_items))
 
 
@@ -335,10 +342,10 @@ def _since_ever(
     for folder, rows in zip(slices, piece_sizes(slices)[:, bucket].tolist(), strict=True):
         there = slice(start, start + rows)
         items = columns["item"][there]
-        met[there] += np.load(folder / "_before.npy", mmap_mode="r")[items].astype(np.int32)
+        met[there] += read_column(folder, "_before")[items].astype(np.int32)
         if made.timed:
-            age = (columns["time"][there] - np.load(folder / "_ends.npy")[0]) / HALF_LIFE
-            faded[there] += (np.load(folder / "_faded.npy", mmap_mode="r")[items] * np.exp2(-age)).astype(np.float32)
+            age = (columns["time"][there] - read_column(folder, "_ends")[0]) / HALF_LIFE
+            faded[there] += (read_column(folder, "_faded")[items] * np.exp2(-age)).astype(np.float32)
         start += rows
     return met, faded
 
@@ -358,12 +365,17 @@ def _parts(
     return np.where(late, np.where((again == 0) & (early > 0), TARGET, LATE), TRAIN).astype(np.int8)
 
 
-def _arrays(folder: Path, rows: int) -> dict[str, NDArray[np.float64]]:
-    kinds = {"items": np.int32, "times": np.float64, "event_types": np.int16, "seq": np.int64}
-    return {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=(rows,))  # type: ignore[no-untyped-call]
-        for name, kind in kinds.items()
-    }
+def _reserve(folder: Path, rows: int) -> None:
+    """Makes the arrays that the buckets fill; no worker keeps more of them mapped than it writes."""
+    for name, kind in (("items", np.int32), ("times", np.float64), ("event_types", np.int16), ("seq", np.int64)):
+        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=(rows,))
+
+
+def _write_at(path: Path, rows: int, at: int, values: NDArray[np.float64]) -> None:
+    """Writes values into a `.npy` file of so many rows, from row `at` on, without a map of it."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size - (rows - at) * values.itemsize)
+        file.write(np.ascontiguousarray(values).data)
 
 
 def _finish(folder: Path, segments: Sequence[tuple[Path, int]], items: pl.Series, made: Plan, packed: Sequence[Packed]) -> None:

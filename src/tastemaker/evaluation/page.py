@@ -15,7 +15,7 @@ th,td{padding:.38rem .6rem;border-bottom:1px solid var(--line);text-align:right;
 th{font-weight:600;color:var(--soft)}tr.ours td{font-weight:600;color:var(--main)}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.8rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.8rem 1rem}.card b{display:block;font-size:1.5rem}
 td,li,svg text{unicode-bidi:plaintext}ul{margin:.4rem 0;padding-left:1.2rem}li{margin:.25rem 0}.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(22rem,1fr));gap:0 1.6rem}.pair>*{min-width:0}.pair svg text{font-size:17px}
-figure{margin:0;overflow-x:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .soft{fill:var(--soft)}.wide{overflow-x:auto}
+figure{margin:0;overflow-x:auto}svg{font:12px system-ui,sans-serif}svg text{fill:var(--ink)}svg .soft{fill:var(--soft)}.wide{overflow-x:auto}
 """
 
 

@@ -128,7 +128,7 @@ def heat(
     wide = (RIGHT - left) / len(columns)
     high = min(wide, 24.0) if signed else 22.0
     top = 1.0 if signed else max(max(row) for row in values) or 1.0
-    parts = []
+    parts = [f"<g style='font-size:{min(12.0, high * 0.8):.1f}px'>"]
     for r, row in enumerate(values):
         parts.append(
             f"<text class=soft x={left - 6:.0f} y={r * high + high / 2 + 4:.1f} text-anchor=end>{html.escape(rows[r][:24])}</text>"
@@ -156,7 +156,7 @@ def heat(
                 f"<text class=soft x={left + (c + 0.5) * wide:.1f} y={end + 14:.1f} text-anchor=middle>{html.escape(columns[c])}</text>"
             )
     tall = end + (14 + 5.4 * min(max(len(name) for name in columns), 24) if signed else 20)
-    return _figure("".join(parts), label, tall)
+    return _figure("".join([*parts, "</g>"]), label, tall)
 
 
 def compact(number: float) -> str:
@@ -208,7 +208,13 @@ def _grid(y: float, words: str) -> str:
 def _below(names: Sequence[tuple[float, str]]) -> str:
     parts = []
     for x, name in names:
-        anchor = "start" if x < LEFT + 25 and len(name) > 6 else "end" if x > RIGHT - 25 and len(name) > 4 else "middle"
+        anchor = (
+            "start"
+            if x < LEFT + 25 and len(name) > 6
+            else "end"
+            if x > RIGHT - 12 or (x > RIGHT - 25 and len(name) > 4)
+            else "middle"
+        )
         parts.append(f"<text class=soft x={x:.1f} y={BOTTOM + 16} text-anchor={anchor}>{html.escape(name)}</text>")
     return "".join(parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import polars as pl
 from tastemaker.journal.catalogue import Catalogue
 from tastemaker.journal.identity import CONTENT_ID, Words, id_numbers
 from tastemaker.journal.read import EVENT_SCHEMA, NUMBER, event_rows, segment_frame, segment_numbers
-from tastemaker.journal.stores import advance, connect, sole, sync_folder, transaction
+from tastemaker.journal.stores import Habit, advance, connect, sole, sync_folder, transaction
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, Columns
 from tastemaker.schema.errors import InputError, JournalError
 from tastemaker.schema.events import AppendResult, Event, StoredEvent
@@ -126,8 +126,18 @@ class Journal(Catalogue):
         """True if a file with this checksum has been imported before."""
         return self._database.execute("SELECT 1 FROM import WHERE sha256=?", (sha256,)).fetchone() is not None
 
+    def habits(self, kind: str) -> dict[str, Habit]:
+        """What the columns of imported files of a kind have been like; the entry `""` counts the files."""
+        rows = self._database.execute("SELECT name, holds, files, low, high FROM habit WHERE kind=?", (kind,))
+        return {name: Habit(*habit) for name, *habit in rows}
+
     def commit_import(
-        self, kind: str, files: Iterable[tuple[str, str]], parts: Sequence[Path] = (), rows: Sequence[int] = ()
+        self,
+        kind: str,
+        files: Iterable[tuple[str, str]],
+        parts: Sequence[Path] = (),
+        rows: Sequence[int] = (),
+        habits: Mapping[str, Habit] | None = None,
     ) -> None:
         """Makes an import visible in one transaction: all of it or nothing.
 
@@ -136,6 +146,7 @@ class Journal(Catalogue):
             files: (sha256, name) of each source file, for the ledger.
             parts: Parquet files of events, without `seq`, written by the importer; they are moved into the journal.
             rows: number of rows in each part.
+            habits: what files of this kind are like from now on.
 
         Raises:
             JournalError: an event of the import arrived live meanwhile, or the disk refused; nothing was added.
@@ -153,6 +164,8 @@ class Journal(Catalogue):
             sync_folder(self.segments)
             for sha256, name in files:
                 database.execute("INSERT OR REPLACE INTO import VALUES (?,?,?,?)", (sha256, kind, name, total))
+            for column, habit in (habits or {}).items():
+                database.execute("INSERT OR REPLACE INTO habit VALUES (?,?,?,?,?,?)", (kind, column, *habit))
 
     @contextmanager
     def importing(self) -> Iterator[Path]:

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from tastemaker.schema.errors import JournalError
 
@@ -23,12 +24,23 @@ CREATE TABLE IF NOT EXISTS segment (name TEXT PRIMARY KEY, first INTEGER NOT NUL
 CREATE TABLE IF NOT EXISTS import (sha256 TEXT PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS imported_id (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS habit (kind TEXT, name TEXT, holds TEXT NOT NULL, files INTEGER NOT NULL, low REAL, high REAL,
+    PRIMARY KEY (kind, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS item (item_id TEXT PRIMARY KEY, body BLOB, change INTEGER NOT NULL, vector BLOB, vector_version TEXT);
 CREATE INDEX IF NOT EXISTS item_change ON item (change);
 CREATE TABLE IF NOT EXISTS user (user_id TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS edge (head TEXT, relation TEXT, tail TEXT, weight REAL, PRIMARY KEY (head, relation, tail))
     WITHOUT ROWID;
 """
+
+
+class Habit(NamedTuple):
+    """What a column of imported files has been like: what it holds, how many files had it, and for times the bounds in epoch seconds."""
+
+    holds: str
+    files: int
+    low: float | None = None
+    high: float | None = None
 
 
 def connect(path: Path) -> sqlite3.Connection:

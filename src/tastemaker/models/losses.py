@@ -104,12 +104,17 @@ def stratified_cross_entropy(shared: Tensor, target: Tensor, own: Tensor, barred
     return loss.mean() if weight is None else (loss * weight).sum() / weight.sum().clamp_min(_LEAST)
 
 
-def log_inclusion(weights: Tensor, draws: int) -> Tensor:
-    """Logarithm of the chance that each item is in a sample of `draws` with replacement, float32 [N].
+def log_inclusion(weights: Tensor, draws: int, others: Tensor | None = None, more: int = 0) -> Tensor:
+    """Logarithm of the chance that each item is in a sample of `draws` with replacement, float32 [N]; or in a second one beside it.
 
     Taken off an item's logit, it makes a sampled softmax stand for the full one (the log-Q correction of Bengio and Senécal 2008).
 
     Args:
         weights: chance of each item in one draw, float32 [N].
+        draws: size of the sample.
+        others, more: chance and size of the second sample, which is drawn independently; None: there is none.
     """
-    return torch.log1p(-torch.exp(draws * torch.log1p(-weights.double().clamp(max=1 - 1e-9)))).clamp_min(-30.0).float()
+    log_missed = draws * torch.log1p(-weights.double().clamp(max=1 - 1e-9))
+    if others is not None:
+        log_missed = log_missed + more * torch.log1p(-others.double().clamp(max=1 - 1e-9))
+    return torch.log1p(-torch.exp(log_missed)).clamp_min(-30.0).float()

@@ -126,6 +126,36 @@ class NeighbourSettings(Section, kw_only=True, frozen=True):
     text_decay: Share = 0.5
 
 
+class FeatureSettings(Section, kw_only=True, frozen=True):
+    """What is told about a user, an item and the moment besides the channels; docs/features.md lists all features."""
+
+    use: tuple[str, ...] = (
+        "item_events",
+        "item_events(window=7d)",
+        "item_faded",
+        "item_trend",
+        "item_rank",
+        "item_recency",
+        "item_age",
+        "price",
+        "item_text",
+        "item_quality",
+        "group_events",
+        "group_events(by=brand)",
+        "user_events",
+        "user_faded",
+        "user_recency",
+        "affinity",
+        "affinity(by=brand)",
+        "session",
+        "user_item",
+        "text_match",
+        "time_of_day",
+        "device",
+    )
+    """Features by name and parameters, as in `item_rate(of=purchase, per=view, half_life=30d)`; on the command line as a JSON list."""
+
+
 class FusionSettings(Section, kw_only=True, frozen=True):
     """The learned fusion of the channels."""
 
@@ -198,6 +228,7 @@ class Settings(Section, kw_only=True, frozen=True):
     sequence: SequenceSettings = SequenceSettings()
     sampling: SamplingSettings = SamplingSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
+    features: FeatureSettings = FeatureSettings()
     fusion: FusionSettings = FusionSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -53,19 +53,26 @@ class Contrast:
     certain (Khrylchenko et al. 2025, arXiv 2507.09331, from whom this differs in giving each position its own positive's weight only through the softmax).
 
     Args:
-        chance: of each item in one draw, float32 [N]; for the batch's own targets too, as if they had been drawn.
+        chance: of each item in one draw, float32 [N].
         draws: items drawn for a batch.
+        share: of each item among the targets, float32 [N]: the chance by which the batch's own targets are there. None takes them for further draws by `chance`.
         correction: one of `CORRECTIONS`.
         hard: where each position's own hard negatives come from, and how many.
         seed: of the hard negatives; the shared ones are drawn by torch's generator.
     """
 
     def __init__(
-        self, chance: Tensor, draws: int, correction: str = "log_q", hard: tuple[Hard, int] | None = None, seed: int = 0
+        self,
+        chance: Tensor,
+        draws: int,
+        share: Tensor | None = None,
+        correction: str = "log_q",
+        hard: tuple[Hard, int] | None = None,
+        seed: int = 0,
     ) -> None:
         if correction not in CORRECTIONS:
             raise SettingsError(f"sampling.correction is {correction!r}; expected {', '.join(CORRECTIONS)}.")
-        self._chance, self._draws, self._correction, self._hard = chance, draws, correction, hard
+        self._chance, self._draws, self._share, self._correction, self._hard = chance, draws, share, correction, hard
         self._random = np.random.default_rng(seed)
 
     def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
@@ -81,7 +88,7 @@ class Contrast:
         place = place[: len(target)]
         bias, lift = batch.bias[chosen], None
         if self._correction != "none":
-            correction = log_inclusion(self._chance[chosen], self._draws + len(target))
+            correction = self._log_inclusion(chosen, len(target))
             bias = bias - correction
             lift = correction[place] if self._correction == "log_q_negatives" else None
         if self._hard is None:
@@ -90,6 +97,11 @@ class Contrast:
         if lift is not None:
             shared = shared.scatter_add(1, place[:, None], lift[:, None])
         return self._with_hard(batch, chosen, shared, place, *self._hard)
+
+    def _log_inclusion(self, chosen: Tensor, targets: int) -> Tensor:
+        if self._share is None:
+            return log_inclusion(self._chance[chosen], self._draws + targets)
+        return log_inclusion(self._chance[chosen], self._draws, self._share[chosen], targets)
 
     def _with_hard(self, batch: Batch, chosen: Tensor, shared_PC: Tensor, place: Tensor, source: Hard, count: int) -> Tensor:
         """Two strata: a row's pool, of which `count` are drawn, and all other items, for which the shared sample stands."""
@@ -131,19 +143,20 @@ def contrast_of(sequences: Sequences, chosen: SamplingSettings, targets: NDArray
         SettingsError: an unknown word.
     """
     counts = sequences.counts()
+    share, uniform = _tensor(targets / max(targets.sum(), 1e-12)), uniform_chance(sequences.n_items)
+    popular = _tensor(popular_chance(counts, chosen.alpha))
     if chosen.negatives == "full":
-        mixed = 0.5 * popular_chance(counts, 1.0) + 0.5 / max(len(counts), 1)
-        return Contrast(_tensor(mixed), SAMPLED_ITEMS, chosen.correction) if sequences.n_items > FULL_SOFTMAX_ITEMS else None
+        mixed = _tensor(0.5 * popular_chance(counts, 1.0) + 0.5 * uniform)
+        return Contrast(mixed, SAMPLED_ITEMS, None, chosen.correction) if sequences.n_items > FULL_SOFTMAX_ITEMS else None
     if chosen.negatives == "uniform":
-        return Contrast(_tensor(uniform_chance(sequences.n_items)), chosen.count, chosen.correction)
+        return Contrast(_tensor(uniform), chosen.count, share, chosen.correction)
     if chosen.negatives == "popularity":
-        return Contrast(_tensor(popular_chance(counts, chosen.alpha)), chosen.count, chosen.correction)
+        return Contrast(popular, chosen.count, share, chosen.correction)
     if chosen.negatives == "in_batch":
-        return Contrast(_tensor(targets / max(targets.sum(), 1e-12)), 0, chosen.correction)
+        return Contrast(share, 0, share, chosen.correction)
     if chosen.negatives == "hard":
         source = Hard(OwnItems(sequences), chosen.hard_pool, chosen.hard_skip, chosen.hard_margin)
-        chance = _tensor(popular_chance(counts, chosen.alpha))
-        return Contrast(chance, chosen.count, chosen.correction, (source, chosen.hard_count), seed)
+        return Contrast(popular, chosen.count, share, chosen.correction, (source, chosen.hard_count), seed)
     raise SettingsError(f"sampling.negatives is {chosen.negatives!r}; expected full, uniform, popularity, in_batch or hard.")
 
 

@@ -1,0 +1,77 @@
+"""The shape of a memory, and its one promise: both roads lead to the same content.
+
+A memory is asked for a moment that is not before the latest event of the key (a moment before it is answered as if it were that of
+the latest event). What happens at the asked moment itself is never told. So a memory keeps apart what happened *at* the latest time
+from what happened before it. Events may come in any order: the content depends on their set alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tastemaker.features.key import Key
+from tastemaker.features.timeline import Asked, Timeline
+from tastemaker.features.which import Which
+
+Told = TypeVar("Told", covariant=True)
+
+
+class Moment(NamedTuple):
+    """One event as a memory sees it: epoch seconds (`TIMELESS` for none), item slot, value (NaN for none) and its ids."""
+
+    time: float
+    item: int
+    value: float
+    event_id: str
+    item_id: str
+
+
+class Memory(Protocol[Told]):
+    """What all memories share. The content is written by slot of the key."""
+
+    @property
+    def key(self) -> Key:
+        """By what it is kept apart."""
+
+    @property
+    def which(self) -> Which:
+        """Which events enter."""
+
+    @property
+    def step(self) -> float:
+        """Seconds to which all times are floored: what is told changes at these boundaries only. 0: exact."""
+
+    def empty(self) -> Any:
+        """A content without events."""
+
+    def update(self, content: Any, slot: int, moment: Moment) -> None:
+        """Folds one event."""
+
+    def read(self, content: Any, slots: NDArray[np.int64], now: NDArray[np.float64]) -> Told:
+        """What the content tells at moments, [m]; slot -1 is told as a key without events."""
+
+    def as_of(self, asked: Asked) -> Told:
+        """The same for moments of the past, from the whole log."""
+
+    def batch(self, line: Timeline, slots: NDArray[np.int64], ids: pl.DataFrame) -> Any:
+        """The content after a whole log.
+
+        Args:
+            line: the log's events. slots: for each of the line's codes, [K]. ids: `event_id` and `item_id` of the log.
+        """
+
+    def pack(self, content: Any) -> pl.DataFrame:
+        """The content as a table."""
+
+    def unpack(self, table: pl.DataFrame) -> Any:
+        """The content of a table."""
+
+
+def passed(now: NDArray[np.float64], since: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Seconds between, never below 0; +inf since `TIMELESS`."""
+    with np.errstate(invalid="ignore"):
+        return np.where(now > since, now - since, 0.0)
