@@ -1,0 +1,154 @@
+"""From a table of feature columns to what a ranker reads: chosen, scaled, reduced. NumPy only: it answers live with the numbers of training.
+
+Fitted by `training.preparation` on training rows alone, stored in the bundle, applied here, offline and online by the same lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+SCALINGS = ("zscore", "robust", "log", "quantile", "none")
+FARTHEST = 10.0
+"""Scaled values beyond this are cut: an outlier of the day may not decide alone."""
+POINTS = 101
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a column was kept or dropped.
+
+    Attributes:
+        name: the column.
+        kept: True if the ranker reads it.
+        reason: in plain words.
+        scaling: how it is scaled; one of `SCALINGS`.
+        mutual_information: with the label, in nats; None where it was not asked for.
+        importance: loss of AUC on later rows when the column is shuffled; None where it was not asked for.
+    """
+
+    name: str
+    kept: bool
+    reason: str
+    scaling: str = "none"
+    mutual_information: float | None = None
+    importance: float | None = None
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True):
+    """How one kept column is scaled: (f(x) - centre) / scale, or its place among `points` quantiles.
+
+    Attributes:
+        place: among the raw columns.
+        scaling: one of `SCALINGS`.
+        fill: the raw number that stands for what is not finite.
+        centre, scale: of the (logarithmic, for `log`) value.
+        points: quantiles 0 % to 100 %, for `quantile`.
+    """
+
+    place: int
+    scaling: str
+    fill: float = 0.0
+    centre: float = 0.0
+    scale: float = 1.0
+    points: list[float] = []
+
+
+class Preparation(msgspec.Struct, frozen=True, kw_only=True):
+    """What was fitted.
+
+    Attributes:
+        names: of the raw columns, in order.
+        columns: those that are kept.
+        verdicts: one for each raw column.
+    """
+
+    names: list[str]
+    columns: list[Column]
+    verdicts: list[Verdict] = []
+
+    @property
+    def kept(self) -> list[str]:
+        """Names of the columns that `apply` gives."""
+        return [self.names[column.place] for column in self.columns]
+
+    def apply(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Scaled columns, float32 [R, K], always finite and within ±10.
+
+        Args:
+            values: raw columns in the order of `names`, [R, F].
+
+        Raises:
+            ValueError: the table has another width.
+        """
+        if values.ndim != 2 or values.shape[1] != len(self.names):
+            raise ValueError(f"features have the shape {values.shape}; expected [rows, {len(self.names)}]: {', '.join(self.names)}")
+        found = np.zeros((len(values), len(self.columns)), dtype=np.float32)
+        for at, column in enumerate(self.columns):
+            raw = values[:, column.place].astype(np.float64)
+            found[:, at] = np.clip(scaled(np.where(np.isfinite(raw), raw, column.fill), column), -FARTHEST, FARTHEST)
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Writes `preparation.json`."""
+        (folder / "preparation.json").write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Preparation:
+        """Reads what `save` wrote."""
+        return msgspec.json.decode((folder / "preparation.json").read_bytes(), type=cls)
+
+
+def signed_log(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """sign(x) · log(1 + |x|)."""
+    return np.sign(values) * np.log1p(np.abs(values))
+
+
+def scaled(values: NDArray[np.float64], column: Column) -> NDArray[np.float64]:
+    """One column's finite raw values as the ranker reads them."""
+    if column.scaling == "quantile":
+        points = np.asarray(column.points)
+        found: NDArray[np.float64] = 2 * np.interp(values, points, np.linspace(0, 1, len(points))) - 1
+        return found
+    inner = signed_log(values) if column.scaling == "log" else values
+    return (inner - column.centre) / column.scale
+
+
+class Reduction(msgspec.Struct, frozen=True, kw_only=True):
+    """A wide table reduced to few columns: (x - mean) · components.
+
+    Attributes:
+        name: prefix of the columns.
+        mean: [W]; zeros for a truncated SVD.
+        components: [K][W].
+        explained: share of the variance that each column keeps, in [0, 1].
+    """
+
+    name: str
+    mean: list[float]
+    components: list[list[float]]
+    explained: list[float]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns that `apply` gives."""
+        return [f"{self.name}_{place}" for place in range(len(self.components))]
+
+    def apply(self, values: Any) -> NDArray[np.float32]:
+        """Reduced columns, float32 [R, K].
+
+        Args:
+            values: dense or scipy sparse table, [R, W].
+        """
+        components = np.asarray(self.components, dtype=np.float32).reshape(len(self.components), len(self.mean))
+        found = np.asarray(values @ components.T, dtype=np.float32) - np.asarray(self.mean, dtype=np.float32) @ components.T
+        return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def names_of(reductions: Sequence[Reduction]) -> list[str]:
+    """Names of all reduced columns, in order."""
+    return [name for reduction in reductions for name in reduction.names]
