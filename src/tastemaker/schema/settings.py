@@ -68,7 +68,7 @@ class SequenceSettings(Section, kw_only=True, frozen=True):
     """Share of the items whose id part is silenced in a step: makes text alone a good enough vector."""
     max_length: Positive = 50
     """Events of a user's history that the tower reads."""
-    epochs: Positive = 10
+    epochs: Positive = 8
     """Passes over the histories; early stopping on validation NDCG@10 may end sooner."""
     min_steps: int = 1_000
     """Small logs are passed more often, until this many steps are made."""
