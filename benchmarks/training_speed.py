@@ -65,7 +65,10 @@ def rectools(events: pl.DataFrame, threads: int, work: Path) -> float:
         python = str(work / "venv" / "bin" / "python")
         if not Path(python).exists():
             subprocess.run([sys.executable, "-m", "venv", str(work / "venv")], check=True)
-            for package in (f"torch=={metadata.version('torch').split('+')[0]}", "rectools[torch]"):  # the same torch as ours, first
+            for package in (
+                f"torch=={metadata.version('torch').split('+')[0]}",
+                "rectools[torch]",
+            ):  # the same torch as ours, first
                 subprocess.run([python, "-m", "pip", "install", "-q", package], check=True)
     table = events.select("user_id", "item_id", pl.lit(1.0).alias("weight"), pl.from_epoch("timestamp").alias("datetime"))
     table.write_csv(work / "events.csv")

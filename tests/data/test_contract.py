@@ -33,7 +33,9 @@ def written(folder: Path, name: str, text: str) -> Path:
 
 def test_a_column_that_is_gone_is_told_and_can_be_accepted(intake: Intake, tmp_path: Path) -> None:
     path = written(tmp_path, "next.csv", f"user_id,item_id,timestamp,shop\nu,i,{T0},north\n")
-    with pytest.raises(InputError, match=r"next.csv: no column for value, which every file of events before had \(so far 1\).*--accept-drift"):
+    with pytest.raises(
+        InputError, match=r"next.csv: no column for value, which every file of events before had \(so far 1\).*--accept-drift"
+    ):
         intake.events([path])
     assert intake.journal.position() == 5, "nothing of a refused file is kept"
     intake.accept_drift = True

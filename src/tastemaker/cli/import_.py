@@ -44,8 +44,8 @@ def take_in(
     workspace: Workspace, events: list[str], items: list[str], users: list[str], edges: list[str], show: bool = True
 ) -> tuple[list[ImportReport], Path | None]:
     """Imports and writes `reports/import.html`; gives a report for each kind of file and the quarantine file, if any."""
-    from tastemaker.data.intake import Intake, warn_about_links
     from tastemaker.data.import_page import write_import_page
+    from tastemaker.data.intake import Intake, warn_about_links
     from tastemaker.data.quarantine import Quarantine
     from tastemaker.journal.append import Journal
 

@@ -154,6 +154,12 @@ class FeatureSettings(Section, kw_only=True, frozen=True):
         "device",
     )
     """Features by name and parameters, as in `item_rate(of=purchase, per=view, half_life=30d)`; on the command line as a JSON list."""
+    scaling: str = "auto"
+    """`auto` (by each column's own shape), `zscore`, `robust`, `log`, `quantile` or `none`."""
+    select: bool = True
+    """Columns that say nothing, or nothing new, are dropped; the report tells why."""
+    text_columns: int = 8
+    """Most columns that the text vector of an item is reduced to."""
 
 
 class FusionSettings(Section, kw_only=True, frozen=True):
@@ -214,8 +220,6 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     """Bytes of the largest request body."""
     max_events: Positive = 10_000
     """Events in one request."""
-    history: Positive = 200
-    """Latest events of a user kept for answering; seen items are remembered without limit."""
     fresh_slots: int = 1
     """Places of a first page kept for the best-matching items that are newer than the bundle; 0: none."""
 
