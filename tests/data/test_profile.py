@@ -120,7 +120,7 @@ def test_machines_are_named_with_their_reasons(tmp_path: Path) -> None:
     busy = [met("busy", "i", MONDAY + 7 * DAY + 500 * place + 300 * (place % 2)) for place in range(101)]
     rng = np.random.default_rng(0)
     human = [met("human", f"i{place}", MONDAY + float(time)) for place, time in enumerate(rng.exponential(4_000, 100).cumsum())]
-    sixty = [met("sixty", f"i{place}", MONDAY + 9 * HOUR + place * 0.5 + (place == 59) * 9_000) for place in range(60)]
+    sixty = [met("sixty", f"i{place}", MONDAY + 9 * HOUR + place * 0.5 + (place == 60) * 9_000) for place in range(61)]
     chosen = load_settings(None, [PLAIN, "data.bot_events_per_day=100"], {})
     found = look(tmp_path, clock + burst + busy + human + sixty, chosen=chosen).suspects
     assert found is not None

@@ -11,7 +11,7 @@ from tastemaker.data.numbers import Numbers
 from tastemaker.data.profile import Profile
 from tastemaker.data.profile_catalogue import NO_LETTERS, CatalogueFigures
 from tastemaker.data.profile_features import FeatureProfile
-from tastemaker.data.profile_findings import findings
+from tastemaker.data.profile_findings import findings, number
 from tastemaker.data.profile_people import Repeats, Suspects, Visits
 from tastemaker.data.profile_times import Newness, Timeline
 from tastemaker.data.tallies import Tail
@@ -76,7 +76,7 @@ def _timeline(line: Timeline) -> str:
     if not line.gaps:
         return text + "Every day has events.</p>"
     where = "shaded" if line.step == 1 else "columns are shaded in which at least one day has none"
-    text += f"{line.empty_days:,} days ({line.empty_days / line.days:.1%}) have no event ({where}), in {line.gaps:,} gaps.</p>"
+    text += f"{number(line.empty_days, 'day')} ({line.empty_days / line.days:.1%}) without any event ({where}), in {number(line.gaps, 'gap')}.</p>"
     rows = [[gap.first, gap.last, f"{gap.days:,}"] for gap in line.longest_gaps]
     return text + "<h2>The longest gaps</h2>" + page.table(["first day without events", "last", "days"], rows)
 
@@ -264,7 +264,7 @@ def _feature_table(found: FeatureProfile) -> str:
     rows = [
         [
             one.name, "" if one.information is None else f"{one.information:.4f}", "" if one.importance is None else f"{one.importance:+.4f}",
-            *(f"{number:.4g}" for number in (one.numbers.baseline.mean, one.numbers.baseline.low, one.numbers.median, one.numbers.baseline.high)),
+            *(f"{one_of:.3g}" for one_of in (one.numbers.baseline.mean, one.numbers.baseline.low, one.numbers.median, one.numbers.baseline.high)),
             _percent(one.numbers.baseline.missing, found.rows),
         ]
         for one in sorted(found.features, key=lambda one: (-(one.importance or 0.0), -(one.information or 0.0)))
