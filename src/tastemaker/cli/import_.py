@@ -21,6 +21,9 @@ def run(
     items: Annotated[list[str] | None, typer.Option(help="Item files or globs.")] = None,
     users: Annotated[list[str] | None, typer.Option(help="User files or globs.")] = None,
     edges: Annotated[list[str] | None, typer.Option(help="Edge files or globs.")] = None,
+    accept_drift: Annotated[
+        bool, typer.Option("--accept-drift", help="Take files whose columns are not those of earlier ones.")
+    ] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -30,7 +33,9 @@ def run(
     if not any((events, items, users, edges)):
         raise InputError("Nothing to import: give at least one of --events, --items, --users, --edges.")
     workspace = open_workspace(directory, overrides or ())
-    reports, quarantine = take_in(workspace, events or [], items or [], users or [], edges or [], show=not json)
+    reports, quarantine = take_in(
+        workspace, events or [], items or [], users or [], edges or [], show=not json, accept_drift=accept_drift
+    )
     if json:
         typer.echo(as_json(reports).decode())
         return
@@ -41,7 +46,13 @@ def run(
 
 
 def take_in(
-    workspace: Workspace, events: list[str], items: list[str], users: list[str], edges: list[str], show: bool = True
+    workspace: Workspace,
+    events: list[str],
+    items: list[str],
+    users: list[str],
+    edges: list[str],
+    show: bool = True,
+    accept_drift: bool = False,
 ) -> tuple[list[ImportReport], Path | None]:
     """Imports and writes `reports/import.html`; gives a report for each kind of file and the quarantine file, if any."""
     from tastemaker.data.import_page import write_import_page
@@ -54,7 +65,7 @@ def take_in(
     reports = []
     try:
         with progress_bars(show) as tell:
-            intake = Intake(journal, workspace.settings.data, quarantine, tell)
+            intake = Intake(journal, workspace.settings.data, quarantine, tell, accept_drift)
             for patterns, take in ((items, intake.items), (users, intake.users), (edges, intake.edges), (events, intake.events)):
                 if patterns:
                     reports.append(take(patterns))

@@ -11,13 +11,11 @@ from pathlib import Path
 import polars as pl
 
 from tastemaker.data.intake import Intake
-from tastemaker.data.pieces import in_time
 from tastemaker.data.quarantine import Quarantine
 from tastemaker.data.select import positives
 from tastemaker.data.times import ORDER_BELOW
 from tastemaker.journal.append import Journal
 from tastemaker.journal.catalogue import ITEM_SCHEMA
-from tastemaker.journal.identity import id_numbers
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.settings import Settings
@@ -31,7 +29,7 @@ class Dataset:
 
     Attributes:
         events: user_id, item_id, timestamp (epoch seconds, or an order, or null), event_type, value and more; in the order in which
-            they happened, ties as `happened` says.
+            they happened, ties in the order in which they were read.
         log: every event whatever its type, where `events` holds only positive ones; what features read. None: `events`.
         items: the catalogue, `journal.catalogue.ITEM_SCHEMA`.
         users: user_id and extra.
@@ -118,18 +116,8 @@ class Dataset:
 
 
 def happened(events: pl.DataFrame) -> pl.DataFrame:
-    """Events in the order in which they happened.
-
-    Ties in time go by the number that names an event, so that the order does not depend on how the events arrived. A log whose times only
-    give an order keeps the ties as they were read, and one without times stays as it is.
-    """
-    times = events[Columns.TIMESTAMP]
-    if events.is_empty() or times.null_count():
-        return events
-    if float(times.max()) < ORDER_BELOW:  # type: ignore[arg-type]
-        return events.sort(Columns.TIMESTAMP, maintain_order=True)
-    order = in_time(times.to_numpy(), id_numbers(events[Columns.EVENT_ID]))
-    return events if order is None else events[order]
+    """Events in the order in which they happened; ties in time keep the order of the log, for where times are whole days that order tells."""
+    return events if events[Columns.TIMESTAMP].null_count() else events.sort(Columns.TIMESTAMP, maintain_order=True)
 
 
 def _paths(source: Source, folder: Path, name: str) -> list[str | Path]:

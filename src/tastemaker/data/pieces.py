@@ -89,19 +89,10 @@ def places(begins: NDArray[np.bool_]) -> NDArray[np.int64]:
     return rows - np.maximum.accumulate(np.where(begins, rows, 0))
 
 
-def in_time(times: NDArray[np.float64], numbers: NDArray[np.uint64]) -> NDArray[np.int64] | None:
-    """The order by time, ties by the number that names the event: the same whatever order the events arrived in. None where it is so already.
+def in_time(times: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    """The order by time, ties as they stand; None where it is so already.
 
     Args:
-        times: float64 [rows]. numbers: uint64 [rows].
+        times: float64 [rows].
     """
-    if (times[1:] > times[:-1]).all():
-        return None
-    order = None if (times[1:] >= times[:-1]).all() else np.argsort(times, kind="stable")
-    if order is not None:
-        times, numbers = times[order], numbers[order]
-    moments = np.zeros(len(times), dtype=np.uint64)
-    np.cumsum(times[1:] != times[:-1], out=moments[1:])
-    bits = np.uint64(max(len(times).bit_length(), 1))
-    ties = np.argsort((moments << (np.uint64(64) - bits)) | (numbers >> bits), kind="quicksort")
-    return ties if order is None else order[ties]
+    return None if (times[1:] >= times[:-1]).all() else np.argsort(times, kind="stable")

@@ -9,7 +9,7 @@ Four steps, each a pure function of files, so that they run on the threads of on
 
 `stage` runs them and leaves a folder: `offsets.npy`, `items.npy`, `times.npy`, `event_types.npy`, `seq.npy` (memory-mapped by `histories`),
 `features-*.parquet`, `users.parquet`, `items.parquet`, `stage.json`. A feature of an event tells only what was known before it. Ties in time
-go by the number that names an event, so the result does not depend on the order of arrival; logs that only hold an order keep theirs.
+keep the order of the log.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tastemaker.data.pieces import (
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.times import ORDER_BELOW
 from tastemaker.journal.identity import Words, mixed, text_numbers
-from tastemaker.journal.read import NUMBER, segment_frame
+from tastemaker.journal.read import segment_frame
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError, SettingsError
 
@@ -170,11 +170,9 @@ def spread(path: Path, first: int, begin: int, items: pl.Series, made: Plan, out
         out: folder of the pieces.
     """
     table = segment_frame(path, first)
-    there = NUMBER in pl.scan_parquet(path).collect_schema().names()
     events = table.select(Columns.USER_ID, Columns.ITEM_ID, Columns.TIMESTAMP, Columns.EVENT_TYPE).collect()
     times = events[Columns.TIMESTAMP].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     seq = np.arange(first, first + events.height, dtype=np.int64)
-    numbers = pl.read_parquet(path, columns=[NUMBER]).to_series().to_numpy() if there else mixed(seq.view(np.uint64))
     if made.timed:
         piece = np.searchsorted(np.array(made.cuts), times, side="right")
     else:
@@ -184,7 +182,6 @@ def spread(path: Path, first: int, begin: int, items: pl.Series, made: Plan, out
         "item": events[Columns.ITEM_ID].cast(pl.Enum(items)).to_physical().to_numpy().astype(np.int32),
         "time": times,
         "type": events[Columns.EVENT_TYPE].cast(pl.Enum(made.types)).to_physical().to_numpy().astype(np.int16),
-        "number": numbers,
         "seq": seq,
     }
     write_pieces(out, columns, piece.astype(np.int64), made.slices)
@@ -194,7 +191,7 @@ def sort_slice(made: Plan, n_items: int, number: int, spread_out: Sequence[Path]
     """One slice in the order of time, with what its items met since its begin, by bucket of users; and what it adds to every item."""
     columns = {name: read_piece(spread_out, name, number) for name in ("user", "item", "time", "type", "seq")}
     if made.timed:
-        order = in_time(columns["time"], read_piece(spread_out, "number", number))
+        order = in_time(columns["time"])
         if order is not None:
             columns = {name: values[order] for name, values in columns.items()}
     met, faded, total, weight = _item_memory(columns["item"], columns["time"] if made.timed else None, n_items)

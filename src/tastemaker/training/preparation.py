@@ -53,7 +53,11 @@ def fit_preparation(
     left = [place for place in range(len(names)) if place not in dropped]
     columns = {place: fit_column(table[:, place], place, scaling) for place in left}
     wanted = label[sample] if label is not None else None
-    told = _told(names, table, wanted, left, columns, seed) if select and wanted is not None and len(wanted) and 0 < wanted.mean() < 1 else {}
+    told = (
+        _told(names, table, wanted, left, columns, seed)
+        if select and wanted is not None and len(wanted) and 0 < wanted.mean() < 1
+        else {}
+    )
     for place, (information, importance, noise) in told.items():
         if information <= noise and importance <= NEGLIGIBLE:
             dropped[place] = (
