@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from tastemaker.features.base import DAY, Look, Numbers, since, smoothed
+from tastemaker.features.frequency import Events, FadedEvents
 from tastemaker.features.key import EVERYTHING, ITEM
 from tastemaker.features.memories.board import Board
 from tastemaker.features.memories.faded import Faded
 from tastemaker.features.memories.memory import Memory
 from tastemaker.features.memories.tally import Tally
-from tastemaker.features.memories.window import Window
 from tastemaker.features.parameters import Seconds
 from tastemaker.features.which import ALL, Which
 from tastemaker.schema.columns import Columns
@@ -22,45 +22,19 @@ EVENTS = (Columns.ITEM_ID, Columns.TIMESTAMP, Columns.EVENT_TYPE, Columns.VALUE)
 
 
 @dataclass(frozen=True)
-class ItemEvents:
+class ItemEvents(Events):
     """log(1 + events of the item), ever or in a window. 0 for an unseen item."""
 
-    of: Which = ALL
-    window: Seconds = np.inf
-
-    columns = ("",)
+    key = ITEM
     reads = EVENTS
-
-    @property
-    def remembers(self) -> tuple[Memory[Any], ...]:
-        """A tally, or a window."""
-        return (Tally(ITEM, self.of) if np.isinf(self.window) else Window(ITEM, self.of, self.window),)
-
-    def gives(self, look: Look) -> tuple[Numbers, ...]:
-        """The count."""
-        if np.isinf(self.window):
-            return (np.log1p(look(Tally(ITEM, self.of)).events),)
-        return (np.log1p(look(Window(ITEM, self.of, self.window))),)
 
 
 @dataclass(frozen=True)
-class ItemFaded:
+class ItemFaded(FadedEvents):
     """log(1 + faded events of the item). 0 for an unseen item."""
 
-    of: Which = ALL
-    half_life: Seconds = 7 * DAY
-
-    columns = ("",)
+    key = ITEM
     reads = EVENTS
-
-    @property
-    def remembers(self) -> tuple[Memory[Any], ...]:
-        """A faded sum."""
-        return (Faded(ITEM, self.of, self.half_life),)
-
-    def gives(self, look: Look) -> tuple[Numbers, ...]:
-        """The sum."""
-        return (np.log1p(look(Faded(ITEM, self.of, self.half_life))),)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tastemaker.features.base import DAY, Look, Numbers, since
+from tastemaker.features.base import Look, Numbers, since
+from tastemaker.features.frequency import Events, FadedEvents
 from tastemaker.features.key import EVERYTHING, USER
-from tastemaker.features.memories.faded import Faded
 from tastemaker.features.memories.memory import Memory
 from tastemaker.features.memories.tally import Tally
-from tastemaker.features.memories.window import Window
-from tastemaker.features.parameters import Seconds
 from tastemaker.features.which import ALL, Which
 from tastemaker.schema.columns import Columns
 
@@ -21,45 +19,19 @@ EVENTS = (Columns.USER_ID, Columns.TIMESTAMP, Columns.EVENT_TYPE, Columns.VALUE)
 
 
 @dataclass(frozen=True)
-class UserEvents:
+class UserEvents(Events):
     """log(1 + events of the user), ever or in a window. 0 for an unknown user."""
 
-    of: Which = ALL
-    window: Seconds = np.inf
-
-    columns = ("",)
+    key = USER
     reads = EVENTS
-
-    @property
-    def remembers(self) -> tuple[Memory[Any], ...]:
-        """A tally, or a window."""
-        return (Tally(USER, self.of) if np.isinf(self.window) else Window(USER, self.of, self.window),)
-
-    def gives(self, look: Look) -> tuple[Numbers, ...]:
-        """The count."""
-        if np.isinf(self.window):
-            return (np.log1p(look(Tally(USER, self.of)).events),)
-        return (np.log1p(look(Window(USER, self.of, self.window))),)
 
 
 @dataclass(frozen=True)
-class UserFaded:
+class UserFaded(FadedEvents):
     """log(1 + faded events of the user). 0 for an unknown user."""
 
-    of: Which = ALL
-    half_life: Seconds = 7 * DAY
-
-    columns = ("",)
+    key = USER
     reads = EVENTS
-
-    @property
-    def remembers(self) -> tuple[Memory[Any], ...]:
-        """A faded sum."""
-        return (Faded(USER, self.of, self.half_life),)
-
-    def gives(self, look: Look) -> tuple[Numbers, ...]:
-        """The sum."""
-        return (np.log1p(look(Faded(USER, self.of, self.half_life))),)
 
 
 @dataclass(frozen=True)

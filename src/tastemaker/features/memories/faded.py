@@ -102,7 +102,8 @@ class Faded:
         timed = np.isfinite(line.times)
         total, keep = timed.astype(np.float64), np.zeros(len(timed))
         together = np.flatnonzero(timed[1:] & timed[:-1]) + 1
-        keep[together] = self._weight(line.times[together] - line.times[together - 1])
+        passed_by = line.times[together] - line.times[together - 1]
+        keep[together] = self._weight(np.maximum(passed_by, 0.0))  # below 0 only where a key begins
         keep[line.starts[:-1]] = 0.0
         reach, longest = 1, int(np.max(np.diff(line.starts), initial=0))
         while reach < longest:
