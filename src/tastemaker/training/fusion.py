@@ -37,7 +37,8 @@ class Examples:
         target: place of the item that came next among its row's candidates, int64 [R].
         new: bool [C], candidates that training never saw.
         boosted: bool [C], those of them that a boost is for: `models.fusion.boosted`.
-        found: share of all held-back events whose item was among the candidates, in [0, 1].
+        asked_new, asked_known: how many held-back events there were, with items that training never saw and with others; those whose item no
+            channel found are counted too.
     """
 
     given: FloatArray
@@ -45,7 +46,13 @@ class Examples:
     target: np.ndarray
     new: np.ndarray
     boosted: np.ndarray
-    found: float
+    asked_new: int
+    asked_known: int
+
+    @property
+    def found(self) -> float:
+        """Share of the held-back events whose item was among the candidates, in [0, 1]."""
+        return len(self.target) / max(self.asked_new + self.asked_known, 1)
 
 
 def gather(
@@ -84,7 +91,8 @@ def gather(
     begins = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     whole = np.concatenate(given) if given else np.zeros((0, 1), np.float32)
     fresh, near = (np.concatenate(parts) if parts else np.zeros(0, dtype=bool) for parts in (new, close))
-    return Examples(whole, begins, np.array(places, dtype=np.int64), fresh, near, len(places) / max(len(targets), 1))
+    asked_new = int((channels.counts[targets] == 0).sum())
+    return Examples(whole, begins, np.array(places, dtype=np.int64), fresh, near, asked_new, len(targets) - asked_new)
 
 
 class _Network(nn.Module):
@@ -153,7 +161,8 @@ def cold_boost(network: _Network, examples: Examples, price: float, mean: FloatA
     """What to add to the score of new items so that they are found as well as known ones.
 
     The likeliest next item is seldom a new one, so a fusion that only predicts hides them. The smallest boost with which the NDCG@10 of the
-    new targets reaches that of the known ones, as long as that of all rows falls by no more than `price` of itself.
+    new targets reaches that of the known ones, as long as that of all rows falls by no more than `price` of itself. A target that no channel
+    found counts 0: new ones are found half as often, and would seem well served if only those found were compared.
     """
     new = examples.new[examples.begin[:-1] + examples.target]
     if not new.any() or new.all() or price <= 0:
@@ -165,7 +174,7 @@ def cold_boost(network: _Network, examples: Examples, price: float, mean: FloatA
         if row.mean() < (1 - price) * gain[0].mean():
             break
         chosen = boost
-        if row[new].mean() >= row[~new].mean():
+        if row[new].sum() / examples.asked_new >= row[~new].sum() / examples.asked_known:
             break
     return chosen
 
