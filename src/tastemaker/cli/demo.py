@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,9 +81,33 @@ def learn(directory: Path, story: Story) -> None:
         story.say("A bundle is there already and is kept; delete the folder to start over.")
     else:
         story.step("Train: the language model reads the titles, the sequence model learns what comes next")
-        _verb("train", str(directory))
+        with judging(directory) as cores:
+            _verb("train", str(directory), cores=cores)
     story.step("Evaluate: held-out events, whole catalogue, strong baselines beside")
     _verb("evaluate", str(directory))
+
+
+@contextmanager
+def judging(directory: Path) -> Iterator[set[int]]:
+    """Meanwhile the learner is also trained on the earlier events alone, by half of the cores: `evaluate` finds its lists and need not wait.
+
+    Two small trainings keep half of the cores each busier than one after the other all of them. Gives the cores that are left, none where a
+    process can't be held to some or where there is but one; then nothing runs beside.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    mine, others = set(cores[: len(cores) // 2]), set(cores[len(cores) // 2 :])
+    if not mine:
+        yield set()
+        return
+    (directory / "runs").mkdir(exist_ok=True)
+    with (directory / "runs" / "evaluate.log").open("w") as log:
+        child = subprocess.Popen(_command("evaluate", str(directory), "--json"), stdout=log, stderr=log, preexec_fn=_only(others))
+        try:
+            yield mine
+            child.wait()
+        finally:
+            child.kill()
+            child.wait()
 
 
 @contextmanager
@@ -92,9 +116,7 @@ def serving(directory: Path, port: int) -> Iterator[str]:
     host = open_workspace(directory).settings.serving.host
     url = f"http://{host}:{port}"
     log = (directory / "runs" / "serve.log").open("w")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tastemaker", "serve", str(directory), "--port", str(port)], stdout=log, stderr=log
-    )
+    child = subprocess.Popen(_command("serve", str(directory), "--port", str(port)), stdout=log, stderr=log)
     try:
         _await_ready(child, url, Path(log.name))
         yield url
@@ -168,9 +190,18 @@ def ask(url: str, path: str, body: Any = None, method: str | None = None) -> dic
     return dict(json_module.loads(text)) if text else {}
 
 
-def _verb(*arguments: str) -> None:
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tastemaker", *arguments]
+
+
+def _only(cores: Set[int]) -> Callable[[], None] | None:
+    """Holds a new process to these cores; None, where all are meant."""
+    return (lambda: os.sched_setaffinity(0, cores)) if cores else None
+
+
+def _verb(*arguments: str, cores: Set[int] = frozenset()) -> None:
     """Runs one verb as a user would: in a process of its own, so that its memory is given back."""
-    done = subprocess.run([sys.executable, "-m", "tastemaker", *arguments], check=False)
+    done = subprocess.run(_command(*arguments), check=False, preexec_fn=_only(cores))
     if done.returncode:
         raise TastemakerError(f"`tastemaker {' '.join(arguments)}` ended with {done.returncode}; its own message is above.")
 
