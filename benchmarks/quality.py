@@ -140,7 +140,18 @@ def one(name: str, seed: int, data: Path, wheel: Path, work: Path, settings: Set
     names = brain.sequences.item_ids
     lists = [[names[item] for item in items] for items, _ in brain.recommend(histories, DEPTH)]
     answer = time.perf_counter() - began
-    result = {"name": name, "seed": seed, "seconds": seconds, "peak_gib": peak, "answer_seconds": answer, "metrics": brain.metrics}
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=ROOT
+    ).stdout.strip()
+    result = {
+        "name": name,
+        "seed": seed,
+        "commit": commit or "unknown",
+        "seconds": seconds,
+        "peak_gib": peak,
+        "answer_seconds": answer,
+        "metrics": brain.metrics,
+    }
     result["tastemaker"] = figures(lists, given.targets, cold, given.rows)
     result["others"] = {label: {"tastemaker": figures(lists, given.targets, cold, rows)} for label, rows in given.others.items()}
     if given.test is not None:
@@ -240,7 +251,7 @@ def table(results: list[dict[str, Any]]) -> str:
         runs = sorted((run for run in results if run["name"] == name), key=lambda run: run["seed"])
         if not runs:
             continue
-        skip = {"name", "seed", "seconds", "peak_gib", "answer_seconds", "metrics", "score.py", "others"}
+        skip = {"name", "seed", "commit", "seconds", "peak_gib", "answer_seconds", "metrics", "score.py", "others"}
         lines += _rows(name, [{label: run[label] for label in run if label not in skip} for run in runs])
         for other in runs[0]["others"]:
             lines += ["", *_rows(f"{name}, {other}", [run["others"][other] for run in runs])]
@@ -249,6 +260,7 @@ def table(results: list[dict[str, Any]]) -> str:
             "",
             f"Training, seconds: {whole}; parts of seed 0: {_parts(runs[0]['metrics'])}. Peak memory {max(run['peak_gib'] for run in runs):.2f} GiB.",
         ]
+        lines.append(f"Code of each seed: {', '.join(run['commit'] for run in runs)}.")
         lines.append(f"Answering all rows: {runs[0]['answer_seconds']:.0f} s.")
         if runs[0].get("score.py"):
             lines.append(f"Independent scorer, seed 0: `{json.dumps(runs[0]['score.py'])}`")

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tastemaker.cli.demo import backtesting
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.journal.append import Journal
 
@@ -90,7 +91,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     again = json.loads(tastemaker("import", str(space), *files, "--json"))
     assert sum(report["accepted"] for report in first["imports"]) == 150 * 12 + 120
     assert sum(report["accepted"] for report in again["imports"]) == 0, "the same files twice add nothing"
-    made = json.loads(tastemaker("train", str(space), *QUICK, "--json"))
+    cores = os.sched_getaffinity(0)
+    with backtesting(space):
+        made = json.loads(tastemaker("train", str(space), *QUICK, "--json"))
+    assert os.sched_getaffinity(0) == cores
     assert made["stage"] == "live"
     return space
 
@@ -120,7 +124,11 @@ def service(workspace: Path) -> Iterator[str]:
 
 
 def test_report_judges_against_baselines(workspace: Path) -> None:
+    kept = {path: path.stat().st_mtime_ns for path in (workspace / "runs").glob("backtest-*.parquet")}
+    assert len(kept) == 1 or len(os.sched_getaffinity(0)) == 1, "the backtest ran beside the training"
     tastemaker("evaluate", str(workspace), "--json")
+    after = {path: path.stat().st_mtime_ns for path in (workspace / "runs").glob("backtest-*.parquet")}
+    assert after == kept or not kept, "what ran beside the training is used again"
     report = json.loads((workspace / "reports" / "report.json").read_text())
     page = (workspace / "reports" / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") or "<script src=" not in page

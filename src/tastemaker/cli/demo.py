@@ -10,14 +10,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from tastemaker.cli.evaluate import backtest_ahead
 from tastemaker.cli.movielens import fetch_movielens
 from tastemaker.cli.workspace import SETTINGS_FILE, open_workspace
 from tastemaker.schema.errors import InputError, TastemakerError
@@ -81,33 +83,35 @@ def learn(directory: Path, story: Story) -> None:
         story.say("A bundle is there already and is kept; delete the folder to start over.")
     else:
         story.step("Train: the language model reads the titles, the sequence model learns what comes next")
-        with judging(directory) as cores:
-            _verb("train", str(directory), cores=cores)
+        with backtesting(directory):
+            _verb("train", str(directory))
     story.step("Evaluate: held-out events, whole catalogue, strong baselines beside")
     _verb("evaluate", str(directory))
 
 
 @contextmanager
-def judging(directory: Path) -> Iterator[set[int]]:
-    """Meanwhile the learner is also trained on the earlier events alone, by half of the cores: `evaluate` finds its lists and need not wait.
+def backtesting(directory: Path) -> Iterator[None]:
+    """Meanwhile the backtest runs on half of the cores, what is started inside on the others; `evaluate` finds the lists and need not train.
 
-    Two small trainings keep half of the cores each busier than one after the other all of them. Gives the cores that are left, none where a
-    process can't be held to some or where there is but one; then nothing runs beside.
+    A small training on half of the cores takes less than twice its time. Nothing runs beside where there is one core only, or where a process
+    can't be held to some.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-    mine, others = set(cores[: len(cores) // 2]), set(cores[len(cores) // 2 :])
-    if not mine:
-        yield set()
+    if len(cores) < 2:
+        yield
         return
-    (directory / "runs").mkdir(exist_ok=True)
-    with (directory / "runs" / "evaluate.log").open("w") as log:
-        child = subprocess.Popen(_command("evaluate", str(directory), "--json"), stdout=log, stderr=log, preexec_fn=_only(others))
-        try:
-            yield mine
-            child.wait()
-        finally:
-            child.kill()
-            child.wait()
+    beside = get_context("spawn").Process(target=backtest_ahead, args=(directory,), daemon=True)
+    half = len(cores) // 2
+    try:
+        os.sched_setaffinity(0, cores[half:])  # processes inherit it
+        beside.start()
+        os.sched_setaffinity(0, cores[:half])
+        yield
+        beside.join()  # if it failed, `evaluate` meets the same fault and tells it
+    finally:
+        if beside.is_alive():
+            beside.kill()
+        os.sched_setaffinity(0, cores)
 
 
 @contextmanager
@@ -116,7 +120,9 @@ def serving(directory: Path, port: int) -> Iterator[str]:
     host = open_workspace(directory).settings.serving.host
     url = f"http://{host}:{port}"
     log = (directory / "runs" / "serve.log").open("w")
-    child = subprocess.Popen(_command("serve", str(directory), "--port", str(port)), stdout=log, stderr=log)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tastemaker", "serve", str(directory), "--port", str(port)], stdout=log, stderr=log
+    )
     try:
         _await_ready(child, url, Path(log.name))
         yield url
@@ -190,18 +196,9 @@ def ask(url: str, path: str, body: Any = None, method: str | None = None) -> dic
     return dict(json_module.loads(text)) if text else {}
 
 
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "tastemaker", *arguments]
-
-
-def _only(cores: Set[int]) -> Callable[[], None] | None:
-    """Holds a new process to these cores; None, where all are meant."""
-    return (lambda: os.sched_setaffinity(0, cores)) if cores else None
-
-
-def _verb(*arguments: str, cores: Set[int] = frozenset()) -> None:
+def _verb(*arguments: str) -> None:
     """Runs one verb as a user would: in a process of its own, so that its memory is given back."""
-    done = subprocess.run(_command(*arguments), check=False, preexec_fn=_only(cores))
+    done = subprocess.run([sys.executable, "-m", "tastemaker", *arguments], check=False)
     if done.returncode:
         raise TastemakerError(f"`tastemaker {' '.join(arguments)}` ended with {done.returncode}; its own message is above.")
 

@@ -54,8 +54,8 @@ def run(
 def evaluate(workspace: Workspace, version: str | None = None, floors: bool = True, show: bool = True) -> dict[str, Any]:
     """The report of a workspace.
 
-    With enough events newer than the bundle the bundle itself is judged on them. Else, and where there is no bundle yet, the journal is split, the
-    same learner is trained on the earlier part, and judged on the later one: the bundle has learned from every event and can't be judged by them.
+    With enough events newer than the bundle the bundle itself is judged on them. Else the journal is split, the same learner is trained on the
+    earlier part, and judged on the later one: the bundle has learned from every event and can't be judged by them.
 
     Raises:
         InputError: the journal holds too little to hold anything back.
@@ -69,15 +69,14 @@ def evaluate(workspace: Workspace, version: str | None = None, floors: bool = Tr
     from tastemaker.journal.append import Journal
 
     registry = Registry(workspace.bundles)
-    live = registry.live() if registry.stages().live else None
-    folder = registry.folder(version) if version else live
-    manifest = open_bundle(folder).manifest if folder else None
+    folder = registry.folder(version) if version else registry.live()
+    manifest = open_bundle(folder).manifest
     journal = Journal.open(workspace.journal)
     try:
         data = Dataset.from_journal(journal, workspace.settings)
         later = (
             positives(journal.read(manifest.data.position), workspace.settings.data.positive)
-            if manifest is not None and journal.position() > manifest.data.position
+            if journal.position() > manifest.data.position
             else None
         )
     finally:
@@ -85,13 +84,35 @@ def evaluate(workspace: Workspace, version: str | None = None, floors: bool = Tr
     settings = workspace.settings
     fresh = newer(data, later) if later is not None and later.height else None
     with progress_bars(show) as progress:
-        if folder and fresh is not None and fresh.test["user_id"].n_unique() >= ENOUGH_USERS:
+        if fresh is not None and fresh.test["user_id"].n_unique() >= ENOUGH_USERS:
             judged = judge_bundle(folder, fresh, settings, floors, progress)
         else:
             part = split(data, settings.data.split, settings.data.test_share, settings.train.seed)
             judged = backtest(workspace, data, part, floors, progress)
-        judged.facts["bundle"] = manifest.version if manifest else None
+        judged.facts["bundle"] = manifest.version
         return make_report(judged, settings.evaluation.k, settings.evaluation.bootstrap)
+
+
+def backtest_ahead(directory: Path) -> None:
+    """The backtest of a workspace that may have no bundle yet; it only keeps the lists, and `evaluate` uses them again.
+
+    Raises:
+        InputError: the journal holds too little to hold anything back.
+    """
+    from tastemaker.data.dataset import Dataset
+    from tastemaker.data.split import split
+    from tastemaker.journal.append import Journal
+
+    workspace = open_workspace(directory)
+    journal = Journal.open(workspace.journal)
+    try:
+        data = Dataset.from_journal(journal, workspace.settings)
+    finally:
+        journal.close()
+    chosen = workspace.settings
+    part = split(data, chosen.data.split, chosen.data.test_share, chosen.train.seed)
+    with progress_bars(False) as progress:
+        backtest(workspace, data, part, True, progress)
 
 
 def judge_bundle(folder: Path, part: Split, settings: Settings, floors: bool, progress: Progress) -> Judged:
