@@ -14,12 +14,15 @@ help: ## list the doors
 
 install: $(VENV)/.installed ## make .venv with all that the demo and the tests need
 
+# Bytecode is made when a module is first imported: compiling all fifteen thousand files took a third of the installation.
+unexport PYTHONDONTWRITEBYTECODE
+
 # torch comes first and alone: other packages' open ranges would choose another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python {sys.version.split()[0]} is too old: 3.11 or newer is needed. Try: make PYTHON=python3.11 install")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
 	@touch $@
 
 demo: install ## import, train, evaluate and serve MovieLens 100k (SERVE=0 ends after the report)
@@ -37,7 +40,7 @@ lint: install ## ruff and mypy in strict mode
 	$(BIN)/mypy
 
 bench: install ## every benchmark, one after the other; each is one command under benchmarks/
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 docs: install ## the API pages, from the docstrings, into site/

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tastemaker.models.dropout import dropout
+
 TEMPERATURE = 12.0
 _MASKED = -1e4
 
@@ -38,11 +40,11 @@ class Block(nn.Module):
         distance_LL = place[:, None] - place[None, :]
         bias_HLL = self.distance[:, distance_LL.clamp(min=0)] + _MASKED * (distance_LL < 0)
         weight_BHLL = torch.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias_HLL, dim=-1)
-        weight_BHLL = F.dropout(weight_BHLL, self.dropout / 2, self.training)
+        weight_BHLL = dropout(weight_BHLL, self.dropout / 2, self.training)
         heard_BLD = self.out((weight_BHLL @ value).transpose(1, 2).flatten(2))
-        hidden_BLD = hidden_BLD + F.dropout(heard_BLD, self.dropout, self.training)
+        hidden_BLD = hidden_BLD + dropout(heard_BLD, self.dropout, self.training)
         gate, up = self.gate_up(self.norm_forward(hidden_BLD)).chunk(2, dim=-1)
-        return hidden_BLD + F.dropout(self.down(F.silu(gate) * up), self.dropout, self.training)
+        return hidden_BLD + dropout(self.down(F.silu(gate) * up), self.dropout, self.training)
 
 
 class UserSequence(nn.Module):
@@ -64,7 +66,7 @@ class UserSequence(nn.Module):
     def states(self, vectors_BLD: Tensor) -> Tensor:
         """The user vector after each event, float32 [B, L, D]; what follows an event does not change its state."""
         hidden_BLD = vectors_BLD * (math.sqrt(vectors_BLD.shape[-1]) / 4)
-        hidden_BLD = F.dropout(hidden_BLD, self.dropout, self.training)
+        hidden_BLD = dropout(hidden_BLD, self.dropout, self.training)
         for block in self.blocks:
             hidden_BLD = block(hidden_BLD)
         return F.normalize(self.norm(hidden_BLD), dim=-1) * self.log_temperature.exp()

@@ -167,7 +167,7 @@ def cold_boost(network: _Network, examples: Examples, price: float, mean: FloatA
     new = examples.new[examples.begin[:-1] + examples.target]
     if not new.any() or new.all() or price <= 0:
         return 0.0
-    place = np.stack([_places(network, examples, boost, mean, scale) for boost in BOOSTS])
+    place = _places(network, examples, mean, scale)
     gain = np.where(place < 10, 1 / np.log2(place + 2.0), 0.0)
     chosen = 0.0
     for boost, row in zip(BOOSTS, gain, strict=True):
@@ -179,21 +179,21 @@ def cold_boost(network: _Network, examples: Examples, price: float, mean: FloatA
     return chosen
 
 
-def _places(network: _Network, examples: Examples, boost: float, mean: FloatArray, scale: FloatArray) -> np.ndarray:
-    """Place of each row's target with a boost for new items, int64 [R]."""
+def _places(network: _Network, examples: Examples, mean: FloatArray, scale: FloatArray) -> np.ndarray:
+    """Place of each row's target with each boost for new items, int64 [boosts, R]."""
     rows, found = np.arange(len(examples.target)), []
     for begin in range(0, len(rows), 512):
         part = rows[begin : begin + 512]
         scores, target = _scores(network, examples, part, mean, scale)
         size = examples.begin[part + 1] - examples.begin[part]
-        real = np.arange(size.max()) < size[:, None]
-        added = torch.zeros(real.shape)
-        added[torch.from_numpy(real)] = torch.from_numpy(
-            boost * examples.boosted[examples.begin[part[0]] : examples.begin[part[-1] + 1]].astype(np.float32)
+        real = torch.from_numpy(np.arange(size.max()) < size[:, None])
+        boosted = torch.zeros(scores.shape)
+        boosted[real] = torch.from_numpy(
+            examples.boosted[examples.begin[part[0]] : examples.begin[part[-1] + 1]].astype(np.float32)
         )
-        scores = scores + added
-        found.append((scores > scores.gather(1, target[:, None])).sum(1).numpy())
-    return np.concatenate(found)
+        raised = (scores + boost * boosted for boost in BOOSTS)
+        found.append(np.stack([(row > row.gather(1, target[:, None])).sum(1).numpy() for row in raised]))
+    return np.concatenate(found, axis=1)
 
 
 def _scores(network: _Network, examples: Examples, rows: np.ndarray, mean: FloatArray, scale: FloatArray) -> tuple[Tensor, Tensor]:
