@@ -1,12 +1,14 @@
 """From a raw log to training data, beside pandas doing the same work: read, clean, drop repeats, sort, split, pack histories, features.
 
-    BENCH_PYTHON=path/to/python python benchmarks/data.py [--rows 1e6 1e7 1e8] [--work DIR] [--format parquet] [--pandas-rows 1e7]
+    BENCH_PYTHON=path/to/python python benchmarks/data.py [--rows 1e6 1e7 1e8] [--work DIR] [--format parquet] [--pandas-rows 1e7] [--ray]
 
 Makes a synthetic log (Zipf items whose popularity drifts, visits in bursts, ids as strings, 1 % malformed rows, 1 % repeats, 2 % late arrivals; a
 seed; written in chunks), then runs each contestant in a process of its own, one after the other, and prints rows a second, the ratio to pandas, the
 ratio to the limit of a million rows a second, and peak memory as a share of 4 GiB. Counts and sums of features must agree, else it fails.
 BENCH_PYTHON names an interpreter with pandas and pyarrow (the extra `bench`; default: this one). RECTOOLS_PYTHON and RECBOLE_PYTHON, where given, name
 interpreters whose library loads the log its own way: no cleaning, no features, so that time is only a bound. The work folder holds about 250 bytes a row.
+`--ray` runs the stage a second time on two Ray workers (RAY_PYTHON names an interpreter with the extra `ray`; default: this one), prints both times, and
+fails unless every byte is the same.
 """
 
 from __future__ import annotations
@@ -119,6 +121,28 @@ begun = time.perf_counter() - whole
 report(begun, accepted=got.accepted, duplicates=got.duplicates, refused=refused, users=packed.n_users, items=packed.n_items,
        targets=targets, sums=sums, imported=imported)
 """
+RAY = """
+import hashlib
+from tastemaker.data import _ray
+from tastemaker.data.intake import Intake
+from tastemaker.data.quarantine import Quarantine
+from tastemaker.data.stage import stage
+from tastemaker.journal.append import Journal
+from tastemaker.schema.settings import DataSettings
+journal, quarantine = Journal.open(work / "journal"), Quarantine(work)
+Intake(journal, DataSettings(), quarantine).events(paths)
+_ray.connect(cpus=2)
+_ray.each(abs, [1, 2])
+took, bytes_of = [], []
+for name, each in (("threads", None), ("ray", _ray.each)):
+    begun = time.perf_counter()
+    stage(journal.sealed(work), work / name, share=share, each=each)
+    took.append(time.perf_counter() - begun)
+    files = sorted(path for path in (work / name).rglob("*") if path.is_file())
+    bytes_of.append({str(path.relative_to(work / name)): hashlib.file_digest(path.open("rb"), "sha256").hexdigest() for path in files})
+assert len(bytes_of[0]) > 8 and bytes_of[0] == bytes_of[1], bytes_of
+report(time.perf_counter(), threads=took[0], ray=took[1], files=len(bytes_of[0]))
+"""
 
 
 def write_log(folder: Path, rows: int, kind: str, seed: int = 0) -> None:
@@ -202,6 +226,7 @@ def main() -> None:
     reader.add_argument("--pandas-rows", type=float, default=1e7, help="pandas is left out beyond: it needs about 300 bytes a row")
     reader.add_argument("--format", choices=("parquet", "csv"), default="parquet")
     reader.add_argument("--work", type=Path, default=None, help="folder for temporary files")
+    reader.add_argument("--ray", action="store_true", help="the stage on two Ray workers too")
     asked = reader.parse_args()
     pandas = os.environ.get("BENCH_PYTHON", sys.executable)
     print(
@@ -222,6 +247,13 @@ def main() -> None:
             if theirs is not None:
                 agree(ours, theirs)
             line(rows, ours, theirs)
+            if asked.ray:
+                staged = run(os.environ.get("RAY_PYTHON", sys.executable), RAY, folder / "log", folder / "ray")
+                if staged is None:
+                    raise SystemExit("--ray: Ray is not installed in RAY_PYTHON. Try: pip install 'tastemaker[ray]'")
+                print(
+                    f"  stage alone: threads {staged['threads']:.1f} s, two Ray workers {staged['ray']:.1f} s; {staged['files']} files, the same bytes"
+                )
             for peer, program in (("RECTOOLS", RECTOOLS), ("RECBOLE", RECBOLE)):
                 python = os.environ.get(f"{peer}_PYTHON")
                 loaded = run(python, program, folder / "log", folder / peer) if python else None

@@ -43,6 +43,12 @@ def test_everything_that_the_other_wing_reads_is_there(folder: Path) -> None:
 def test_the_baseline_counts_what_was_learned_from(brain: TrainedBrain, folder: Path) -> None:
     found = msgspec.json.decode((folder / "baseline.json").read_bytes(), type=Baseline)
     assert found == brain.baseline
+    assert brain.features is not None
+    rows = brain.features.rows
+    assert list(found.features) == rows.names
+    for place, name in enumerate(rows.names):
+        assert found.features[name].count + found.features[name].missing == len(rows.values)
+        assert found.features[name].mean == pytest.approx(float(rows.values[:, place].mean()), rel=1e-4, abs=1e-5)
     sequences = brain.sequences
     assert (found.events, found.users, found.catalogue) == (len(sequences.items), sequences.n_users, brain.catalogue.height)
     counts = sequences.counts()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.numbers import numbers_of
@@ -15,7 +16,7 @@ from tastemaker.data.select import condition
 from tastemaker.data.tallies import category_of, each, top_share
 from tastemaker.evaluation.ranking import gini
 from tastemaker.journal.catalogue import ITEM_SCHEMA
-from tastemaker.schema.baseline import Baseline, PopularityBaseline
+from tastemaker.schema.baseline import Baseline, NumberBaseline, PopularityBaseline
 from tastemaker.schema.columns import Columns
 
 _NO_VALUE = pl.lit(None, dtype=pl.Float64).alias(Columns.VALUE)
@@ -37,6 +38,16 @@ def baseline_of_log(events: pl.LazyFrame, items: pl.DataFrame, labels: Sequence[
     """The same of a log, of which the events with one of the labels are counted; all of them where there is no label."""
     chosen = events.filter(pl.any_horizontal(*(condition(label) for label in labels))) if labels else events
     return _measure(chosen, items, labels)
+
+
+def features_of(names: Sequence[str], values: NDArray[np.float32]) -> dict[str, NumberBaseline]:
+    """How each feature of a ranker's rows was spread, before scaling.
+
+    Args:
+        names, values: of the raw columns, float32 [R, F].
+    """
+    table = pl.LazyFrame({name: values[:, place] for place, name in enumerate(names)})
+    return {name: numbers_of(table, name).baseline for name in names}
 
 
 def _measure(events: pl.LazyFrame, items: pl.DataFrame, labels: Sequence[str]) -> Baseline:

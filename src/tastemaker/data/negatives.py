@@ -278,7 +278,7 @@ class Unclicked:
         requests = self._requests(rows)
         chance = np.zeros((len(requests), self._n_items))
         for row, request in enumerate(requests):
-            chance[row, self._items[self._offsets[request] : self._offsets[request + 1]]] = 1.0
+            chance[row, self.of(request)] = 1.0
         return _normalised(chance)
 
     def draw(self, rows: Positives, count: int, random: np.random.Generator) -> Drawn:
@@ -291,6 +291,10 @@ class Unclicked:
         items = np.where(some, self._items[place], NONE) if len(self._items) else np.full(within.shape, NONE)
         log_probability = np.where(some, -np.log(np.maximum(size, 1))[:, None], 0.0)
         return Drawn(items.astype(np.int32), log_probability.astype(np.float32))
+
+    def of(self, request: int) -> IntArray:
+        """What one request showed in vain, int32 [n]."""
+        return self._items[self._offsets[request] : self._offsets[request + 1]]
 
     def _requests(self, rows: Positives) -> NDArray[np.int64]:
         if rows.requests is None:

@@ -7,6 +7,7 @@ threads (Python 3.11: "AST constructor recursion depth mismatch").
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ def write_pieces(folder: Path, columns: Mapping[str, Column], piece: NDArray[np.
     """Writes rows ordered by piece; rows of one piece keep their order.
 
     Args:
-        folder: made here. columns: arrays [rows]. piece: the piece of each row, int64 [rows] in `[0, pieces)`.
+        folder: made here, anew where a worker died while it wrote. columns: arrays [rows]. piece: the piece of each row, int64 [rows] in `[0, pieces)`.
     """
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     cuts = np.concatenate([[0], np.cumsum(np.bincount(piece, minlength=pieces))]).astype(np.int64)
     order = None if (piece[1:] >= piece[:-1]).all() else np.argsort(piece.astype(np.uint16), kind="stable")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -53,6 +53,7 @@ _FADE = 4.0
 """Half-lives in a block of the faded sum: few enough that a difference of two running sums keeps its digits."""
 In = TypeVar("In")
 Out = TypeVar("Out")
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,16 @@ def stage(
     share: float = 0.1,
     workers: int = 2,
     rows: int = PIECE_ROWS,
+    each: Each | None = None,
 ) -> Plan:
-    """Runs the four steps on threads.
+    """Runs the four steps on threads, or on what `each` knows.
 
     Args:
         segments: Parquet segments of a journal with the sequence number of their first rows (`Journal.sealed`).
         folder: where the result goes; made here, what was there before goes.
         split: `global_time` or `leave_last_out`; logs that hold only an order use the last. share: of the events, held back by `global_time`.
         workers: threads. rows: about how many a worker holds in memory.
+        each: runs a step on every task and gives the results in order, such as `data._ray.each`; None: threads.
 
     Raises:
         InputError: there is no event. SettingsError: an unknown split.
@@ -110,23 +113,24 @@ def stage(
         raise InputError("There are no imported events to stage. Import some first.")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    surveys = _each(survey, [path for path, _ in segments], workers)
+    run = each or (lambda step, tasks: _each(step, tasks, workers))
+    surveys = run(survey, [path for path, _ in segments])
     made, items = plan(surveys, split, share, rows)
     begins = np.cumsum([0, *(found.rows for found in surveys)])
     spread_out = [folder / "spread" / f"{place:06d}" for place in range(len(segments))]
     tasks = [
         (path, first, int(begin), items, made, out) for (path, first), begin, out in zip(segments, begins, spread_out, strict=False)
     ]
-    _each(lambda task: spread(*task), tasks, workers)
+    run(lambda task: spread(*task), tasks)
     slices = [folder / "slices" / f"{number:06d}" for number in range(made.slices)]
-    _each(lambda number: sort_slice(made, len(items), number, spread_out, slices[number]), range(made.slices), workers)
+    run(lambda number: sort_slice(made, len(items), number, spread_out, slices[number]), range(made.slices))
     shutil.rmtree(folder / "spread")
     carry_over(slices)
     _reserve(folder, made.rows)
     sizes = piece_sizes(slices).sum(axis=0)
     at = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     cut = moment(made, slices)
-    packed = _each(lambda bucket: pack_bucket(made, bucket, slices, cut, at[bucket], folder), range(made.buckets), workers)
+    packed = run(lambda bucket: pack_bucket(made, bucket, slices, cut, at[bucket], folder), range(made.buckets))
     shutil.rmtree(folder / "slices")
     _finish(folder, segments, items, made, packed)
     return made

@@ -112,6 +112,13 @@ class SamplingSettings(Section, kw_only=True, frozen=True):
     """Weight of an event = (events of its item) ** -item_power: 0 counts events, 1 counts items."""
     half_life: Annotated[float, Meta(ge=0.0)] = 0.0
     """Days in which an event's weight halves; 0: never."""
+    shown: tuple[str, ...] = ("impression",)
+    """Event types that say that an item was shown in an answer."""
+    clicked: tuple[str, ...] = ("click",)
+    """Event types that say that a shown item was taken."""
+    ranker: str = "both"
+    """What a ranker's positive rows are told apart from: `unclicked` (what the same answer showed in vain), `candidates` (what the channels
+    found), or `both` (the shown ones first, filled up with candidates)."""
     rare_share: Share = 0.0
     """Share of the histories of an epoch that are drawn by their rare items (first an item, all alike, then a history in which it comes next)."""
 

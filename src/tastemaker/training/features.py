@@ -10,15 +10,17 @@ import msgspec
 import polars as pl
 
 from tastemaker.data.dataset import Dataset
+from tastemaker.data.sequences import Sequences
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
 from tastemaker.features.state import State
 from tastemaker.index.channels import Channels
 from tastemaker.models.fusion import Fusion
+from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.protocols import FloatArray, IntArray
 from tastemaker.schema.settings import Settings
 from tastemaker.training.holdout import Holdout
-from tastemaker.training.ranker_rows import Known, RankerRows, prepare, ranker_rows
+from tastemaker.training.ranker_rows import RANKER_NEGATIVES, Known, RankerRows, prepare, ranker_rows
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,20 @@ class TrainedFeatures:
         (folder / "text_reduction.json").write_bytes(msgspec.json.encode(self.text))
 
 
+def check_features(settings: Settings) -> None:
+    """Tells of mistakes in the settings before anything is trained.
+
+    Raises:
+        SettingsError: `features.use` or `sampling.ranker` names what is not known.
+    """
+    FeatureSet.declared(settings.features.use)
+    if settings.sampling.ranker not in RANKER_NEGATIVES:
+        raise SettingsError(f"sampling.ranker is {settings.sampling.ranker!r}; expected {', '.join(RANKER_NEGATIVES)}.")
+
+
 def train_features(
     dataset: Dataset,
+    sequences: Sequences,
     catalogue: pl.DataFrame,
     text: FloatArray,
     held: Holdout,
@@ -62,7 +76,7 @@ def train_features(
     """Declares the features, makes the rows, fits the preparation on them, and remembers the whole log.
 
     Args:
-        dataset: its log is what features read.
+        dataset: its log is what features read. sequences: its histories.
         catalogue: one row an item, in the order of item indices. text: whitened text vectors, float32 [N, T].
         held: the questions. channels, fusion, user_vectors: of a fit that has not seen them.
         settings: sections `features`, `fusion` and `train` are read.
@@ -70,6 +84,6 @@ def train_features(
     log = dataset.events if dataset.log is None else dataset.log
     features = FeatureSet.declared(settings.features.use, catalogue, text)
     names = catalogue["item_id"].to_list()
-    known = Known(held, channels, fusion, user_vectors, log, features, text, held.train.user_ids, names)
+    known = Known(held, channels, fusion, user_vectors, log, features, text, sequences, names)
     rows, reduction = ranker_rows(known, settings)
     return TrainedFeatures(features, features.remember(log), prepare(rows, settings), reduction, rows)

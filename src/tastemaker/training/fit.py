@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 
-from tastemaker.data.baseline import baseline_of
+from tastemaker.data.baseline import baseline_of, features_of
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import Sequences, build
 from tastemaker.index.channels import Channels, Decays
@@ -26,7 +27,7 @@ from tastemaker.schema.protocols import FloatArray, IntArray, Progress, QuerySta
 from tastemaker.schema.settings import Settings
 from tastemaker.training.encoder import Encoder, encode_cached, load_encoder
 from tastemaker.training.export import export
-from tastemaker.training.features import TrainedFeatures, train_features
+from tastemaker.training.features import TrainedFeatures, check_features, train_features
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout, hold_out
 from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
@@ -111,9 +112,11 @@ def fit(
         rows: make the features too, and rows for a ranker.
 
     Raises:
-        InputError: the dataset has no event.
+        InputError: the dataset has no event. SettingsError: features or the ranker's negatives are named that are not known.
     """
     settings = settings or Settings()
+    if rows:
+        check_features(settings)
     use_threads(settings.train.threads)
     sequences = build(dataset)
     if len(sequences.items) == 0:
@@ -128,7 +131,7 @@ def fit(
     features = None
     if rows and not order:
         vectors = found.model.user_vectors
-        features = train_features(dataset, catalogue, text, held, found.channels, found.fusion, vectors, settings)
+        features = train_features(dataset, sequences, catalogue, text, held, found.channels, found.fusion, vectors, settings)
         clock.lap("seconds_features")
     model, _ = train_sequence(sequences, text, settings, None, found.epochs, "refit", progress, run_dir)
     clock.lap("seconds_refit")
@@ -145,7 +148,7 @@ def fit(
         whitening,
         metrics={**found.metrics, **clock.laps, "seconds": sum(clock.laps.values())},
         sha256=dataset.fingerprint(),
-        baseline=baseline_of(dataset, settings.data.positive),
+        baseline=_baseline(dataset, settings, features),
         features=features,
     )
 
@@ -186,6 +189,14 @@ def states_of(model: SequenceModel, histories: Sequence[IntArray]) -> list[Query
     """Query states with user vectors; an empty history has none."""
     vectors = model.user_vectors(histories)
     return [QueryState(history, vector if len(history) else None) for history, vector in zip(histories, vectors, strict=True)]
+
+
+def _baseline(dataset: Dataset, settings: Settings, features: TrainedFeatures | None) -> Baseline:
+    """What the data looked like, the features of the ranker's rows with it."""
+    found = baseline_of(dataset, settings.data.positive)
+    if features is None:
+        return found
+    return msgspec.structs.replace(found, features=features_of(features.rows.names, features.rows.values))
 
 
 def _validate(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from tastemaker.data.sequences import Sequences
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
 from tastemaker.index.channels import CHANNELS, Channels
@@ -22,12 +23,14 @@ from tastemaker.schema.protocols import FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import Settings
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.preparation import fit_preparation, fit_reduction
+from tastemaker.training.unclicked import left_alone
 
 QUESTIONS = 2_000
 NEGATIVES = 24
 LOWEST = -20.0
 """What a channel's score is where it has none, and no score lies lower."""
 QUESTION, LABEL = "question", "label"
+RANKER_NEGATIVES = ("unclicked", "candidates", "both")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Known:
         log: every event of the journal, whatever its type.
         features: declared over the catalogue.
         text: whitened text vectors, float32 [N, T].
-        user_ids, item_ids: names of the indices.
+        sequences: the whole histories. item_ids: names of the indices.
     """
 
     held: Holdout
@@ -70,14 +73,15 @@ class Known:
     log: pl.DataFrame
     features: FeatureSet
     text: FloatArray
-    user_ids: list[str]
+    sequences: Sequences
     item_ids: list[str]
 
 
 def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction]:
     """Each question's target and some of the other candidates, with all their columns; and the reduction of the text vectors.
 
-    Questions whose target no channel found are left out.
+    The other candidates are what the same answer showed in vain, where the log tells, filled up with what the channels found; see
+    `sampling.ranker`. Questions whose target no channel found and no answer showed are left out.
     """
     seed, held = settings.train.seed, known.held
     random = np.random.default_rng(seed)
@@ -86,15 +90,15 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     histories = [held.histories[row] for row in chosen]
     states = [QueryState(history, vector) for history, vector in zip(histories, known.user_vectors(histories), strict=True)]
     found = known.channels.candidates(states, settings.fusion.depth, held.known)
+    beside = left_alone(known.sequences, known.log, known.item_ids, settings.sampling)
     parts, owners, labels = [], [], []
     for row, one, state in zip(chosen.tolist(), found, states, strict=True):
-        place = np.flatnonzero(one.items == held.targets[row])
-        if len(place):
-            others = np.delete(np.arange(len(one.items)), place)
-            few = np.concatenate([place, random.permutation(others)[:NEGATIVES]])
-            parts.append((one.items[few], _channel_columns(one, known.fusion.score(one, len(state.history)))[few]))
-            owners += [row] * len(few)
-            labels += [1.0] + [0.0] * (len(few) - 1)
+        shown = beside.of(int(held.users[row]), int(held.targets[row])) if beside is not None else held.targets[:0]
+        items = _told_apart(int(held.targets[row]), shown, one.items, settings.sampling.ranker, random)
+        if len(items):
+            parts.append((items, _columns_of(known, state, one, items)))
+            owners += [row] * len(items)
+            labels += [1.0] + [0.0] * (len(items) - 1)
     asked = _asked(known, np.array(owners, dtype=np.int64), [items for items, _ in parts], labels)
     reduction = fit_reduction("text_part", known.text, settings.features.text_columns, seed=seed)
     width = 2 * len(CHANNELS) + 1
@@ -117,6 +121,30 @@ def prepare(rows: RankerRows, settings: Settings) -> Preparation:
     return fit_preparation(rows.names, rows.values, label, chosen.scaling, chosen.select, settings.train.seed)
 
 
+def _told_apart(target: int, shown: IntArray, found: IntArray, kind: str, random: np.random.Generator) -> IntArray:
+    """The target and what it is told apart from, at most `NEGATIVES`, int32; nothing where neither an answer nor a channel holds it."""
+    if not len(shown) and (kind == "unclicked" or target not in found):
+        return found[:0]
+    others = random.permutation(shown)[:NEGATIVES]
+    if kind != "unclicked":
+        more = random.permutation(np.setdiff1d(found, [target, *shown.tolist()]))
+        others = np.concatenate([others, more[: NEGATIVES - len(others)]])
+    return np.concatenate([[target], others]).astype(np.int32)
+
+
+def _columns_of(known: Known, state: QueryState, found: ChannelScores, items: IntArray) -> FloatArray:
+    """What the channels and the fusion say of some items, float32 [n, 2C + 1]: as candidates, or where they are none, apart."""
+    length = len(state.history)
+    columns = _channel_columns(found, known.fusion.score(found, length))
+    place = np.searchsorted(found.items, items).clip(max=max(len(found.items) - 1, 0))
+    missing = found.items[place] != items if len(found.items) else np.ones(len(items), dtype=bool)
+    rows = columns[place] if len(found.items) else np.zeros((len(items), columns.shape[1]), dtype=np.float32)
+    if missing.any():
+        apart = known.channels.score_items(state, items[missing], found.depth)
+        rows[missing] = _channel_columns(apart, known.fusion.score(apart, length))
+    return rows
+
+
 def _channel_columns(found: ChannelScores, fusion: FloatArray) -> FloatArray:
     """Scores of all channels, 1 / (1 + place) in each, and the fusion's score, float32 [M, 2C + 1]."""
     scores = np.nan_to_num(found.scores, nan=LOWEST, neginf=LOWEST).clip(LOWEST)
@@ -129,7 +157,7 @@ def _asked(known: Known, owners: IntArray, items: list[IntArray], labels: list[f
     return pl.DataFrame(
         {
             QUESTION: owners,
-            Columns.USER_ID: [known.user_ids[user] for user in known.held.users[owners]],
+            Columns.USER_ID: [known.sequences.user_ids[user] for user in known.held.users[owners]],
             Columns.ITEM_ID: [known.item_ids[item] for item in chosen],
             Columns.TIMESTAMP: known.held.times[owners],
             LABEL: np.array(labels, dtype=np.float32),

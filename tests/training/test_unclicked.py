@@ -1,0 +1,83 @@
+"""A ranker's rows are told apart from what the same answer showed in vain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from ring_world import ITEMS, ring
+
+from tastemaker.data.dataset import Dataset
+from tastemaker.schema.errors import SettingsError
+from tastemaker.schema.settings import Settings
+from tastemaker.training.fit import fit
+from tastemaker.training.ranker_rows import LABEL, NEGATIVES, QUESTION
+
+SHOWN = 6
+
+
+def shown_ring() -> tuple[Dataset, dict[tuple[str, str], set[str]]]:
+    """The ring, where each event is a click in an answer of its own that showed six more items; and what each click was shown beside."""
+    data, random = ring(120), np.random.default_rng(1)
+    clicks = data.events.with_columns(
+        pl.lit("click").alias("event_type"), pl.int_range(pl.len()).cast(pl.String).alias("request_id")
+    )
+    rows, beside = [], {}
+    for user, item, time, request in clicks.select("user_id", "item_id", "timestamp", "request_id").iter_rows():
+        others = {f"i{number}" for number in random.permutation(ITEMS)[:SHOWN]} - {item}
+        beside[user, item] = others
+        rows += [(user, other, time - 0.5, "impression", request) for other in [item, *sorted(others)]]
+    names = ["user_id", "item_id", "timestamp", "event_type", "request_id"]
+    shown = pl.DataFrame(rows, schema=names, orient="row")
+    log = pl.concat([clicks, shown], how="diagonal_relaxed").sort("timestamp", maintain_order=True)
+    return replace(data, events=clicks, log=log), beside
+
+
+def quick(settings: Settings, kind: str) -> Settings:
+    sequence = msgspec.structs.replace(settings.sequence, min_steps=20, epochs=1)
+    return msgspec.structs.replace(settings, sequence=sequence, sampling=msgspec.structs.replace(settings.sampling, ranker=kind))
+
+
+@pytest.mark.parametrize("kind", ["unclicked", "both", "candidates"])
+def test_negatives_are_what_the_answer_showed_in_vain(toy_settings: Settings, kind: str) -> None:
+    data, beside = shown_ring()
+    met = {key[0]: {item for user, item in beside if user == key[0]} for key in beside}
+    found = fit(data, quick(toy_settings, kind)).features
+    assert found is not None
+    rows = found.rows.asked.with_columns(pl.Series("fusion", found.rows.values[:, found.rows.names.index("fusion")]))
+    assert np.isfinite(found.rows.values).all()
+    questions = 0
+    for part in rows.partition_by(QUESTION, "user_id", "timestamp"):
+        user = part["user_id"][0]
+        target = part.filter(pl.col(LABEL) == 1.0)["item_id"].to_list()
+        others = part.filter(pl.col(LABEL) == 0.0)["item_id"].to_list()
+        assert len(target) == 1
+        shown = beside[user, target[0]] - met[user]
+        questions += 1
+        if kind == "unclicked":
+            assert set(others) == shown
+        elif kind == "both":
+            assert shown <= set(others)
+            assert len(others) == NEGATIVES
+        else:
+            assert len(others) == NEGATIVES
+        assert len(set(others)) == len(others)
+    assert questions > 80
+
+
+def test_a_log_without_impressions_falls_back_to_candidates(toy_settings: Settings) -> None:
+    both, alone = (fit(ring(60), quick(toy_settings, kind)).features for kind in ("both", "candidates"))
+    assert both is not None
+    assert alone is not None
+    assert both.rows.asked.equals(alone.rows.asked)
+    empty = fit(ring(60), quick(toy_settings, "unclicked")).features
+    assert empty is not None
+    assert empty.rows.asked.height == 0
+
+
+def test_an_unknown_word_is_refused(toy_settings: Settings) -> None:
+    with pytest.raises(SettingsError, match=r"sampling\.ranker is 'shown'; expected unclicked, candidates, both"):
+        fit(ring(60), quick(toy_settings, "shown"))
