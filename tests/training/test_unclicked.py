@@ -13,8 +13,8 @@ from ring_world import ITEMS, ring
 from tastemaker.data.dataset import Dataset
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import Settings
-from tastemaker.training.fit import fit
-from tastemaker.training.ranker_rows import LABEL, NEGATIVES, QUESTION
+from tastemaker.training.fit import TrainedBrain, fit, states_of
+from tastemaker.training.ranker_rows import LABEL, NEGATIVES, QUESTION, columns_of
 
 SHOWN = 6
 
@@ -76,6 +76,24 @@ def test_a_log_without_impressions_falls_back_to_candidates(toy_settings: Settin
     empty = fit(ring(60), quick(toy_settings, "unclicked")).features
     assert empty is not None
     assert empty.rows.asked.height == 0
+
+
+def test_shown_items_have_the_columns_of_candidates_or_of_their_own(brain: TrainedBrain) -> None:
+    state = states_of(brain.model, [np.array([3, 4, 5], dtype=np.int32)])[0]
+    found = brain.channels.candidates([state], 4)[0]
+    others = np.setdiff1d(np.arange(ITEMS, dtype=np.int32), [*found.items, 3, 4, 5])
+    assert min(len(found.items), len(others)) > 3
+    items = np.random.default_rng(0).permutation(np.concatenate([found.items, others])).astype(np.int32)
+    rows = columns_of(brain.channels, brain.fusion, state, found, items)
+    score = brain.fusion.score(found, 3)
+    for row, item in zip(rows, items, strict=True):
+        place = np.flatnonzero(found.items == item)
+        if len(place):
+            expected = [*np.maximum(found.scores[place[0]], -20.0), score[place[0]]]
+        else:
+            apart = brain.channels.score_items(state, np.array([item]), 4)
+            expected = [*np.maximum(apart.scores[0], -20.0), brain.fusion.score(apart, 3)[0]]
+        np.testing.assert_allclose([*row[: len(expected) - 1], row[-1]], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_word_is_refused(toy_settings: Settings) -> None:

@@ -96,7 +96,7 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
         shown = beside.of(int(held.users[row]), int(held.targets[row])) if beside is not None else held.targets[:0]
         items = _told_apart(int(held.targets[row]), shown, one.items, settings.sampling.ranker, random)
         if len(items):
-            parts.append((items, _columns_of(known, state, one, items)))
+            parts.append((items, columns_of(known.channels, known.fusion, state, one, items)))
             owners += [row] * len(items)
             labels += [1.0] + [0.0] * (len(items) - 1)
     asked = _asked(known, np.array(owners, dtype=np.int64), [items for items, _ in parts], labels)
@@ -132,16 +132,20 @@ def _told_apart(target: int, shown: IntArray, found: IntArray, kind: str, random
     return np.concatenate([[target], others]).astype(np.int32)
 
 
-def _columns_of(known: Known, state: QueryState, found: ChannelScores, items: IntArray) -> FloatArray:
-    """What the channels and the fusion say of some items, float32 [n, 2C + 1]: as candidates, or where they are none, apart."""
+def columns_of(channels: Channels, fusion: Fusion, state: QueryState, found: ChannelScores, items: IntArray) -> FloatArray:
+    """What the channels and the fusion say of some items, float32 [n, 2C + 1]: as candidates, or where they are none, apart.
+
+    Args:
+        state: who is asked for. found: the candidates, by item. items: int32 [n].
+    """
     length = len(state.history)
-    columns = _channel_columns(found, known.fusion.score(found, length))
+    columns = _channel_columns(found, fusion.score(found, length))
     place = np.searchsorted(found.items, items).clip(max=max(len(found.items) - 1, 0))
     missing = found.items[place] != items if len(found.items) else np.ones(len(items), dtype=bool)
     rows = columns[place] if len(found.items) else np.zeros((len(items), columns.shape[1]), dtype=np.float32)
     if missing.any():
-        apart = known.channels.score_items(state, items[missing], found.depth)
-        rows[missing] = _channel_columns(apart, known.fusion.score(apart, length))
+        apart = channels.score_items(state, items[missing], found.depth)
+        rows[missing] = _channel_columns(apart, fusion.score(apart, length))
     return rows
 
 
