@@ -12,14 +12,16 @@ from tastemaker.features.preparation import POINTS, SCALINGS, Column, Preparatio
 from tastemaker.schema.errors import SettingsError
 
 MOST_ROWS = 20_000
-NEIGHBOUR_ROWS = 5_000
-"""Rows of which mutual information is estimated: its nearest neighbours cost most of the fit, and its noise is measured on the same rows."""
+SHADOWS, SPREADS = 20, 3.0
+"""A column's information must lie this many standard deviations above what it has of so many shuffled labels."""
+BINS = 32
+"""Equally filled bins of a column whose information on the label is asked for."""
 NEAR_CONSTANT = 0.999
 SAME = 0.999
 LATER_SHARE = 0.25
-SHUFFLES = 3
+SHUFFLES = 5
 NEGLIGIBLE = 1e-3
-"""AUC that a column must be worth on later rows, or its information must stand out from a shuffled column's."""
+"""AUC that a column must be worth on later rows, or its information must stand out from that of shuffled labels."""
 HEAVY_TAIL = 3.0
 OUTLIERS = 10.0
 
@@ -63,7 +65,7 @@ def fit_preparation(
     for place, (information, importance, noise) in told.items():
         if information <= noise and importance <= NEGLIGIBLE:
             dropped[place] = (
-                "says nothing of the label: no more than a shuffled column does, and later rows are ranked as well without it"
+                "says nothing of the label: no more than of shuffled labels, and later rows are ranked as well without it"
             )
     verdicts = []
     for place, name in enumerate(names):
@@ -173,21 +175,38 @@ def _told(
     columns: dict[int, Column],
     seed: int,
 ) -> dict[int, tuple[float, float, float]]:
-    """Mutual information with the label, permutation importance on later rows, and what a shuffled column's information comes to."""
+    """Mutual information with the label, permutation importance on later rows, and what information with a shuffled label comes to."""
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.feature_selection import mutual_info_classif
     from sklearn.inspection import permutation_importance
 
     ready = Preparation(names=list(names), columns=[columns[place] for place in left]).apply(table)
     random, wanted = np.random.default_rng(seed), label > 0
-    few = np.sort(random.permutation(len(ready))[:NEIGHBOUR_ROWS])
-    information = mutual_info_classif(ready[few], wanted[few], random_state=seed)
-    shadow = mutual_info_classif(random.permutation(ready[few], axis=0), wanted[few], random_state=seed)
-    noise = float(np.quantile(shadow, 0.95)) if len(shadow) else 0.0
+    cells = [_cells(column) for column in ready.T]
+    information = [_information(cell, wanted) for cell in cells]
+    shuffled = [random.permutation(wanted) for _ in range(SHADOWS)]
+    shadow = np.array([[_information(cell, other) for other in shuffled] for cell in cells]).reshape(len(cells), SHADOWS)
+    noise = shadow.mean(axis=1) + SPREADS * shadow.std(axis=1)
     cut = round(len(ready) * (1 - LATER_SHARE))
     importance = np.zeros(len(left))
     if 0 < wanted[:cut].mean() < 1 and 0 < wanted[cut:].mean() < 1:
         model = HistGradientBoostingClassifier(max_iter=40, max_leaf_nodes=15, random_state=seed).fit(ready[:cut], wanted[:cut])
         found = permutation_importance(model, ready[cut:], wanted[cut:], scoring="roc_auc", n_repeats=SHUFFLES, random_state=seed)
         importance = found.importances_mean - found.importances_std
-    return {place: (float(information[at]), float(importance[at]), noise) for at, place in enumerate(left)}
+    return {place: (information[at], float(importance[at]), float(noise[at])) for at, place in enumerate(left)}
+
+
+def _cells(column: FloatTable) -> NDArray[np.int64]:
+    """Which of `BINS` equally filled bins each value falls into, [R]; equal values share a bin."""
+    edges = np.unique(np.quantile(column, np.arange(1, BINS) / BINS))
+    return np.searchsorted(edges, column, side="left")
+
+
+def _information(cells: NDArray[np.int64], wanted: NDArray[np.bool_]) -> float:
+    """Mutual information of bins and the label, in nats.
+
+    Nearest neighbours (Ross 2014) need no bins, but a second a column; what bins lose is less than the noise, which is measured the same way.
+    """
+    from sklearn.metrics import mutual_info_score
+
+    counts = np.bincount(2 * cells + wanted, minlength=2 * BINS).reshape(-1, 2)
+    return float(mutual_info_score(None, None, contingency=counts))
