@@ -13,8 +13,8 @@ import ray.data
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-_CALLS = -1
-"""How often Ray runs a task again whose worker died: until it is done."""
+_RETRIES = 5
+"""How often a task whose worker died runs again: a task that kills every worker must end as an error, not run for ever."""
 
 
 def connect(address: str | None = None, cpus: int | None = None) -> None:
@@ -37,6 +37,6 @@ def each(step: Callable[[In], Out], tasks: Iterable[In]) -> list[Out]:
         return {"place": places, "found": [step(work[place]) for place in places]}
 
     numbers = ray.data.range(len(work), override_num_blocks=max(len(work), 1))
-    done = numbers.map_batches(block, batch_size=1, max_retries=_CALLS).take_all()
+    done = numbers.map_batches(block, batch_size=1, max_retries=_RETRIES).take_all()
     found = {int(row["place"]): row["found"] for row in done}
     return [found[place] for place in range(len(work))]
