@@ -72,6 +72,8 @@ class SequenceSettings(Section, kw_only=True, frozen=True):
     """Passes over the histories; early stopping on validation NDCG@10 may end sooner."""
     min_steps: int = 1_000
     """Small logs are passed more often, until this many steps are made."""
+    refit: Share = 0.5
+    """Share of the epochs found by validation that are run on all events, from the validated weights on; 1: all of them, from new weights."""
     patience: Positive = 3
     """Validations without a gain before training ends."""
     batch_size: Positive = 128
@@ -185,9 +187,21 @@ class TrainSettings(Section, kw_only=True, frozen=True):
 
     seed: int = 0
     threads: int = 0
-    """CPU threads; 0: all cores."""
+    """CPU threads of a process; 0: all cores, shared by its processes."""
+    workers: Positive = 1
+    """Processes that train the sequence model together, on this machine or with `--ray` on a cluster."""
     precision: str = "auto"
     """`auto` (bf16 where the CPU computes in it), `bf16` or `fp32`."""
+    optimiser: str = "adamw"
+    """`adamw`, `adam`, `sgd` or `adafactor` (a third of Adam's memory)."""
+    schedule: str = "cosine"
+    """The learning rate over time: `cosine` and `constant` with a warm-up, or `one_cycle`."""
+    ema: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the average of the weights that is kept in their stead, as in 0.999; 0: none."""
+    accumulate: Positive = 1
+    """Parts of a batch computed one after the other: less memory, the same step."""
+    checkpoint_seconds: Annotated[float, Meta(ge=0.0)] = 60.0
+    """Time between two checkpoints of a training, from which `train --resume` goes on."""
 
 
 class EvaluationSettings(Section, kw_only=True, frozen=True):

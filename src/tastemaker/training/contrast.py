@@ -58,7 +58,8 @@ class Contrast:
         share: of each item among the targets, float32 [N]: the chance by which the batch's own targets are there. None takes them for further draws by `chance`.
         correction: one of `CORRECTIONS`.
         hard: where each position's own hard negatives come from, and how many.
-        seed: of the hard negatives; the shared ones are drawn by torch's generator.
+
+    All is drawn by torch's generator, so that a seeded step is the same step again.
     """
 
     def __init__(
@@ -68,12 +69,10 @@ class Contrast:
         share: Tensor | None = None,
         correction: str = "log_q",
         hard: tuple[Hard, int] | None = None,
-        seed: int = 0,
     ) -> None:
         if correction not in CORRECTIONS:
             raise SettingsError(f"sampling.correction is {correction!r}; expected {', '.join(CORRECTIONS)}.")
         self._chance, self._draws, self._share, self._correction, self._hard = chance, draws, share, correction, hard
-        self._random = np.random.default_rng(seed)
 
     def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """Weighted mean of the corrected cross entropy over the positions, a scalar.
@@ -106,7 +105,8 @@ class Contrast:
     def _with_hard(self, batch: Batch, chosen: Tensor, shared_PC: Tensor, place: Tensor, source: Hard, count: int) -> Tensor:
         """Two strata: a row's pool, of which `count` are drawn, and all other items, for which the shared sample stands."""
         pool_PM = self._pools(batch, source)
-        drawn = source.draw_from(pool_PM, count, self._random)
+        random = np.random.default_rng(int(torch.randint(2**62, ())))
+        drawn = source.draw_from(pool_PM, count, random)
         hard_Pn = torch.from_numpy(drawn.items.astype(np.int64))
         absent_Pn, hard_Pn = hard_Pn == NONE, hard_Pn.clamp(min=0)
         logits_Pn = (batch.states[:, None] * batch.items[hard_Pn]).sum(-1) + batch.bias[hard_Pn]
@@ -130,14 +130,13 @@ class Contrast:
         return np.concatenate(pools)
 
 
-def contrast_of(sequences: Sequences, chosen: SamplingSettings, targets: NDArray[np.float64], seed: int) -> Contrast | None:
+def contrast_of(sequences: Sequences, chosen: SamplingSettings, targets: NDArray[np.float64]) -> Contrast | None:
     """What the settings ask for; None for the full softmax.
 
     Args:
         sequences: the training log.
         chosen: the section `sampling`.
         targets: how often each item is a target in an epoch, [N].
-        seed: of the hard negatives.
 
     Raises:
         SettingsError: an unknown word.
@@ -156,7 +155,7 @@ def contrast_of(sequences: Sequences, chosen: SamplingSettings, targets: NDArray
         return Contrast(share, 0, share, chosen.correction)
     if chosen.negatives == "hard":
         source = Hard(OwnItems(sequences), chosen.hard_pool, chosen.hard_skip, chosen.hard_margin)
-        return Contrast(popular, chosen.count, share, chosen.correction, (source, chosen.hard_count), seed)
+        return Contrast(popular, chosen.count, share, chosen.correction, (source, chosen.hard_count))
     raise SettingsError(f"sampling.negatives is {chosen.negatives!r}; expected full, uniform, popularity, in_batch or hard.")
 
 

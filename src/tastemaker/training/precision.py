@@ -41,9 +41,9 @@ def compute_dtype(setting: str) -> torch.dtype:
 
 
 def use_threads(count: int) -> int:
-    """Sets torch's threads, 0 for all cores that this process may use; gives their number."""
+    """Sets torch's threads, 0 for this process's share of the cores that it may use; gives their number."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = count if count > 0 else cores
+    threads = count if count > 0 else max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return threads
