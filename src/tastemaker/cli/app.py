@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "import": ("import_", "run", "Validate files and append them to the journal."),
     "profile": ("profile", "run", "What the data looks like: a page, and the baseline for drift."),
     "train": ("train", "run", "Journal to candidate bundle."),
+    "runs": ("runs", "run", "List the trainings and compare two of them."),
     "evaluate": ("evaluate", "run", "Judge a bundle against strong baselines."),
     "release": ("release", "release", "Gate a bundle, then make it live."),
     "rollback": ("release", "rollback", "Go back to the previous live bundle."),
@@ -38,6 +39,7 @@ EXTRA_OF = {
     "tensorboard": "train",
     "implicit": "train",
     "sklearn": "train",
+    "ray": "ray",
 }
 
 
