@@ -30,11 +30,12 @@ from torch import nn
 from tastemaker.models.item_tower import TextOnly
 from tastemaker.models.text import TextTower, Whitening
 from tastemaker.schema.columns import Columns
-from tastemaker.schema.settings import to_table
+from tastemaker.schema.settings import SequenceSettings, to_table
 from tastemaker.training.encoder import Encoder
 
 if TYPE_CHECKING:
     from tastemaker.training.fit import TrainedBrain
+    from tastemaker.training.sequence import SequenceModel
 
 OPSET = 18
 
@@ -50,7 +51,7 @@ def export(brain: TrainedBrain, folder: Path) -> None:
         (folder / "baseline.json").write_bytes(msgspec.json.format(msgspec.json.encode(brain.baseline), indent=1))
     if brain.features is not None:
         brain.features.export(folder / "features")
-    _towers(brain, folder)
+    export_towers(brain.model, brain.settings.sequence, folder)
     if brain.encoder is not None and brain.whitening is not None:
         export_text(brain.encoder, brain.whitening, brain.settings.text.template, folder / "text_encoder")
     _histories(brain, folder / "users")
@@ -93,8 +94,8 @@ def _plain_copy(encoder: Encoder) -> nn.Module:
     return copy.eval()
 
 
-def _towers(brain: TrainedBrain, folder: Path) -> None:
-    model, settings = brain.model, brain.settings.sequence
+def export_towers(model: SequenceModel, settings: SequenceSettings, folder: Path) -> None:
+    """Writes `item_tower/model.onnx` and `user_tower/model.onnx`."""
     model.eval()
     for name in ("item_tower", "user_tower"):
         (folder / name).mkdir(parents=True, exist_ok=True)
