@@ -5,7 +5,7 @@
 One training a row with the settings' own schedule: epochs are chosen on held-back events (`training/holdout.py`), and the figures are those of the test rows of
 `benchmarks/quality.py`, ranked over the whole catalogue without the history. Each difference is paired with the defaults user by user, averaged over the seeds that
 both rows have; its interval is a bootstrap over users (`evaluation/significance.py`). CPU-seconds are those of this process with one thread. `--row` tries any other
-settings. A row whose setting is not known here is skipped and says why. Beauty is a seeded quarter of the users and of the items that they met.
+settings as a row, `--set` changes all rows. A row whose setting is not known here is skipped and says why. Beauty is a seeded quarter of the users and of the items that they met.
 Finished rows are kept in `--work` and not repeated. Writes benchmarks/learning.md, one table a data set that was ever run into `--work`.
 """
 
@@ -119,10 +119,10 @@ def places(model: SequenceModel, given: World) -> np.ndarray:
     return place
 
 
-def one(given: World, lines: tuple[str, ...], seed: int) -> dict[str, Any]:
+def one(given: World, lines: tuple[str, ...], seed: int, more: list[str]) -> dict[str, Any]:
     """One training and where it put the targets; or why there is none."""
     try:
-        settings = load_settings(None, [*ALWAYS, *lines, f"train.seed={seed}"], {})
+        settings = load_settings(None, [*ALWAYS, *more, *lines, f"train.seed={seed}"], {})
         rows = given.held.warm_rows(VALIDATION_ROWS, 0)
         validation = Validation([given.held.histories[row] for row in rows], given.held.targets[rows])
         began = time.process_time()
@@ -166,43 +166,45 @@ def row_of(name: str, runs: dict[int, dict[str, Any]], base: dict[int, dict[str,
     return "| " + " | ".join([*cells, f"{cpu:.0f} ({epochs:.0f} epochs, an epoch × {pace / plain:.2f})"]) + " |"
 
 
-def table(name: str, results: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
-    """The Markdown table of one data set."""
+def table(results: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    """The Markdown table of one data set and one way to run all rows."""
     base = {seed: run for seed, run in results.get(DEFAULT, {}).items() if "place" in run}
     first = next((run for runs in results.values() for run in runs.values() if "place" in run), None)
     if first is None:
         return []
     rows, users = len(first["place"]), len(set(first["users"]))
-    lines = [f"## {name}{', a quarter of the users' if name == 'beauty' else ''}: {rows:,} rows of {users:,} users", ""]
-    lines += [
-        "| choice | seeds | NDCG@10 (95 %) | HR@10 | difference to the defaults (95 %) | p | CPU-seconds |",
-        "|---|---|---|---|---|---|---|",
+    lines = [
+        f"## {first['set']}{', a quarter of the users' if first['set'] == 'beauty' else ''}: {rows:,} rows of {users:,} users",
+        "",
     ]
-    return [*lines, *(row_of(row, runs, base) for row, runs in results.items()), ""]
+    if first["all_rows"]:
+        lines += [f"All rows, the defaults too, with `{' '.join(first['all_rows'])}`.", ""]
+    lines += ["| choice | seeds | NDCG@10 (95 %) | HR@10 | difference to the defaults (95 %) | p | CPU-seconds |"]
+    return [*lines, "|---|---|---|---|---|---|---|", *(row_of(row, runs, base) for row, runs in results.items()), ""]
 
 
 def page(work: Path, rows: dict[str, tuple[str, ...]]) -> str:
     """All tables, from what is kept in `work`."""
-    lines = [
-        "# How the sequence model learns: each choice beside the defaults",
-        "",
+    lines = ["# How the sequence model learns: each choice beside the defaults", ""]
+    lines += [
         "Made by `python benchmarks/learning.py`; what is measured is said there. The sequence model alone, not the whole recommender.",
         "",
     ]
     lines += [
-        "*better* and *worse*: the interval of the paired difference leaves zero out. It covers chance over users, not over seeds, and is not corrected for the number of rows.",
+        "*better* and *worse*: the interval of the paired difference leaves zero out. It covers chance over users, not over seeds, and is not",
+        "corrected for the number of rows.",
         "",
     ]
-    for name in SETS:
+    for folder in sorted(path for path in work.iterdir() if path.is_dir()):
         results: dict[str, dict[int, dict[str, Any]]] = {}
         for row in rows:
             kept = {
                 int(path.stem.rpartition("-")[2]): json.loads(path.read_text())
-                for path in sorted(work.glob(f"{name}+{_slug(row)}-*.json"))
+                for path in sorted(folder.glob(f"{_slug(row)}-*.json"))
             }
             if kept:
                 results[row] = kept
-        lines += table(name, results)
+        lines += table(results)
     return "\n".join(lines)
 
 
@@ -220,13 +222,15 @@ def main() -> None:
     reader.add_argument("--first-seed", type=int, default=0)
     reader.add_argument("--only", nargs="*", help="names of rows or of groups of rows; default: all")
     reader.add_argument("--row", nargs="*", default=[], help="more rows, each as SECTION.KEY=VALUE,SECTION.KEY=VALUE")
+    reader.add_argument("--set", nargs="*", default=[], help="SECTION.KEY=VALUE, for all rows")
     reader.add_argument("--work", type=Path, default=ROOT / "runs" / "learning")
     reader.add_argument(
         "--cache", type=Path, default=ROOT / "runs" / "quality" / "cache", help="text vectors, shared with quality.py"
     )
     reader.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "learning.md")
     asked = reader.parse_args()
-    asked.work.mkdir(parents=True, exist_ok=True)
+    folder = asked.work / "-".join([asked.set_name, *(_slug(line) for line in asked.set)])
+    folder.mkdir(parents=True, exist_ok=True)
     asked.movielens = asked.movielens or fetch_movielens().parent / WHEEL
     rows = {row: lines for group in CHOICES.values() for row, lines in group.items()}
     wanted = {
@@ -236,12 +240,12 @@ def main() -> None:
     given: World | None = None
     for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
         for row in [row for row in rows if row in wanted or row in asked.row or row == DEFAULT]:
-            path = asked.work / f"{asked.set_name}+{_slug(row)}-{seed}.json"
+            path = folder / f"{_slug(row)}-{seed}.json"
             if path.is_file() and "skipped" not in json.loads(path.read_text()):
                 continue
             print(f"{asked.set_name}, {row}, seed {seed}", file=sys.stderr, flush=True)
             given = given or world(asked.set_name, asked)
-            path.write_text(json.dumps(one(given, rows[row], seed)))
+            path.write_text(json.dumps({"set": asked.set_name, "all_rows": asked.set} | one(given, rows[row], seed, asked.set)))
     text = page(asked.work, rows)
     asked.out.write_text(text)
     print(text)
