@@ -145,7 +145,7 @@ def row_of(name: str, runs: dict[int, dict[str, Any]], base: dict[int, dict[str,
     seeds = sorted(seed for seed in runs if "place" in runs[seed])
     if not seeds:
         reason = next(iter(runs.values()))["skipped"].replace("|", "/")
-        return f"| {name} | – | skipped: {reason} | | | | |"
+        return f"| {name} | – | skipped: {reason} | | | | | |"
     users = np.array(runs[seeds[0]]["users"])
     gain, hit = gains(runs, seeds), np.mean([np.array(runs[seed]["place"]) < K for seed in seeds])
     mean = interval(gain, groups=users)
@@ -157,6 +157,7 @@ def row_of(name: str, runs: dict[int, dict[str, Any]], base: dict[int, dict[str,
         gap, chance = paired(gains(runs, shared), gains(base, shared), groups=users)
         verdict = "" if gap.low <= 0 <= gap.high else " **better**" if gap.mean > 0 else " worse"
         cells += [f"{gap.mean:+.4f} ({gap.low:+.4f} … {gap.high:+.4f}){verdict}", f"{chance:.3f}"]
+    cells.append(f"{np.mean([runs[seed]['validation'] for seed in seeds]):.4f}")
     cpu = float(np.mean([runs[seed]["cpu_seconds"] for seed in seeds]))
     pace = cpu / np.mean([runs[seed]["epochs"] for seed in seeds])
     plain = (
@@ -179,8 +180,10 @@ def table(results: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
     ]
     if first["all_rows"]:
         lines += [f"All rows, the defaults too, with `{' '.join(first['all_rows'])}`.", ""]
-    lines += ["| choice | seeds | NDCG@10 (95 %) | HR@10 | difference to the defaults (95 %) | p | CPU-seconds |"]
-    return [*lines, "|---|---|---|---|---|---|---|", *(row_of(row, runs, base) for row, runs in results.items()), ""]
+    lines += [
+        "| choice | seeds | NDCG@10 (95 %) | HR@10 | difference to the defaults (95 %) | p | validation NDCG@10 | CPU-seconds |"
+    ]
+    return [*lines, "|---|---|---|---|---|---|---|---|", *(row_of(row, runs, base) for row, runs in results.items()), ""]
 
 
 def page(work: Path, rows: dict[str, tuple[str, ...]]) -> str:
@@ -191,6 +194,7 @@ def page(work: Path, rows: dict[str, tuple[str, ...]]) -> str:
         "",
     ]
     lines += [
+        "Validation: the best epoch's score on the events held back for early stopping (up to 4,000 rows), a second look at the same training.",
         "*better* and *worse*: the interval of the paired difference leaves zero out. It covers chance over users, not over seeds, and is not",
         "corrected for the number of rows.",
         "",
