@@ -69,9 +69,7 @@ def test_a_record_tells_what_went_in_and_what_came_out(workspace: Path) -> None:
     assert {"loss", "rate"} <= lines[0].keys()
 
 
-def test_a_killed_train_goes_on_to_the_same_bundle(
-    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_train_goes_on_to_the_same_bundle(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = copy(workspace, tmp_path / "w")
     train = [sys.executable, "-m", "tastemaker", "train", str(folder), "--json"]
     with subprocess.Popen(train, stdout=subprocess.DEVNULL) as process:
@@ -116,7 +114,9 @@ def test_torchrun_trains_one_bundle(workspace: Path, tmp_path: Path) -> None:
 
 def test_two_runs_are_compared(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (first,) = list_runs(workspace / "runs")
-    folder, other = begin_run(workspace / "runs", {**first.settings, "sequence": {**first.settings["sequence"], "dim": 32}}, first.data, 0)
+    folder, other = begin_run(
+        workspace / "runs", {**first.settings, "sequence": {**first.settings["sequence"], "dim": 32}}, first.data, 0
+    )
     other.status, other.content = "done", "other"
     save_run(folder, other)
     try:

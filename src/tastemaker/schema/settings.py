@@ -61,8 +61,18 @@ class SequenceSettings(Section, kw_only=True, frozen=True):
     """The item and user towers and how they learn."""
 
     dim: Positive = 128
+    block: str = "transformer"
+    """A layer of the user tower: `transformer`, `ligr` (gated residuals) or `hstu` (pointwise attention, no feed-forward); see docs/learning.md."""
     layers: Positive = 1
     heads: Positive = 2
+    loss: str = "softmax"
+    """`softmax`, `bce`, `gbce` or `bpr`; what the right item is told apart from is the section `sampling`; see docs/learning.md."""
+    loss_negatives: Positive = 256
+    """Negatives that `bce` and `gbce` count for each event; 1 is SASRec's."""
+    gbce_t: Share = 0.75
+    """Calibration of `gbce`: 0 is plain `bce`, 1 undoes all overconfidence that comes from sampling."""
+    label_smoothing: Share = 0.0
+    """Share of each label that `softmax` spreads over all items."""
     dropout: Share = 0.4
     id_dropout: Share = 0.1
     """Share of the items whose id part is silenced in a step: makes text alone a good enough vector."""

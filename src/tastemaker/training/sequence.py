@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.weights import event_weights, window_chance
 from tastemaker.models.item_tower import ItemTower
-from tastemaker.models.losses import fused_cross_entropy
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.protocols import FloatArray, IntArray, Progress
 from tastemaker.schema.settings import SequenceSettings, Settings
-from tastemaker.training.contrast import Batch, contrast_of
+from tastemaker.training.contrast import Batch
 from tastemaker.training.loop import LoopOptions, LoopResult, Task, run
+from tastemaker.training.objective import BINARY, objective_of
 from tastemaker.training.optimisers import OptimiserOptions
 from tastemaker.training.precision import compute_dtype, use_threads
 
@@ -64,9 +64,11 @@ class SequenceModel(nn.Module):
     def __init__(self, text: Tensor, counts: Tensor, settings: SequenceSettings) -> None:
         super().__init__()
         self.items = ItemTower(text, counts > 0, settings.dim, settings.id_dropout)
-        self.users = UserSequence(settings.dim, settings.layers, settings.heads, settings.max_length, settings.dropout)
+        shape = (settings.dim, settings.layers, settings.heads, settings.max_length, settings.dropout)
+        self.users = UserSequence(*shape, settings.block)
         prior = torch.log1p(counts.float())
-        self.bias = nn.Parameter(PRIOR_WEIGHT * (prior - prior.mean()))
+        rarity = math.log(settings.loss_negatives) if settings.loss in BINARY else 0.0  # K negatives for each positive
+        self.bias = nn.Parameter(PRIOR_WEIGHT * (prior - prior.mean()) - rarity)
 
     @torch.no_grad()
     def begin_from(self, other: SequenceModel) -> None:
@@ -113,7 +115,7 @@ class SequenceTask(Task):
     """Next-item prediction at every real position of every history (the dense all-action objective).
 
     Raises:
-        SettingsError: the section `sampling` asks for what is unknown or what this log can't give.
+        SettingsError: `sequence.loss` or the section `sampling` asks for what is unknown or what this log can't give.
     """
 
     def __init__(self, sequences: Sequences, model: SequenceModel, settings: Settings, validation: Validation | None) -> None:
@@ -136,7 +138,7 @@ class SequenceTask(Task):
         self._balanced = window_chance(met, self._length) if self._rare_share else np.zeros(len(self._begin))
         often = 1 - self._rare_share + self._rare_share * len(self._begin) * self._balanced
         targets: NDArray[np.float64] = np.bincount(met, weights=np.repeat(often, self._length), minlength=sequences.n_items)  # type: ignore[assignment]
-        self._contrast = contrast_of(sequences, chosen, targets)
+        self._objective = objective_of(sequences, settings, targets)
 
     def steps(self) -> int:
         """Batches of an epoch."""
@@ -157,7 +159,7 @@ class SequenceTask(Task):
             yield parts[place]
 
     def loss(self, batch: NDArray[np.int64]) -> Tensor:
-        """Weighted mean of the cross entropy of the next item over the batch's positions."""
+        """Weighted mean of the objective over the batch's positions."""
         begin, length = torch.from_numpy(self._begin[batch]), torch.from_numpy(self._length[batch])
         place_L = torch.arange(int(length.max()))
         real_BL = place_L < length[:, None]
@@ -167,10 +169,8 @@ class SequenceTask(Task):
         event_P = source_BL[real_BL] + 1
         states_PD, target_P = states_BLD[real_BL], self._items[event_P]
         weight_P = None if self._weight is None else self._weight[event_P]
-        if self._contrast is None:
-            return fused_cross_entropy(states_PD, vectors_ND, self.model.bias, target_P, self._dtype, weight_P)
         users_P = np.repeat(self._owner[batch], self._length[batch])
-        return self._contrast.loss(Batch(states_PD, vectors_ND, self.model.bias, target_P, users_P, weight_P), self._dtype)
+        return self._objective.loss(Batch(states_PD, vectors_ND, self.model.bias, target_P, users_P, weight_P), self._dtype)
 
     def weight(self, batch: NDArray[np.int64]) -> float:
         """What the positions of some windows count together."""
