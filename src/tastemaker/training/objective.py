@@ -16,7 +16,7 @@ from tastemaker.models.losses import fused_cross_entropy, smoothing_gap
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.training import contrast
-from tastemaker.training.contrast import Batch, Contrast, contrast_of
+from tastemaker.training.contrast import Batch, Contrast, Draw, contrast_of
 
 BINARY = ("bce", "gbce")
 LOSSES = ("softmax", *BINARY, "bpr")
@@ -25,6 +25,10 @@ SHARED = ("full", "uniform", "popularity", "in_batch")
 
 class Objective(Protocol):
     """What training makes smaller."""
+
+    @property
+    def touches_all(self) -> bool:
+        """Whether a step needs the vectors of the whole catalogue."""
 
     def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """Weighted mean over the positions, a scalar; `dtype` is that of the large matrix products."""
@@ -41,14 +45,21 @@ class Softmax:
     def __init__(self, sample: Contrast | None, smoothing: float = 0.0) -> None:
         self._sample, self._smoothing = sample, smoothing
 
+    @property
+    def touches_all(self) -> bool:
+        """Whether a step needs the vectors of the whole catalogue."""
+        return self._sample is None or self._sample.touches_all or self._smoothing > 0
+
     def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """Weighted mean over the positions, a scalar."""
         if self._sample is None:
+            assert isinstance(batch.items, Tensor)  # `touches_all`
             plain = fused_cross_entropy(batch.states, batch.items, batch.bias, batch.target, dtype, batch.weight)
         else:
             plain = self._sample.loss(batch, dtype)
         if self._smoothing == 0.0:
             return plain
+        assert isinstance(batch.items, Tensor)
         return plain + self._smoothing * smoothing_gap(batch.states, batch.items, batch.bias, batch.target, batch.weight)
 
 
@@ -68,14 +79,21 @@ class OneByOne:
     """
 
     def __init__(self, loss: str, own: OwnItems, chance: Tensor | None, draws: int, negatives: int, calibration: float) -> None:
-        self._loss, self._own, self._chance, self._draws, self._negatives = loss, own, chance, draws, negatives
+        self._loss, self._own, self._draws, self._negatives = loss, own, draws, negatives
+        self._drawn = None if chance is None else Draw(chance)
         self._power = generalised_power(negatives, own.n_items, calibration) if loss == "gbce" else 1.0
+
+    @property
+    def touches_all(self) -> bool:
+        """Whether a step needs the vectors of the whole catalogue."""
+        return self._drawn is None
 
     def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """Weighted mean over the positions, a scalar."""
         chosen, opponents = self.opponents(batch)
-        whole = len(chosen) == len(batch.items)
+        whole = isinstance(batch.items, Tensor) and len(chosen) == len(batch.items)
         items, bias = (batch.items, batch.bias) if whole else (batch.items[chosen], batch.bias[chosen])
+        assert isinstance(items, Tensor)
         if self._loss == "bpr":
             return bayesian_personalised_ranking(batch.states, items, bias, opponents, dtype)
         return binary_cross_entropy(batch.states, items, bias, opponents, self._negatives, self._power, dtype)
@@ -83,10 +101,10 @@ class OneByOne:
     def opponents(self, batch: Batch) -> tuple[Tensor, Opponents]:
         """The items of the columns, int64 [C] and ascending, and each user's negatives among them."""
         target = batch.target
-        if self._chance is None:
+        if self._drawn is None:
             chosen, place, often = torch.arange(len(batch.items)), target, torch.ones(len(batch.items))
         else:
-            drawn = torch.multinomial(self._chance, self._draws, replacement=True) if self._draws else target
+            drawn = self._drawn(self._draws) if self._draws else target
             chosen, places = torch.unique(torch.cat([target, drawn]), return_inverse=True)
             place, often = places[: len(target)], torch.bincount(places[len(target) :], minlength=len(chosen)).float()
         users, user = np.unique(batch.users, return_inverse=True)

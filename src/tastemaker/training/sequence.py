@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.weights import event_weights, window_chance
-from tastemaker.models.item_tower import ItemTower
+from tastemaker.models.item_tower import ItemRows, ItemTower
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.protocols import FloatArray, IntArray, Progress
 from tastemaker.schema.settings import SequenceSettings, Settings
@@ -30,6 +30,8 @@ PRIOR_WEIGHT = 0.5
 SMALLEST_BATCH = 8
 BATCHES_AN_EPOCH = 64  # a log with fewer full batches than this takes smaller ones
 _CUTOFF = 10
+_ROWS = 65_536  # items computed at a time where all are wanted
+_CELLS = 2**25  # scores in memory at a time
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class SequenceModel(nn.Module):
 
     def __init__(self, text: Tensor, counts: Tensor, settings: SequenceSettings) -> None:
         super().__init__()
-        self.items = ItemTower(text, counts > 0, settings.dim, settings.id_dropout)
+        self.items = ItemTower(text, counts > 0, settings.dim, settings.id_dropout, settings.id_rows)
         shape = (settings.dim, settings.layers, settings.heads, settings.max_length, settings.dropout)
         self.users = UserSequence(*shape, settings.block)
         prior = torch.log1p(counts.float())
@@ -76,22 +78,25 @@ class SequenceModel(nn.Module):
         met_N = other.items.met[:, 0] > 0
         mine = self.state_dict()
         for name, value in other.state_dict().items():
-            of_items = name in ("bias", "items.identity")
+            of_items = name == "bias" or (name == "items.identity" and not self.items.hashed)
             mine[name].copy_(torch.where(met_N.reshape(-1, *[1] * (value.ndim - 1)), value, mine[name]) if of_items else value)
 
     @torch.inference_mode()
     def item_vectors(self) -> FloatArray:
         """Unit item vectors, float32 [N, D]."""
         self.eval()
-        found: FloatArray = self.items().numpy().copy()
+        found = np.empty((len(self.items.text), self.items.project.out_features), dtype=np.float32)
+        for begin in range(0, len(found), _ROWS):
+            rows = torch.arange(begin, min(begin + _ROWS, len(found)))
+            found[begin : begin + _ROWS] = self.items(rows).numpy()
         return found
 
     @torch.inference_mode()
     def user_vectors(self, histories: Sequence[IntArray], batch: int = 512) -> FloatArray:
         """User vectors, float32 [B, D]; zero for an empty history."""
         self.eval()
-        vectors = self.items()
-        found = np.zeros((len(histories), vectors.shape[1]), dtype=np.float32)
+        vectors = self.items() if len(self.items.text) <= _ROWS else ItemRows(self.items)
+        found = np.zeros((len(histories), self.items.project.out_features), dtype=np.float32)
         latest = [history[-self.users.max_length :] for history in histories]
         order = np.argsort([len(history) for history in latest], kind="stable")
         for begin in range(0, len(order), batch):
@@ -164,13 +169,20 @@ class SequenceTask(Task):
         place_L = torch.arange(int(length.max()))
         real_BL = place_L < length[:, None]
         source_BL = torch.where(real_BL, begin[:, None] + place_L, 0)
-        vectors_ND = self.model.items()
-        states_BLD = self.model.users.states(nn.functional.embedding(self._items[source_BL], vectors_ND))
+        items = self._items[source_BL]
+        vectors: Tensor | ItemRows
+        if self._objective.touches_all:
+            vectors = whole_ND = self.model.items()
+            met_BLD = nn.functional.embedding(items, whole_ND)
+        else:
+            vectors = ItemRows(self.model.items)
+            met_BLD = vectors[items]
+        states_BLD = self.model.users.states(met_BLD)
         event_P = source_BL[real_BL] + 1
         states_PD, target_P = states_BLD[real_BL], self._items[event_P]
         weight_P = None if self._weight is None else self._weight[event_P]
         users_P = np.repeat(self._owner[batch], self._length[batch])
-        return self._objective.loss(Batch(states_PD, vectors_ND, self.model.bias, target_P, users_P, weight_P), self._dtype)
+        return self._objective.loss(Batch(states_PD, vectors, self.model.bias, target_P, users_P, weight_P), self._dtype)
 
     def weight(self, batch: NDArray[np.int64]) -> float:
         """What the positions of some windows count together."""
@@ -215,6 +227,7 @@ def _target_places(begin: NDArray[np.int64], length: NDArray[np.int64]) -> NDArr
 @torch.inference_mode()
 def ndcg(model: SequenceModel, validation: Validation, batch: int = 512) -> float:
     """Mean NDCG@10 of one target a row; a tie counts against the target."""
+    batch = max(1, min(batch, _CELLS // max(len(model.bias), 1)))
     vectors, users = torch.from_numpy(model.item_vectors()), torch.from_numpy(model.user_vectors(validation.histories))
     total = 0.0
     for begin in range(0, len(validation.targets), batch):
