@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from tastemaker.schema.efforts import with_effort
 from tastemaker.schema.errors import SettingsError
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -198,6 +199,8 @@ class FusionSettings(Section, kw_only=True, frozen=True):
 class TrainSettings(Section, kw_only=True, frozen=True):
     """How a training run behaves."""
 
+    effort: str = "normal"
+    """`quick`, `normal` or `thorough`: sets the dials that cost time, as docs/learning.md lists; those that you set yourself stay."""
     seed: int = 0
     threads: int = 0
     """CPU threads of a process; 0: all cores, shared by its processes."""
@@ -205,6 +208,8 @@ class TrainSettings(Section, kw_only=True, frozen=True):
     """Processes that train the sequence model together, on this machine or with `--ray` on a cluster."""
     precision: str = "auto"
     """`auto` (bf16 where the CPU computes in it), `bf16` or `fp32`."""
+    device: str = "cpu"
+    """Where training runs: `cpu`. Bundles are learned and served on CPUs; another device is refused."""
     optimiser: str = "adamw"
     """`adamw`, `adam`, `sgd` or `adafactor` (a third of Adam's memory)."""
     schedule: str = "cosine"
@@ -313,7 +318,7 @@ def from_table(table: Mapping[str, Any]) -> Settings:
     """
     _check_keys(table)
     try:
-        return msgspec.convert(table, Settings, strict=False)
+        return msgspec.convert(with_effort(table), Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"A setting has a wrong value: {error}") from None
 

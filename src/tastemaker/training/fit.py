@@ -32,7 +32,7 @@ from tastemaker.training.features import TrainedFeatures, check_features, train_
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout, hold_out
 from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
-from tastemaker.training.precision import use_threads
+from tastemaker.training.precision import check_device, use_threads
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Start, Validation
 from tastemaker.training.together import Launch, train_together
 
@@ -121,6 +121,7 @@ def fit(
     settings = settings or Settings()
     if rows:
         check_features(settings)
+    check_device(settings.train.device)
     use_threads(settings.train.threads)
     sequences = build(dataset)
     if len(sequences.items) == 0:

@@ -49,6 +49,20 @@ def use_threads(count: int) -> int:
     return threads
 
 
+def check_device(setting: str) -> None:
+    """Refuses what `train.device` can't be here.
+
+    Raises:
+        SettingsError: it is not `cpu`; the message says what this machine has.
+    """
+    if setting != "cpu":
+        there = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
+        raise SettingsError(
+            f"train.device is {setting!r}; this machine has {there} (torch {torch.__version__}), and training runs on CPUs only. "
+            'Set train.device = "cpu".'
+        )
+
+
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Numbers too small for a normal float count as zero inside: rare items' probabilities became so small that training ran 5 times slower.
