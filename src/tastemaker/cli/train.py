@@ -33,6 +33,8 @@ def run(
     )
     for name, value in result["metrics"].items():
         typer.echo(f"  {name}: {value:.4f}" if isinstance(value, float) else f"  {name}: {value}")
+    for note in result["notes"]:
+        typer.echo(f"  {note}")
     if "ranker_rows" in result:
         rows = result["ranker_rows"]
         typer.echo(
@@ -89,6 +91,7 @@ def train(workspace: Workspace, show: bool = True) -> dict[str, Any]:
         "items": data.items.height,
         "seconds": time.perf_counter() - began,
         "metrics": brain.metrics,
+        "notes": brain.notes,
         **rows,
     }
 
