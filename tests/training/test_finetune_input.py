@@ -111,3 +111,23 @@ def test_new_items_are_read_by_the_exported_tuned_model(tmp_path: Path, family: 
     both = session.run(None, {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)})[0]
     alone = session.run(None, {"input_ids": ids[:1, :3], "attention_mask": np.ones((1, 3), np.int64)})[0]
     assert np.abs(both[0] - alone[0]).max() <= 1e-3
+
+
+def test_a_fit_tunes_once_and_all_parts_read_the_same_vectors(bert: Path, tmp_path: Path) -> None:
+    from tastemaker.training.fit import fit
+
+    asked: list[str] = []
+    lines = ("sequence.dim=8", "sequence.min_steps=4", "sequence.epochs=1", "finetune.whitenings=0.5")
+    data = ring(users=120)
+    brain = fit(data, _settings(bert, "last", *lines), lambda what, done, total: asked.append(what), tmp_path, tmp_path, rows=False)
+    assert asked.count("finetune") in (3, 4)  # the loop may tell the last step twice
+    assert {"finetune_loss_first", "finetune_blend", "seconds_text", "seconds_refit"} <= set(brain.metrics)
+    assert brain.encoder is not None
+    assert brain.whitening is not None
+    texts = [f"{title}" for title in brain.catalogue["title"]]
+    made = brain.whitening.apply(brain.encoder.encode(texts))
+    assert np.abs(made - brain.model.items.text.numpy()).max() < 1e-3
+    assert np.abs(made - brain.channels.text.rows(np.arange(len(texts)))).max() < 1e-3
+    frozen = fit(data, _settings(bert, "frozen", *lines), cache_dir=tmp_path, rows=False)
+    assert np.abs(frozen.model.items.text.numpy() - made).max() > 1e-2
+    assert not any(name.startswith("finetune") for name in frozen.metrics)
