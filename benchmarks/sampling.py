@@ -25,8 +25,9 @@ from tastemaker.cli.movielens import WHEEL, fetch_movielens
 from tastemaker.data.sequences import build
 from tastemaker.index.exact import top
 from tastemaker.schema.settings import Settings, load_settings
-from tastemaker.training.fit import COLD_SHARE, read_text
+from tastemaker.training.fit import COLD_SHARE
 from tastemaker.training.holdout import Holdout, hold_out
+from tastemaker.training.reading import read_texts
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Validation, train_sequence
 
 SETS = ("ml-100k-time", "beauty")
@@ -78,7 +79,7 @@ def world(name: str, asked: argparse.Namespace, settings: Settings) -> World:
     if name == "beauty" and not asked.full:
         given = quarter(given, 0)
     sequences = build(given.data)
-    text, _, _ = read_text(given.data.catalogue(), settings, asked.cache, _tell)
+    text = read_texts(given.data.catalogue(), settings, asked.cache, _tell).vectors
     held = hold_out(sequences, COLD_SHARE, 0)
     number = {item: place for place, item in enumerate(sequences.item_ids)}
     rows = [row for row in given.rows if given.targets[row] in number]

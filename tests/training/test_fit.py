@@ -97,5 +97,5 @@ def test_what_cannot_be_learned_is_said(toy_settings: Settings) -> None:
 
 def test_a_device_that_is_not_here_is_refused(toy_settings: Settings) -> None:
     given = msgspec.structs.replace(toy_settings, train=msgspec.structs.replace(toy_settings.train, device="cuda"))
-    with pytest.raises(SettingsError, match="train.device is 'cuda'"):
+    with pytest.raises(SettingsError, match=r"train\.device is 'cuda'"):
         fit(ring(), given)

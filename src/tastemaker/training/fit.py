@@ -19,20 +19,19 @@ from tastemaker.data.sequences import Sequences, build
 from tastemaker.index.channels import Channels, Decays
 from tastemaker.models.fusion import Fusion
 from tastemaker.models.text import Whitening
-from tastemaker.models.text_template import fill
 from tastemaker.schema.baseline import Baseline
-from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.manifest import DataFingerprint
 from tastemaker.schema.protocols import FloatArray, IntArray, Progress, QueryState
 from tastemaker.schema.settings import Settings
-from tastemaker.training.encoder import Encoder, encode_cached, load_encoder
+from tastemaker.training.encoder import Encoder
 from tastemaker.training.export import export
 from tastemaker.training.features import TrainedFeatures, check_features, train_features
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout, hold_out
 from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
 from tastemaker.training.precision import check_device, use_threads
+from tastemaker.training.reading import read_texts
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Start, Validation
 from tastemaker.training.together import Launch, train_together
 
@@ -54,6 +53,7 @@ class TrainedBrain:
         sha256: hash over the events.
         baseline: what the data looked like; drift is measured against it.
         features: what is told besides the channels, and a ranker's rows; None where the log has no times.
+        notes: sentences for whoever trains: what was skipped, and why.
     """
 
     settings: Settings
@@ -68,6 +68,7 @@ class TrainedBrain:
     sha256: str = ""
     baseline: Baseline | None = None
     features: TrainedFeatures | None = None
+    notes: list[str] = field(default_factory=list)
 
     def export(self, folder: Path) -> None:
         """Writes the payload of a bundle; it answers without torch."""
@@ -128,9 +129,10 @@ def fit(
         raise InputError("There is no event to learn from. Give events with user_id and item_id; see `tastemaker import`.")
     clock = _Clock()
     catalogue = dataset.catalogue()
-    text, encoder, whitening = read_text(catalogue, settings, cache_dir, progress)
-    clock.lap("seconds_text")
     held = hold_out(sequences, COLD_SHARE, settings.train.seed)
+    read = read_texts(catalogue, settings, cache_dir, progress, held, run_dir)
+    text = read.vectors
+    clock.lap("seconds_text")
     order = dataset.time_is_order
     found = _validate(held, text, order, settings, clock, progress, run_dir, launch)
     features = None
@@ -150,28 +152,14 @@ def fit(
         model,
         channels,
         found.fusion,
-        encoder,
-        whitening,
-        metrics={**found.metrics, **clock.laps, "seconds": sum(clock.laps.values())},
+        read.encoder,
+        read.whitening,
+        metrics={**found.metrics, **read.metrics, **clock.laps, "seconds": sum(clock.laps.values())},
         sha256=dataset.fingerprint(),
         baseline=_baseline(dataset, settings, features),
         features=features,
+        notes=read.notes,
     )
-
-
-def read_text(
-    catalogue: pl.DataFrame, settings: Settings, cache_dir: Path | None = None, progress: Progress | None = None
-) -> tuple[FloatArray, Encoder | None, Whitening | None]:
-    """Whitened text vectors of a catalogue, float32 [N, T], and what made them; a column of zeros where there is no text."""
-    columns = (catalogue[name].to_list() for name in (Columns.TITLE, Columns.TEXT, Columns.CATEGORIES))
-    texts = [fill(settings.text.template, *words) for words in zip(*columns, strict=True)]
-    if not any(texts):
-        return np.zeros((len(texts), 1), dtype=np.float32), None, None
-    encoder = load_encoder(settings.text, settings.train.precision)
-    vectors = encode_cached(encoder, texts, cache_dir, settings.text.batch_size, progress)
-    empty = np.array([not words for words in texts])
-    whitening = Whitening.fit(vectors[~empty], settings.text.dim)
-    return whitening.apply(vectors, empty), encoder, whitening
 
 
 def make_channels(
