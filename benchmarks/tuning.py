@@ -82,12 +82,16 @@ def searched(train: Dataset, settings: Settings, work: Path, cache: Path) -> tup
     began = time.perf_counter()
     objective = make_objective(train, settings, cache)
     search = Search(work, settings, space_of(settings), objective.folds, train.fingerprint())
-    search.run(Here(objective), settings.tune.trials, settings.tune.time_budget, lambda *told: print(*told, file=sys.stderr, flush=True))
+    search.run(
+        Here(objective), settings.tune.trials, settings.tune.time_budget, lambda *told: print(*told, file=sys.stderr, flush=True)
+    )
     trials = search.trials()
     choice = choose(trials, objective.folds, settings.tune)
     for trial in trials:
         means = " ".join(f"{one.mean():.4f}" for one in trial.gains)
-        print(f"{trial.number:3d} {trial.state:8s} {trial.quality:.4f} [{means}] {trial.size:,.0f} {trial.seconds:.0f} s {trial.changes}")
+        print(
+            f"{trial.number:3d} {trial.state:8s} {trial.quality:.4f} [{means}] {trial.size:,.0f} {trial.seconds:.0f} s {trial.changes}"
+        )
     done = [trial for trial in trials if trial.state == COMPLETE]
     alone = [float(np.mean([one["sequence"] for one in trial.facts])) for trial in done]
     facts = {

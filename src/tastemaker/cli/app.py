@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "profile": ("profile", "run", "What the data looks like: a page, and the baseline for drift."),
     "train": ("train", "run", "Journal to candidate bundle."),
     "evaluate": ("evaluate", "run", "Judge a bundle against strong baselines."),
+    "tune": ("tune", "run", "Search the numbers of the next run."),
     "release": ("release", "release", "Gate a bundle, then make it live."),
     "rollback": ("release", "rollback", "Go back to the previous live bundle."),
     "serve": ("serve", "run", "Answer over HTTP, console at /."),
@@ -38,6 +39,8 @@ EXTRA_OF = {
     "tensorboard": "train",
     "implicit": "train",
     "sklearn": "train",
+    "optuna": "tune",
+    "ray": "ray",
 }
 
 

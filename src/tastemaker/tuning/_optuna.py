@@ -26,7 +26,7 @@ from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.tuning.folds import Fold
 from tastemaker.tuning.objective import FoldScore
-from tastemaker.tuning.space import Dial, Value, value_of, with_changes
+from tastemaker.tuning.space import Dial, value_of, with_changes
 from tastemaker.tuning.trials import COMPLETE, FAILED, PRUNED, RUNNING, Trial, gap_of
 from tastemaker.tuning.workers import Workers
 
@@ -36,6 +36,7 @@ SURELY = 2.0
 """Standard errors by which a trial must lie behind the best one to be pruned."""
 LEAST_QUESTIONS = 30
 _STATES = {TrialState.COMPLETE: COMPLETE, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}
+_UP, _DOWN = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
 _KEY = "key"
 
 
@@ -68,10 +69,8 @@ class Search:
         self.folder, self.base, self.dials, self.folds = folder, base, dials, folds
         self.objectives = _objectives(base)
         (folder / "trials").mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{folder / 'search.db'}", engine_kwargs={"connect_args": {"timeout": 60.0}}
-        )
-        directions = ["maximize" if name == "quality" else "minimize" for name in self.objectives]
+        storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'search.db'}", engine_kwargs={"connect_args": {"timeout": 60.0}})
+        directions = [_UP if name == "quality" else _DOWN for name in self.objectives]
         self.study = optuna.create_study(
             storage=storage, study_name="tune", directions=directions, pruner=_pruner(base), load_if_exists=True
         )
@@ -88,8 +87,11 @@ class Search:
         """
         began = time.monotonic()
         with _alone(self.folder):
-            late = lambda: 0 < time_budget <= time.monotonic() - began  # noqa: E731
-            waiting, running = self._cut_off(), {}
+
+            def late() -> bool:
+                return 0 < time_budget <= time.monotonic() - began
+
+            waiting, running = self._cut_off(), dict[Future[FoldScore], _Open]()
             while True:
                 while len(running) < workers.size:
                     opened = next(waiting, None) or self._ask(trials, late())
@@ -123,7 +125,8 @@ class Search:
         if sum(trial.state == COMPLETE for trial in self.trials()) >= 4:
             try:
                 found = optuna.importance.get_param_importances(  # its evaluator asks what makes the target low
-                    self.study, target=lambda trial: -trial.values[0])
+                    self.study, target=lambda trial: -trial.values[0]
+                )
             except (ValueError, RuntimeError):  # every trial alike
                 found = {}
         return found
@@ -155,16 +158,14 @@ class Search:
     def _opened(self, trial: optuna.Trial, fold: int) -> _Open:
         """Asks for the value of every dial; what a trial has been given already it gets again."""
         dials = self._at_first() if trial.number == 0 else self.dials
-        changes = {dial.key: _suggest(trial, dial) for dial in dials}
+        changes = {dial.key: dial.rounded(_suggest(trial, dial)) for dial in dials}
         return _Open(trial, with_changes(self.base, changes), fold)
 
     def _at_first(self) -> list[Dial]:
         """Dials whose range holds the value that the settings have; of the others trial 0 tells the sampler nothing."""
         return [dial for dial in self.dials if dial.contains(value_of(self.base, dial.key))]
 
-    def _submit(
-        self, opened: _Open, workers: Workers, running: dict[Future[FoldScore], _Open], late: Callable[[], bool]
-    ) -> None:
+    def _submit(self, opened: _Open, workers: Workers, running: dict[Future[FoldScore], _Open], late: Callable[[], bool]) -> None:
         """Begins a fold; after the time budget only those of trial 0. What is not begun stays open for the next call."""
         if opened.trial.number == 0 or not late():
             running[workers.submit(opened.settings, opened.fold)] = opened
@@ -216,7 +217,7 @@ class Search:
         if len(self.objectives) > 1 or trial.number == 0 or name == "none":
             return False
         if name == "median":
-            return trial.should_prune()
+            return bool(trial.should_prune())
         others = [one for one in self.trials() if one.state == COMPLETE]
         ours = self._read(self.study.get_trials(deepcopy=False)[trial.number])
         if not others or len(ours.every()) < LEAST_QUESTIONS:
@@ -228,7 +229,7 @@ class Search:
         kept = range(self._kept(frozen))
         gains = [np.load(self._path(frozen.number, fold), allow_pickle=False) for fold in kept]
         facts: list[dict[str, float]] = [frozen.user_attrs[f"fold-{fold}"] for fold in kept]
-        changes: dict[str, Value] = dict(frozen.params)
+        changes = {dial.key: dial.rounded(frozen.params[dial.key]) for dial in self.dials if dial.key in frozen.params}
         if frozen.number == 0:
             changes = {dial.key: value_of(self.base, dial.key) for dial in self.dials}
         return Trial(

@@ -138,9 +138,7 @@ class FusedAnswer:
     def best(self, histories: Sequence[IntArray]) -> list[IntArray]:
         """The ten best items of each history, its own left out."""
         users = self.sequence.users(histories)
-        states = [
-            QueryState(history, vector if len(history) else None) for history, vector in zip(histories, users, strict=True)
-        ]
+        states = [QueryState(history, vector if len(history) else None) for history, vector in zip(histories, users, strict=True)]
         found = []
         for state, candidates in zip(states, self.channels.candidates(states, self.depth), strict=True):
             score = self.fusion.score(candidates, len(state.history))

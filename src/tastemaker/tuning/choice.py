@@ -43,7 +43,11 @@ class Choice:
 
 
 def choose(
-    trials: Sequence[Trial], folds: Sequence[Fold], settings: TuneSettings, among: Sequence[int] | None = None, resamples: int = 1_000
+    trials: Sequence[Trial],
+    folds: Sequence[Fold],
+    settings: TuneSettings,
+    among: Sequence[int] | None = None,
+    resamples: int = 1_000,
 ) -> Choice:
     """Chooses among the finished trials.
 
@@ -63,7 +67,9 @@ def choose(
     finished = [trial for trial in trials if trial.state == COMPLETE]
     default = next((trial for trial in finished if trial.number == 0), None)
     if default is None:
-        raise TastemakerError("Trial 0, the settings as they are, is not finished yet, so there is nothing to compare with. Search on.")
+        raise TastemakerError(
+            "Trial 0, the settings as they are, is not finished yet, so there is nothing to compare with. Search on."
+        )
     allowed = [trial for trial in finished if among is None or trial.number in among] or [default]
     best = max(allowed, key=lambda trial: (trial.quality, -trial.number))
     alike = [trial for trial in allowed if _is_alike(trial, best, folds, settings.rule)]
@@ -99,7 +105,7 @@ def _words(chosen: Trial, best: Trial, alike: int, finished: int, settings: Tune
     error = "of the paired differences between users" if settings.rule == "paired" else "of the means of its folds"
     words += f" {alike} of them lie within one standard error ({error}), so chance alone could have put them behind."
     if chosen.number == 0:
-        return f"{words} The settings as they are, are among them and none of them is cheaper: they stay."
+        return f"{words} The settings as they are (trial 0) are among them and none of them is markedly cheaper: they stay."
     if chosen.number == best.number:
         return f"{words} None of them has markedly fewer {what}: it is taken."
     cost = chosen.objective(settings.cost)

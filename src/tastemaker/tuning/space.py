@@ -80,6 +80,12 @@ class Dial:
         places = (value - self.low) / self.step if self.step else 0.0
         return math.isclose(places, round(places), abs_tol=1e-9)
 
+    def rounded(self, value: Value) -> Value:
+        """The value with four digits, which people can read and no search can tell from the whole one."""
+        if self.choices or self.whole:
+            return value
+        return min(max(float(f"{value:.4g}"), self.low), self.high)
+
     def place(self, value: Any) -> float:
         """Where a value stands between the ends, in [0, 1]; for plots."""
         if self.choices:
@@ -90,7 +96,7 @@ class Dial:
     def words(self) -> str:
         """The range as it is written in the settings."""
         if self.choices:
-            return "|".join(str(choice) for choice in self.choices)
+            return "|".join(f"{choice:g}" if isinstance(choice, float) else str(choice) for choice in self.choices)
         return f"{self.low:g}..{self.high:g}" + (" log" if self.log else "") + (f" step {self.step:g}" if self.step else "")
 
 
@@ -117,7 +123,9 @@ def dial(key: str, text: str = "", judge: str = "fused") -> Dial:
     if key not in known:
         raise SettingsError(f"tune.space names {key!r}, which is no dial.{nearest(key, sorted(known))}")
     if key.partition(".")[0] not in SECTIONS[judge]:
-        raise SettingsError(f"tune.space names {key}, which changes nothing that tune.judge={judge} looks at. Set tune.judge=fused.")
+        raise SettingsError(
+            f"tune.space names {key}, which changes nothing that tune.judge={judge} looks at. Set tune.judge=fused."
+        )
     text = text.strip() or {**DIALS, **OTHERS}.get(key, "")
     if not text:
         raise SettingsError(f"{key} has no known range: write one, as in {key} = {known[key]}..{known[key]} or a|b|c")
