@@ -1,6 +1,6 @@
 """The search itself: Optuna proposes settings, workers judge them fold by fold, everything is kept at once.
 
-Only this process writes the database (SQLite), so that workers may die. A fold that was judged is on disk before the next one begins: a search that
+Only this process writes the search's journal (Optuna's, a file of lines), so that workers may die. A fold that was judged is on disk before the next one begins: a search that
 is killed goes on with the fold that was cut off, of the same trial. Before each proposal the sampler gets a seed that follows
 from the trial's number, so a search that was killed proposes what it would have proposed.
 """
@@ -35,6 +35,8 @@ STARTUP = 8
 SURELY = 2.0
 """Standard errors by which a trial must lie behind the best one to be pruned."""
 LEAST_QUESTIONS = 30
+LEAST_TRIALS = 4
+"""Judged trials from which on importances are asked for."""
 _STATES = {TrialState.COMPLETE: COMPLETE, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}
 _UP, _DOWN = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
 _KEY = "key"
@@ -53,7 +55,7 @@ class Search:
     """One search in its folder.
 
     Args:
-        folder: `search.db` and the gains of every fold, `trials/<number>-<fold>.npy`.
+        folder: `search.log` and the gains of every fold, `trials/<number>-<fold>.npy`.
         base: the settings of trial 0, which the dials change.
         dials: what is searched.
         folds: the cuts; `users` and their number are read.
@@ -69,14 +71,21 @@ class Search:
         self.folder, self.base, self.dials, self.folds = folder, base, dials, folds
         self.objectives = _objectives(base)
         (folder / "trials").mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'search.db'}", engine_kwargs={"connect_args": {"timeout": 60.0}})
         directions = [_UP if name == "quality" else _DOWN for name in self.objectives]
-        self.study = optuna.create_study(
-            storage=storage, study_name="tune", directions=directions, pruner=_pruner(base), load_if_exists=True
-        )
-        if self.study.user_attrs.setdefault(_KEY, key) != key:
-            raise InputError(f"{folder} holds a search of other data or other settings. Give another --name, or delete the folder.")
-        self.study.set_user_attr(_KEY, key)
+        pruner = _pruner(base)
+        with _alone(folder):
+            self.study = optuna.create_study(
+                storage=_storage(folder / "search.log"),
+                study_name="tune",
+                directions=directions,
+                pruner=pruner,
+                load_if_exists=True,
+            )
+            if self.study.user_attrs.get(_KEY, key) != key:
+                raise InputError(
+                    f"{folder} holds a search of other data or other settings. Give another --name, or delete the folder."
+                )
+            self.study.set_user_attr(_KEY, key)
         self._known: dict[int, Trial] = {}
 
     def run(self, workers: Workers, trials: int, time_budget: float = 0.0, progress: Progress | None = None) -> None:
@@ -120,15 +129,21 @@ class Search:
         return found
 
     def importances(self) -> dict[str, float]:
-        """Share of each dial in how good the finished trials are, by Optuna's own evaluator; empty where there are too few to tell."""
-        found: dict[str, float] = {}
-        if sum(trial.state == COMPLETE for trial in self.trials()) >= 4:
-            try:
-                found = optuna.importance.get_param_importances(  # its evaluator asks what makes the target low
-                    self.study, target=lambda trial: -trial.values[0]
-                )
-            except (ValueError, RuntimeError):  # every trial alike
-                found = {}
+        """Share of each dial in how good a trial is, by Optuna's own evaluator; empty where there are too few to tell.
+
+        Asked of the first fold alone: every trial was judged by it, those that were pruned too.
+        """
+        judged, copy = {trial.number: trial for trial in self.trials() if trial.gains}, optuna.create_study(direction=_DOWN)
+        for frozen in self.study.get_trials(deepcopy=False):
+            if frozen.number in judged:  # the evaluator asks what makes a value low
+                value = -float(judged[frozen.number].gains[0].mean())
+                copy.add_trial(optuna.trial.create_trial(params=frozen.params, distributions=frozen.distributions, value=value))
+        if len(judged) < LEAST_TRIALS:
+            return {}
+        try:
+            found: dict[str, float] = optuna.importance.get_param_importances(copy)
+        except (ValueError, RuntimeError):  # every trial alike
+            return {}
         return found
 
     def pareto(self) -> list[int]:
@@ -203,10 +218,12 @@ class Search:
             np.save(file, score.gains, allow_pickle=False)
         partial.replace(path)
         facts = {"parameters": score.parameters, "latency": score.latency, "seconds": score.seconds, **score.facts}
-        if len(self.objectives) == 1:
-            whole = [np.load(self._path(trial.number, place), allow_pickle=False) for place in range(fold + 1)]
-            trial.report(float(np.concatenate(whole).mean()), fold)
         trial.set_user_attr(f"fold-{fold}", facts)
+        if len(self.objectives) == 1:
+            frozen = self.study.get_trials(deepcopy=False)[trial.number]
+            gains = self._read(frozen).gains
+            for place in set(range(fold + 1)) - set(frozen.intermediate_values):  # a kill may have come between the two
+                trial.report(float(np.concatenate(gains[: place + 1]).mean()), place)
 
     def _close(self, trial: optuna.Trial) -> None:
         judged = self._read(self.study.get_trials(deepcopy=False)[trial.number])
@@ -242,6 +259,27 @@ class Search:
 
     def _path(self, number: int, fold: int) -> Path:
         return self.folder / "trials" / f"{number:05d}-{fold}.npy"
+
+
+class _Held:
+    """The folder's lock is held already; Optuna's own would stay behind where a search is killed, and make the next one wait."""
+
+    def acquire(self) -> bool:
+        """Always."""
+        return True
+
+    def release(self) -> None:
+        """Nothing to do."""
+
+
+def _storage(path: Path) -> optuna.storages.BaseStorage:
+    """The journal, without a last line that a crash cut in two."""
+    whole = path.read_bytes() if path.is_file() else b""
+    if whole and not whole.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(whole.rfind(b"\n") + 1)
+    lock: Any = _Held()
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path), lock))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Folds judged on a Ray cluster. Optuna still proposes and keeps everything here, so a search with Ray and one without are the same search.
 
 Plain Ray tasks, not Ray Tune: a task whose worker died runs again elsewhere, trials are pruned between folds by all that is known here, and no
-machine but this one needs Optuna or the database.
+machine but this one needs Optuna or writes the journal.
 """
 
 from __future__ import annotations

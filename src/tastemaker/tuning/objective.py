@@ -23,7 +23,6 @@ from tastemaker.data.sequences import Sequences, build
 from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import Settings
-from tastemaker.tuning.answer import FusedAnswer, SequenceAnswer, answer_time
 from tastemaker.tuning.folds import Fold, make_folds
 
 
@@ -89,6 +88,7 @@ class FitObjective:
         from tastemaker.training.fit import COLD_SHARE
         from tastemaker.training.holdout import hold_out
         from tastemaker.training.sequence import VALIDATION_ROWS, Validation, train_sequence
+        from tastemaker.tuning.answer import FusedAnswer, SequenceAnswer, answer_time
 
         began, cut = time.perf_counter(), self.folds[fold]
         settings = _with_seed(settings, settings.train.seed + fold)

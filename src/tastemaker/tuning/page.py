@@ -22,7 +22,7 @@ from tastemaker.tuning.space import Dial, Value
 from tastemaker.tuning.trials import COMPLETE, FAILED, PRUNED, Trial
 
 FEW = 10
-"""Finished trials below which importances are more noise than news; the page says so."""
+"""Judged trials below which importances are more noise than news; the page says so."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,10 @@ def _chosen(found: Found) -> str:
 
 
 def _importances(found: Found) -> str:
-    finished = sum(trial.state == COMPLETE for trial in found.trials)
+    judged = sum(bool(trial.gains) for trial in found.trials)
     if not found.importances:
-        return f"<p class=soft>{finished} finished trials are too few to tell.</p>"
-    note = f"<p class=soft>{finished} finished trials only: take this as a hint.</p>" if finished < FEW else ""
+        return f"<p class=soft>{judged} judged trials are too few to tell, or all are alike.</p>"
+    note = f"<p class=soft>{judged} judged trials only: take this as a hint.</p>" if judged < FEW else ""
     missing = [dial.key for dial in found.dials if dial.key not in found.importances]
     if missing:
         note += f"<p class=soft>Not told, as the range leaves out the value that the settings have: {', '.join(missing)}.</p>"
@@ -185,6 +185,6 @@ def _protocol(found: Found, report: Mapping[str, Any]) -> str:
     words = (
         f"Judged: {what}; NDCG@10 over the whole catalogue, seen items left out. All trials answer the same questions. Intervals: 95 %, bootstrap over "
         f"users, {found.settings.evaluation.bootstrap:,} resamples; gains are paired question by question. Importances: Optuna's PED-ANOVA "
-        "(S. Watanabe et al., 2023), over the finished trials."
+        "(S. Watanabe et al., 2023), of the first fold, which judged every trial."
     )
     return f"<h2>Protocol</h2><ul>{folds}</ul><p>{words}</p><p class=soft>Search {found.name}, made {report['made']}.</p>"
