@@ -65,9 +65,9 @@ def test_wrong_dials_are_explained(space: str, words: str) -> None:
 
 
 def test_a_dial_that_changes_nothing_that_is_judged_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"Set tune\.judge=fused"):
+    with pytest.raises(SettingsError, match=r"Set tune\.judge=whole"):
         space_of(load_settings(None, ["tune.judge=sequence", "tune.space=neighbours.k"], {}))
-    with pytest.raises(SettingsError, match="expected fused or sequence"):
+    with pytest.raises(SettingsError, match="expected whole, fused or sequence"):
         space_of(load_settings(None, ["tune.judge=clicks"], {}))
 
 

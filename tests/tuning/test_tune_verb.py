@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ pytest.importorskip("torch")
 from tastemaker.cli.app import call
 from tastemaker.data.dataset import Dataset
 from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.training.fit import fit
 from tastemaker.training.sequence import Validation, ndcg, train_sequence
-from tastemaker.tuning.answer import SequenceAnswer, gains_of
+from tastemaker.tuning.answer import DivergedError, SequenceAnswer, gains_of
 from tastemaker.tuning.objective import make_objective
+from tastemaker.tuning.space import with_changes
 
 SMALL = ["sequence.dim=16", "sequence.min_steps=30", "sequence.epochs=1", "train.threads=1", "train.precision=fp32"]
 FLAGS = [word for line in SMALL for word in ("--set", line)]
@@ -94,6 +97,23 @@ def test_a_log_that_holds_only_an_order_is_judged_by_places(tmp_path: Path, ring
     assert np.array_equal(again.gains, scores[1].gains), "the same settings get the same figures"
 
 
+def test_the_whole_judge_answers_as_a_fit_of_the_same_events_does(tmp_path: Path, ring_settings: Settings) -> None:
+    data = Dataset.read(events=write_ring(tmp_path / "events.csv", True))
+    data = replace(data, items=data.catalogue(), log=None)
+    objective = make_objective(data, ring_settings)
+    fold = objective.folds[0]
+    brain = fit(data.with_events(data.events.head(int(fold.train.sum()))), ring_settings, rows=False)
+    lists = [items for items, _ in brain.recommend(fold.histories(objective.sequences), 10)]
+    wanted = gains_of(lists, fold.targets(objective.sequences))
+    score = objective.judge(ring_settings, 0)
+    assert np.array_equal(score.gains, wanted)
+    assert {"sequence", "fused", "best_epoch"} <= set(score.facts)
+    assert score.parameters > 1_000
+    assert score.latency > 0
+    cheaper = objective.judge(with_changes(ring_settings, {"tune.judge": "fused"}), 0)
+    assert float(cheaper.gains.mean()) == score.facts["fused"]
+
+
 def test_the_gains_are_those_of_the_training_room(tmp_path: Path, ring_settings: Settings) -> None:
     objective = make_objective(Dataset.read(events=write_ring(tmp_path / "events.csv", True)), ring_settings)
     fold = objective.folds[0]
@@ -108,9 +128,10 @@ def test_a_model_that_holds_no_numbers_is_no_answer(tmp_path: Path, ring_setting
     objective = make_objective(Dataset.read(events=write_ring(tmp_path / "events.csv", True)), ring_settings)
     model, _ = train_sequence(objective.sequences, objective.text, ring_settings)
     answer = SequenceAnswer(model)
-    assert answer.is_finite()
+    assert answer.checked() is answer
     model.bias.data[3] = float("nan")
-    assert not SequenceAnswer(model).is_finite()
+    with pytest.raises(DivergedError, match="numbers that are none"):
+        SequenceAnswer(model).checked()
 
 
 def test_gains_are_those_of_the_place() -> None:

@@ -228,8 +228,9 @@ class TuneSettings(Section, kw_only=True, frozen=True):
     """Share of the events between two such moments. Logs that hold only an order are judged by the last event of each user, the one before, …"""
     questions: Positive = 2_000
     """Questions of each fold; of more a sample is drawn by the seed, the same for all trials."""
-    judge: str = "fused"
-    """`fused` (the fused answer, without the refit) or `sequence` (the sequence model's list alone: cheaper, and blind to the other channels)."""
+    judge: str = "whole"
+    """`whole` (the answer of a fit as `train` makes it), `fused` (without the refit: half of the time) or `sequence` (the sequence model's own list). The
+    cheaper ones judge a model that misses what was held back, and can choose what is worse in the end."""
     space: dict[str, str] = {}
     """Dials and their ranges, as in {"sequence.dropout" = "0.1..0.6", "sequence.dim" = "64|128|256", "sequence.learning_rate" = "5e-4..5e-3 log"}; an
     empty range is the known one of that dial; no dial at all: a dozen known ones."""

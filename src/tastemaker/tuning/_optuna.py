@@ -7,12 +7,10 @@ from the trial's number, so a search that was killed proposes what it would have
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tastemaker.schema.errors import InputError, SettingsError, TastemakerError
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
+from tastemaker.tuning._folder import alone, storage_of
 from tastemaker.tuning.folds import Fold
 from tastemaker.tuning.objective import FoldScore
 from tastemaker.tuning.space import Dial, value_of, with_changes
@@ -73,9 +72,9 @@ class Search:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         directions = [_UP if name == "quality" else _DOWN for name in self.objectives]
         pruner = _pruner(base)
-        with _alone(folder):
+        with alone(folder):
             self.study = optuna.create_study(
-                storage=_storage(folder / "search.log"),
+                storage=storage_of(folder / "search.log"),
                 study_name="tune",
                 directions=directions,
                 pruner=pruner,
@@ -95,7 +94,7 @@ class Search:
             TastemakerError: trial 0 failed, or the workers died.
         """
         began = time.monotonic()
-        with _alone(self.folder):
+        with alone(self.folder):
 
             def late() -> bool:
                 return 0 < time_budget <= time.monotonic() - began
@@ -259,38 +258,6 @@ class Search:
 
     def _path(self, number: int, fold: int) -> Path:
         return self.folder / "trials" / f"{number:05d}-{fold}.npy"
-
-
-class _Held:
-    """The folder's lock is held already; Optuna's own would stay behind where a search is killed, and make the next one wait."""
-
-    def acquire(self) -> bool:
-        """Always."""
-        return True
-
-    def release(self) -> None:
-        """Nothing to do."""
-
-
-def _storage(path: Path) -> optuna.storages.BaseStorage:
-    """The journal, without a last line that a crash cut in two."""
-    whole = path.read_bytes() if path.is_file() else b""
-    if whole and not whole.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(whole.rfind(b"\n") + 1)
-    lock: Any = _Held()
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path), lock))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One search at a time in a folder; the lock goes with the process that holds it, however it ends."""
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"Another search is at work in {folder}. Wait for it, or give another --name.") from None
-        yield
 
 
 def _suggest(trial: optuna.Trial, dial: Dial) -> Any:

@@ -15,6 +15,7 @@ from tastemaker.data.sequences import Sequences
 from tastemaker.index.channels import Channels
 from tastemaker.index.exact import top
 from tastemaker.models.fusion import Fusion
+from tastemaker.schema.errors import TastemakerError
 from tastemaker.schema.protocols import FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import Settings
 from tastemaker.training.precision import use_threads
@@ -28,6 +29,10 @@ CUTOFF = 10
 TIMED = 50
 """Questions that are answered one by one to take the time of an answer."""
 _BATCH = 256
+
+
+class DivergedError(TastemakerError):
+    """Training ended in numbers that are none: such a setting has no answer."""
 
 
 class Answer(Protocol):
@@ -73,9 +78,15 @@ class SequenceAnswer:
         self.bias: FloatArray = model.bias.detach().numpy().copy()
         self._rows = torch.from_numpy(self.vectors)
 
-    def is_finite(self) -> bool:
-        """Whether all that was learned are numbers: NaN must not win a search."""
-        return all(bool(torch.isfinite(part).all()) for part in self.model.parameters()) and bool(np.isfinite(self.vectors).all())
+    def checked(self) -> SequenceAnswer:
+        """Itself, if all that was learned are numbers: NaN must not win a search.
+
+        Raises:
+            DivergedError: they are not.
+        """
+        if all(bool(torch.isfinite(part).all()) for part in self.model.parameters()) and np.isfinite(self.vectors).all():
+            return self
+        raise DivergedError("training ended in numbers that are none; a lower sequence.learning_rate may help")
 
     @torch.inference_mode()
     def users(self, histories: Sequence[IntArray]) -> FloatArray:
@@ -134,6 +145,15 @@ class FusedAnswer:
         examples = gather(early, histories, users, held.targets[rows], held.known, depth)
         fusion, _ = train_fusion(examples, settings.fusion, seed)
         return cls(sequence, make_channels(train, sequence.model, text, time_is_order, settings), fusion, depth)
+
+    def refitted(
+        self, model: SequenceModel, train: Sequences, text: FloatArray, time_is_order: bool, settings: Settings
+    ) -> FusedAnswer:
+        """The same fusion over channels whose sequence model has learned from all that may be learned from."""
+        from tastemaker.training.fit import make_channels
+
+        channels = make_channels(train, model, text, time_is_order, settings)
+        return FusedAnswer(SequenceAnswer(model).checked(), channels, self.fusion, self.depth)
 
     def best(self, histories: Sequence[IntArray]) -> list[IntArray]:
         """The ten best items of each history, its own left out."""

@@ -1,9 +1,9 @@
 """What a trial is judged by: NDCG@10 of one fold, question by question, from the whole catalogue, seen items left out.
 
-`fused` goes the road of `training.fit` without its second half: some of the fold's events are held back, the sequence model learns from the
-others and stops where it is best, the fusion learns how far to trust each channel; then the channels count all of the fold's events and the
-fold's questions are answered. Only the refit of the sequence model is left out, about half of a fit's time. `sequence` ranks the catalogue by
-the sequence model alone.
+`whole` goes the road of `training.fit` to its end: some of the fold's events and a tenth of its items are held back, the sequence model learns from the others and
+stops where it is best, the fusion learns how far to trust each channel, then the sequence model learns anew from all of the fold's events. `fused` leaves
+out this refit, about half of the time, and `sequence` the fusion too. Both are cheaper and both can mislead: they judge a model that has not met the
+items and events that were held back, and favour settings that make up for that. What each would have said is among the facts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import Sequences, build
-from tastemaker.schema.errors import InputError, TastemakerError
+from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.tuning.folds import Fold, make_folds
@@ -54,10 +54,6 @@ class Objective(Protocol):
 
     def judge(self, settings: Settings, fold: int, progress: Progress | None = None) -> FoldScore:
         """The score of one fold."""
-
-
-class DivergedError(TastemakerError):
-    """Training ended in numbers that are none: such a setting has no answer."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +94,18 @@ class FitObjective:
         validation = Validation([held.histories[row] for row in rows], held.targets[rows])
         model, result = train_sequence(held.train, self.text, settings, validation, None, "this fold", progress)
         histories, targets = cut.histories(self.sequences), cut.targets(self.sequences)
-        answer: SequenceAnswer | FusedAnswer
-        answer = SequenceAnswer(model)
-        if not answer.is_finite():
-            raise DivergedError("training ended in numbers that are none; a lower sequence.learning_rate may help")
-        gains = answer.gains(histories, targets)
+        alone = SequenceAnswer(model).checked()
+        answer: SequenceAnswer | FusedAnswer = alone
+        gains = alone.gains(histories, targets)
         facts = {"sequence": float(gains.mean()), "best_epoch": float(result.best_epoch)}
-        facts["seconds_sequence"] = time.perf_counter() - began
-        if settings.tune.judge == "fused":
-            answer = FusedAnswer.learned(answer, held, train, self.text, self.time_is_order, settings)
+        if settings.tune.judge != "sequence":
+            answer = fused = FusedAnswer.learned(alone, held, train, self.text, self.time_is_order, settings)
             gains = answer.gains(histories, targets)
+            facts |= {"fused": float(gains.mean()), "seconds_fused": time.perf_counter() - began}
+            if settings.tune.judge == "whole":
+                model, _ = train_sequence(train, self.text, settings, None, result.best_epoch, "this fold", progress)
+                answer = fused.refitted(model, train, self.text, self.time_is_order, settings)
+                gains = answer.gains(histories, targets)
         latency = answer_time(answer, histories)
         return FoldScore(gains, count_parameters(model), latency, time.perf_counter() - began, facts)
 

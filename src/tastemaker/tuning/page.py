@@ -178,6 +178,7 @@ def _trials(found: Found, report: Mapping[str, Any]) -> str:
 
 def _protocol(found: Found, report: Mapping[str, Any]) -> str:
     what = {
+        "whole": "the answer of a fit as `train` makes it",
         "fused": "the fused answer of all channels, without the refit that `train` does at the end",
         "sequence": "the sequence model's own list",
     }[found.settings.tune.judge]

@@ -46,7 +46,8 @@ OTHERS: dict[str, str] = {
     "fusion.cold_price": "0.0..0.1",
 }
 """Dials with a known range that are only searched when they are named."""
-SECTIONS = {"sequence": ("sequence", "sampling"), "fused": ("sequence", "sampling", "neighbours", "fusion")}
+_ALL = ("sequence", "sampling", "neighbours", "fusion")
+SECTIONS = {"sequence": ("sequence", "sampling"), "fused": _ALL, "whole": _ALL}
 """Sections whose keys change what is judged, by `tune.judge`."""
 
 
@@ -108,12 +109,12 @@ def space_of(settings: Settings) -> list[Dial]:
     """
     judge = settings.tune.judge
     if judge not in SECTIONS:
-        raise SettingsError(f"tune.judge is {judge!r}; expected fused or sequence.")
+        raise SettingsError(f"tune.judge is {judge!r}; expected whole, fused or sequence.")
     named = settings.tune.space or {key: "" for key in DIALS if key.partition(".")[0] in SECTIONS[judge]}
     return [dial(key, text, judge) for key, text in named.items()]
 
 
-def dial(key: str, text: str = "", judge: str = "fused") -> Dial:
+def dial(key: str, text: str = "", judge: str = "whole") -> Dial:
     """One dial from its key and range; an empty range is the known one.
 
     Raises:
@@ -124,7 +125,7 @@ def dial(key: str, text: str = "", judge: str = "fused") -> Dial:
         raise SettingsError(f"tune.space names {key!r}, which is no dial.{nearest(key, sorted(known))}")
     if key.partition(".")[0] not in SECTIONS[judge]:
         raise SettingsError(
-            f"tune.space names {key}, which changes nothing that tune.judge={judge} looks at. Set tune.judge=fused."
+            f"tune.space names {key}, which changes nothing that tune.judge={judge} looks at. Set tune.judge=whole."
         )
     text = text.strip() or {**DIALS, **OTHERS}.get(key, "")
     if not text:
@@ -140,7 +141,7 @@ def searchable() -> dict[str, Value]:
     table = to_table(Settings())
     return {
         f"{section}.{key}": value
-        for section in SECTIONS["fused"]
+        for section in _ALL
         for key, value in table[section].items()
         if isinstance(value, int | float | str | bool)
     }
