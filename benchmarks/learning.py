@@ -29,8 +29,8 @@ from tastemaker.evaluation.significance import interval, paired
 from tastemaker.index.exact import top
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import load_settings
-from tastemaker.training.fit import read_text
 from tastemaker.training.holdout import Holdout, hold_out
+from tastemaker.training.reading import read_texts
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Validation, train_sequence
 
 SETS = ("ml-100k", "ml-100k-time", "beauty")
@@ -96,7 +96,7 @@ def world(name: str, asked: argparse.Namespace) -> World:
     if name == "beauty":
         given = quarter(given, 0)
     sequences = build(given.data)
-    text, _, _ = read_text(given.data.catalogue(), load_settings(None, ALWAYS, {}), asked.cache, _tell)
+    text = read_texts(given.data.catalogue(), load_settings(None, ALWAYS, {}), asked.cache, _tell).vectors
     number = {item: place for place, item in enumerate(sequences.item_ids)}
     rows = [row for row in given.rows if given.targets[row] in number]
     histories = [np.array([number[item] for item in given.histories[row]], dtype=np.int32) for row in rows]

@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "train": ("train", "run", "Journal to candidate bundle."),
     "runs": ("runs", "run", "List the trainings and compare two of them."),
     "evaluate": ("evaluate", "run", "Judge a bundle against strong baselines."),
+    "tune": ("tune", "run", "Search the numbers of the next run."),
     "release": ("release", "release", "Gate a bundle, then make it live."),
     "rollback": ("release", "rollback", "Go back to the previous live bundle."),
     "serve": ("serve", "run", "Answer over HTTP, console at /."),
@@ -39,6 +40,7 @@ EXTRA_OF = {
     "tensorboard": "train",
     "implicit": "train",
     "sklearn": "train",
+    "optuna": "tune",
     "ray": "ray",
 }
 

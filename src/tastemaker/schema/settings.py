@@ -290,6 +290,41 @@ class ProfileSettings(Section, kw_only=True, frozen=True):
     """Events for which features are drawn and measured, a sample."""
 
 
+class TuneSettings(Section, kw_only=True, frozen=True):
+    """How `tastemaker tune` searches the numbers of the next run."""
+
+    trials: Positive = 30
+    """Trials in all, the settings as they are among them; a search that is called again goes on until there are so many."""
+    time_budget: Annotated[float, Meta(ge=0.0)] = 0.0
+    """Seconds after which no fold is begun any more; 0: no limit. Trial 0 is always finished."""
+    folds: Positive = 3
+    """Moments at which every trial is frozen: it learns from all events before, and is judged by those until the next moment."""
+    fold_share: Share = 0.1
+    """Share of the events between two such moments. Logs that hold only an order are judged by the last event of each user, the one before, …"""
+    questions: Positive = 2_000
+    """Questions of each fold; of more a sample is drawn by the seed, the same for all trials."""
+    judge: str = "whole"
+    """`whole` (the answer of a fit as `train` makes it), `fused` (without the refit: half of the time) or `sequence` (the sequence model's own list). The
+    cheaper ones judge a model that misses what was held back, and can choose what is worse in the end."""
+    space: dict[str, str] = {}
+    """Dials and their ranges, as in {"sequence.dropout" = "0.1..0.6", "sequence.dim" = "64|128|256", "sequence.learning_rate" = "5e-4..5e-3 log"}; an
+    empty range is the known one of that dial; no dial at all: a dozen known ones."""
+    sampler: str = "tpe"
+    """`tpe` (tree-structured Parzen estimator), `gp` (Gaussian process) or `random`."""
+    pruner: str = "paired"
+    """When a trial ends after a fold: `paired` (surely worse than the best one on the same questions), `median` (worse than half of the others) or
+    `none`. With several objectives nothing is pruned."""
+    objectives: tuple[str, ...] = ("quality",)
+    """`quality` (NDCG@10), `latency` (milliseconds of CPU for one answer) and `size` (learned numbers), as many as are wanted, quality first."""
+    rule: str = "paired"
+    """What counts as good as the best: a gap of at most one standard error, of the `paired` differences of the users or of the means of the
+    `folds`; `best`: nothing but the best mean."""
+    cost: str = "size"
+    """Of those as good as the best the one of least `size` or least `latency` is chosen; costs within 5 % are alike."""
+    jobs: Positive = 1
+    """Trials at the same time, each in a process of its own, the cores shared among them."""
+
+
 class ServingSettings(Section, kw_only=True, frozen=True):
     """How the service answers."""
 
@@ -320,6 +355,7 @@ class Settings(Section, kw_only=True, frozen=True):
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     profile: ProfileSettings = ProfileSettings()
+    tune: TuneSettings = TuneSettings()
     serving: ServingSettings = ServingSettings()
 
 
@@ -412,15 +448,16 @@ def _check_keys(table: Mapping[str, Any]) -> None:
     sections = sorted({name.partition(".")[0] for name in known})
     for section, keys in table.items():
         if section not in sections:
-            raise SettingsError(f"Unknown section [{section}].{_nearest(section, sections)}")
+            raise SettingsError(f"Unknown section [{section}].{nearest(section, sections)}")
         if not isinstance(keys, Mapping):
             raise SettingsError(f"[{section}] is a section of keys; found the single value {keys!r}")
         for key in keys:
             if f"{section}.{key}" not in known:
-                raise SettingsError(f"Unknown key {section}.{key}.{_nearest(f'{section}.{key}', list(known))}")
+                raise SettingsError(f"Unknown key {section}.{key}.{nearest(f'{section}.{key}', list(known))}")
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str]) -> str:
+    """The end of an error's sentence: the known name that is meant, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
     return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(known)}"
 
