@@ -76,7 +76,7 @@ CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
         "ema .95": ("train.ema=0.95",),
         "ema .99": (
             "train.ema=0.99",
-        ),  # at step n the decay is at most (1 + n) / (10 + n): more than .99 is never reached in 891 steps
+        ),  # at step n the decay is at most (1 + n) / (10 + n): more than .99 is not reached in 890 steps
     },
 }
 
