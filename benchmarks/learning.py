@@ -72,9 +72,11 @@ CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
         "optimiser sgd": ("train.optimiser=sgd", "sequence.learning_rate=0.1"),
         "optimiser adafactor": ("train.optimiser=adafactor",),
         "schedule constant": ("train.schedule=constant",),
-        "schedule linear": ("train.schedule=linear",),
-        "ema .99": ("train.ema=0.99",),
-        "ema .999": ("train.ema=0.999",),
+        "schedule one_cycle": ("train.schedule=one_cycle",),
+        "ema .95": ("train.ema=0.95",),
+        "ema .99": (
+            "train.ema=0.99",
+        ),  # at step n the decay is at most (1 + n) / (10 + n): more than .99 is not reached in 890 steps
     },
 }
 
