@@ -258,7 +258,8 @@ class TrainSettings(Section, kw_only=True, frozen=True):
     schedule: str = "cosine"
     """The learning rate over time: `cosine` and `constant` with a warm-up, or `one_cycle`."""
     ema: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
-    """Decay of the average of the weights that is kept in their stead, as in 0.999; 0: none."""
+    """Decay of the average of the weights that is kept in their stead, as in 0.99; 0: none. It is at most (1 + step) / (10 + step), so 0.999
+    differs from 0.99 only in trainings of several thousand steps."""
     accumulate: Positive = 1
     """Parts of a batch computed one after the other: less memory, the same step."""
     checkpoint_seconds: Annotated[float, Meta(ge=0.0)] = 60.0
