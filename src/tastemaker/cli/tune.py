@@ -60,6 +60,7 @@ def run(
     typer.echo(f"{found.choice.words}\n{gain_words(found.choice)}\nReport: {page}")
     if recipe is None:
         return
+    typer.echo("The gain was measured on the folds that chose it, so it is an upper bound.")
     typer.echo(f"Recipe: {recipe}" + (f", written into {directory / SETTINGS_FILE}" if apply else ""))
     flags = "" if apply else "".join(f" --set {key}={value}" for key, value in changes.items())
     typer.echo(f"Next: tastemaker train {directory}{flags}" + ("" if apply else "   (or the same tune again with --apply)"))

@@ -305,8 +305,8 @@ class TuneSettings(Section, kw_only=True, frozen=True):
     questions: Positive = 2_000
     """Questions of each fold; of more a sample is drawn by the seed, the same for all trials."""
     judge: str = "whole"
-    """`whole` (the answer of a fit as `train` makes it), `fused` (without the refit: half of the time) or `sequence` (the sequence model's own list). The
-    cheaper ones judge a model that misses what was held back, and can choose what is worse in the end."""
+    """`whole` (the answer of a fit as `train` makes it), `fused` (without the refit: about half of the time; it misses what was held back and shows
+    differences larger than they are) or `sequence` (the sequence model's own list, a poor guide to the whole)."""
     space: dict[str, str] = {}
     """Dials and their ranges, as in {"sequence.dropout" = "0.1..0.6", "sequence.dim" = "64|128|256", "sequence.learning_rate" = "5e-4..5e-3 log"}; an
     empty range is the known one of that dial; no dial at all: a dozen known ones."""

@@ -55,7 +55,7 @@ def parallel(trials: Sequence[Trial], dials: Sequence[Dial], chosen: int) -> str
         first, last = (dial.choices[0], dial.choices[-1]) if dial.choices else (dial.low, dial.high)
         marks += _axis(LEFT + place * width, top, bottom, dial.key.partition(".")[2], told(first), told(last), place % 2)
     marks += _axis(LEFT + len(dials) * width, top, bottom, "NDCG@10", f"{low:.4f}", f"{high:.4f}", len(dials) % 2)
-    return _figure(marks, "values of the trials and their NDCG@10", bottom + 36)
+    return _figure(marks, "values of the trials and their NDCG@10", bottom + 52)
 
 
 def shares(found: dict[str, float]) -> str:

@@ -2,8 +2,8 @@
 
 `whole` goes the road of `training.fit` to its end: some of the fold's events and a tenth of its items are held back, the sequence model learns from the others and
 stops where it is best, the fusion learns how far to trust each channel, then the sequence model learns anew from all of the fold's events. `fused` leaves
-out this refit, about half of the time, and `sequence` the fusion too. Both are cheaper and both can mislead: they judge a model that has not met the
-items and events that were held back, and favour settings that make up for that. What each would have said is among the facts.
+out this refit, about half of the time, and `sequence` the fusion too. Both are cheaper, and both judge a model that has not met the items and events that were
+held back: gaps between settings look larger than they are after a refit. What each would have said is among the facts of a fold.
 """
 
 from __future__ import annotations
