@@ -169,3 +169,25 @@ def test_runs_are_sent_to_mlflow_once(
     assert run.data.params["sequence.dim"] == "16"
     assert run.data.metrics["validation_ndcg_sequence"] > 0
     assert len(client.get_metric_history(run.info.run_id, "validate.loss")) >= 1
+
+
+def test_items_that_only_later_events_name_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a catalogue the learner knows fewer items than the questions."""
+    rows = [(f"u{user}", f"i{(user + step) % 20}", 1_600_000_000 + 86_400 * step + user) for user in range(60) for step in range(6)]
+    rows += [
+        (f"u{user}", f"late{user % 3 + step}", 1_600_000_000 + 86_400 * (20 + step) + user)
+        for user in range(60)
+        for step in range(3)
+    ]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "events.csv")
+    folder = tmp_path / "w"
+    assert call(["init", str(folder)]) == 0
+    (folder / "tastemaker.toml").write_text(SETTINGS + "[data]\ntest_share = 0.4\n")
+    assert call(["import", str(folder), "--events", str(tmp_path / "events.csv")]) == 0
+    assert call(["train", str(folder)]) == 0
+    capsys.readouterr()
+    assert call(["evaluate", str(folder), "--json", "--no-baselines"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["questions"] >= 150
+    (ours,) = report["recommenders"].values()
+    assert 0 <= ours["metrics"]["NDCG@10"]["mean"] < 0.5, "an item that nothing named is not found"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json as json_module
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,12 +159,22 @@ def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, pro
         table = pl.read_parquet(kept)
         lists = {str(name): group.drop("recommender") for (name,), group in table.group_by("recommender", maintain_order=True)}
     else:
-        lists = _trained_lists(part, asked, settings, floors, progress, workspace.runs / "cache")
+        histories = _known(asked.histories, data.item_ids(), part.train.item_ids())
+        lists = _trained_lists(part, replace(asked, histories=histories), settings, floors, progress, workspace.runs / "cache")
         kept.parent.mkdir(parents=True, exist_ok=True)
         whole = pl.concat([table.with_columns(pl.lit(name).alias("recommender")) for name, table in lists.items()])
         whole.write_parquet(kept.with_suffix(".tmp"))
         kept.with_suffix(".tmp").replace(kept)
     return _judged(lists, asked.targets, part.train, asked.words, {"kind": "backtest"}, users)
+
+
+def _known(histories: Sequence[IntArray], whole: list[str], train: list[str]) -> list[IntArray]:
+    """Histories in the numbers of those who learned from the earlier events; items that nothing named by then are left out."""
+    import numpy as np
+
+    number = {item: place for place, item in enumerate(train)}
+    places = np.array([number.get(item, -1) for item in whole], dtype=np.int32)
+    return [met[met >= 0] for met in (places[history] for history in histories)]
 
 
 def _trained_lists(
