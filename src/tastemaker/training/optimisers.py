@@ -14,6 +14,8 @@ from tastemaker.schema.errors import SettingsError
 BETAS = (0.9, 0.98)
 MOMENTUM = 0.9
 LAST_SHARE = 0.05
+RATE_OF = {"adafactor": 30.0}
+"""What the learning rate is multiplied by: Adafactor's steps are relative to the size of the weights, which are small here."""
 OPTIMISERS = ("adamw", "adam", "sgd", "adafactor")
 SCHEDULES = ("cosine", "one_cycle", "constant")
 Rate = Callable[[int], float]
@@ -26,7 +28,7 @@ class OptimiserOptions:
     Attributes:
         optimiser: `adamw` (Loshchilov and Hutter 2019: weight decay apart from the gradient), `adam` (Kingma and Ba 2015: decay as an L2
             term of the loss), `sgd` (momentum 0.9, L2 term) or `adafactor` (Shazeer and Stern 2018: second moments of a matrix kept as one
-            row and one column, a third of Adam's memory).
+            row and one column, a third of Adam's memory; its rate is `RATE_OF` times the given one).
         schedule: `cosine` (warm-up, then a half cosine down to a twentieth), `one_cycle` (Smith and Topin 2018: up for three tenths of the
             steps and down to nothing) or `constant` (after the warm-up).
         learning_rate, weight_decay: biases, gains and other vectors do not decay.
@@ -74,7 +76,7 @@ def make_schedule(steps: int, options: OptimiserOptions) -> Rate:
     """
     if options.schedule not in SCHEDULES:
         raise SettingsError(f"train.schedule is {options.schedule!r}; expected {', '.join(SCHEDULES)}.")
-    steps, peak = max(steps, 1), options.learning_rate
+    steps, peak = max(steps, 1), options.learning_rate * RATE_OF.get(options.optimiser, 1.0)
     warm = max(1.0, (0.3 if options.schedule == "one_cycle" else options.warmup) * steps)
 
     def rise(step: int) -> float:
