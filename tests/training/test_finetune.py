@@ -217,6 +217,9 @@ def test_texts_are_pretrained_and_a_decoder_says_that_it_cannot(folders: dict[st
     before = load_encoder(_settings(folders["bert"]).text, "fp32").tower.backbone.state_dict()
     name = "embeddings.word_embeddings.weight"
     assert not torch.equal(before[name], tuned.encoder.tower.backbone.state_dict()[name])
+    head, texts = _tuned(world, _settings(folders["bert"], *lines, "finetune.mode=head", "finetune.pretrain_steps=5"))
+    assert head.vectors is not None
+    assert np.abs(head.encoder.encode(texts) - head.vectors).max() < 1e-5
     with pytest.raises(SettingsError, match="pretrain_steps"):
         _tuned(world, _settings(folders["qwen3"], *lines))
 

@@ -17,6 +17,7 @@ from tastemaker.data.sequences import build
 from tastemaker.schema.settings import Settings, load_settings
 from tastemaker.training.export import export_text
 from tastemaker.training.holdout import hold_out
+from tastemaker.training.pairs import count_pairs
 from tastemaker.training.reading import ReadTexts, read_texts
 
 
@@ -66,8 +67,10 @@ def test_one_user_or_one_item_is_skipped_with_a_sentence(bert: Path, events: lis
 def test_items_without_text_take_no_part(bert: Path) -> None:
     whole = ring(users=120)
     items = whole.items.with_columns(title=pl.when(pl.int_range(pl.len()) < 8).then(None).otherwise(pl.col("title")))
-    found = _read(Dataset.read(events=whole.events, items=items), _settings(bert))
-    assert found.metrics["finetune_pairs"] > 0
+    data = Dataset.read(events=whole.events, items=items)
+    found, train = _read(data, _settings(bert)), hold_out(build(data), 0.1, 0).train
+    full = np.array([bool(title) for title in data.catalogue()["title"]])
+    assert found.metrics["finetune_pairs"] == count_pairs(train.keep(full[train.items])) < count_pairs(train)
     assert (np.abs(found.vectors).sum(axis=1) == 0).sum() == 8
 
 
@@ -95,7 +98,12 @@ def test_new_items_are_read_by_the_exported_tuned_model(tmp_path: Path, family: 
     data = ring(users=120)
     found = _read(
         data,
-        _settings(write_model(tmp_path / "model", family, layers=1 if family == "bert" else 2), mode, "finetune.blends=1.0", "finetune.learning_rate=0.01"),
+        _settings(
+            write_model(tmp_path / "model", family, layers=1 if family == "bert" else 2),
+            mode,
+            "finetune.blends=1.0",
+            "finetune.learning_rate=0.01",
+        ),
     )
     assert found.encoder is not None
     assert found.whitening is not None
