@@ -74,7 +74,7 @@ def test_every_mode_trains_every_family_and_the_encoder_says_what_was_learned(
 
 
 def test_what_is_taken_together_moves_together(folders: dict[str, Path], world: Dataset) -> None:
-    settings = _settings(folders["bert"], "finetune.mode=full", "finetune.steps=120", "finetune.temperature=0.1")
+    settings = _settings(folders["bert"], "finetune.mode=full", "finetune.steps=60", "finetune.temperature=0.1")
     tuned, texts = _tuned(world, settings)
     assert tuned.vectors is not None
     number = {item: place for place, item in enumerate(world.item_ids())}
@@ -136,7 +136,7 @@ def test_remembered_lower_layers_give_the_same_gradient_as_read_ones(folders: di
 
 def test_no_batch_shows_what_is_held_back(folders: dict[str, Path], world: Dataset) -> None:
     held = hold_out(build(world), 0.2, 0)
-    settings = _settings(folders["bert"], "finetune.mode=last", "finetune.steps=60")
+    settings = _settings(folders["bert"], "finetune.mode=last", "finetune.steps=12")
     met = held.train.counts() > 0
     for batch in _task(world, settings, held).batches(0):
         assert met[batch.items].all()

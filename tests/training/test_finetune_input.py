@@ -99,7 +99,7 @@ def test_new_items_are_read_by_the_exported_tuned_model(tmp_path: Path, family: 
     found = _read(
         data,
         _settings(
-            write_model(tmp_path / "model", family, layers=1 if family == "bert" else 2),
+            write_model(tmp_path / "model", family, layers=1),
             mode,
             "finetune.blends=1.0",
             "finetune.learning_rate=0.01",
