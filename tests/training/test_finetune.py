@@ -74,7 +74,7 @@ def test_every_mode_trains_every_family_and_the_encoder_says_what_was_learned(
 
 
 def test_what_is_taken_together_moves_together(folders: dict[str, Path], world: Dataset) -> None:
-    settings = _settings(folders["bert"], "finetune.mode=full", "finetune.steps=60", "finetune.temperature=0.1")
+    settings = _settings(folders["bert"], "finetune.mode=full", "finetune.steps=120", "finetune.temperature=0.1")
     tuned, texts = _tuned(world, settings)
     assert tuned.vectors is not None
     number = {item: place for place, item in enumerate(world.item_ids())}

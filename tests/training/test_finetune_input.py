@@ -121,6 +121,20 @@ def test_new_items_are_read_by_the_exported_tuned_model(tmp_path: Path, family: 
     assert np.abs(both[0] - alone[0]).max() <= 1e-3
 
 
+def test_of_several_whitenings_the_best_on_new_items_is_kept(bert: Path) -> None:
+    data = ring(users=120)
+    found = _read(data, _settings(bert, "frozen", "text.whitenings=0.0,1.0,0.5"))
+    scores = {power: found.metrics[f"text_new_items_ndcg_{power:g}"] for power in (0.0, 1.0, 0.5)}
+    power = found.metrics["text_whitening"]
+    assert scores[power] == max(scores.values())
+    alone = _read(data, _settings(bert, "frozen", f"text.whitenings={power}"))
+    assert np.array_equal(alone.vectors, found.vectors)
+    assert "text_whitening" not in alone.metrics
+    assert not np.allclose(
+        found.vectors, _read(data, _settings(bert, "frozen", f"text.whitenings={1.0 - power}")).vectors[: len(found.vectors)]
+    )
+
+
 def test_a_fit_tunes_once_and_all_parts_read_the_same_vectors(bert: Path, tmp_path: Path) -> None:
     from tastemaker.training.fit import fit
 

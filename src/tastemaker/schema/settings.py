@@ -54,6 +54,8 @@ class TextSettings(Section, kw_only=True, frozen=True):
     """Tokens read of each item."""
     dim: Positive = 256
     """Dimensions kept by PCA whitening."""
+    whitenings: tuple[float, ...] = (1.0,)
+    """Powers of the whitening: 1 gives all directions the same spread, 0 keeps their own. Of several the one that finds held-back new items best is kept."""
     batch_size: Positive = 64
     pooling: str = "auto"
     """`mean` of the tokens, `cls` (the first), `last` (the last) or `auto`: what the model's folder says; else the last of a decoder, the mean of others."""
