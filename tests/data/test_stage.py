@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from tastemaker.data import pieces
 from tastemaker.data.dataset import Dataset, happened
 from tastemaker.data.intake import Intake
+from tastemaker.data.item_memory import HALF_LIFE
 from tastemaker.data.quarantine import Quarantine
 from tastemaker.data.sequences import build
 from tastemaker.data.split import global_time, leave_last_out
-from tastemaker.data.stage import HALF_LIFE, TARGET, TRAIN, histories, stage
+from tastemaker.data.stage import TARGET, TRAIN, histories, stage
 from tastemaker.journal.append import Journal
 from tastemaker.schema.errors import InputError, SettingsError
 from tastemaker.schema.events import Event

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tastemaker.schema.columns import EVENT_ALIASES, ITEM_ALIASES, alias_key
+from tastemaker.schema.efforts import EFFORTS
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.labels import parse_label
 from tastemaker.schema.settings import Settings, describe, from_table, known_keys, load_settings, to_table
@@ -110,3 +111,20 @@ def test_labels(label: str, kind: str, value: float | None, holds: bool) -> None
 def test_labels_that_are_none(label: str) -> None:
     with pytest.raises(SettingsError, match="is no label"):
         parse_label(label)
+
+
+def test_effort_sets_the_dials_that_the_user_left_alone(tmp_path: Path) -> None:
+    quick = load_settings(None, ["train.effort=quick"], {})
+    assert (quick.sequence.epochs, quick.text.max_length, quick.sequence.dim) == (4, 64, Settings().sequence.dim)
+    path = tmp_path / "tastemaker.toml"
+    path.write_text('[train]\neffort = "thorough"\n[sequence]\nepochs = 5\n')
+    own = load_settings(path, [], {})
+    assert own.sequence.epochs == 5
+    assert own.sequence.min_steps > Settings().sequence.min_steps
+    assert from_table(to_table(own)) == own
+    for name, sections in EFFORTS.items():
+        for section, keys in sections.items():
+            for key, value in keys.items():
+                assert getattr(getattr(load_settings(None, [f"train.effort={name}"], {}), section), key) == value
+    with pytest.raises(SettingsError, match="expected quick, normal, thorough"):
+        load_settings(None, ["train.effort=heroic"], {})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tuning_to_kill
 from language_models import write_model
 from ring_world import ring
 
@@ -172,6 +176,16 @@ def test_a_training_that_was_cut_short_goes_on_with_the_same_losses(folders: dic
     later.load_state_dict(optimiser.state_dict())
     torch.manual_seed(99)
     assert first + go(again, later, 3, 8) == whole
+
+
+def test_a_killed_tuning_goes_on_to_the_same_weights_and_losses(tmp_path: Path) -> None:
+    program = [sys.executable, tuning_to_kill.__file__, str(tmp_path / "killed"), "37"]
+    assert subprocess.run(program, capture_output=True, check=False).returncode == -signal.SIGKILL
+    whole, again = tuning_to_kill.tune(tmp_path / "whole"), tuning_to_kill.tune(tmp_path / "killed")
+    assert whole["first"] == 1
+    assert again["first"] > 30
+    assert again["weights"] == whole["weights"]
+    assert again["metrics"] == whole["metrics"]
 
 
 def test_parts_of_a_batch_add_up_to_it(folders: dict[str, Path], world: Dataset) -> None:

@@ -93,3 +93,9 @@ def test_what_cannot_be_learned_is_said(toy_settings: Settings) -> None:
         fit(data.with_events(data.events.clear()), toy_settings)
     with pytest.raises(SettingsError, match="expected auto, bf16 or fp32"):
         fit(data, load_settings(None, ["train.precision=int3"], {}))
+
+
+def test_a_device_that_is_not_here_is_refused(toy_settings: Settings) -> None:
+    given = msgspec.structs.replace(toy_settings, train=msgspec.structs.replace(toy_settings.train, device="cuda"))
+    with pytest.raises(SettingsError, match=r"train\.device is 'cuda'"):
+        fit(ring(), given)

@@ -76,7 +76,7 @@ def made(name: str, correction: str) -> Callable[[World, OwnItems, int], Contras
             draws = 0
         if name == "hard":
             hard = (Hard(own, pool=12, skip=2), 6)
-        return Contrast(chance, draws, world.share, correction, hard, seed=turn)
+        return Contrast(chance, draws, world.share, correction, hard)
 
     return make
 
@@ -168,7 +168,7 @@ def test_a_large_catalogue_is_sampled_as_before(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(contrast, "FULL_SOFTMAX_ITEMS", 10)
     monkeypatch.setattr(contrast, "SAMPLED_ITEMS", 16)
     sequences = build(ring(60))
-    made = contrast_of(sequences, Settings().sampling, np.ones(40), 0)
+    made = contrast_of(sequences, Settings().sampling, np.ones(40))
     assert made is not None
     states, items, bias = torch.randn(9, D), torch.randn(40, D), torch.randn(40)
     target = torch.arange(9)

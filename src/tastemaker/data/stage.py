@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tastemaker.data.item_memory import carry_over, item_memory, since_ever
 from tastemaker.data.pieces import (
     Column,
     grouped,
@@ -45,12 +46,9 @@ from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError, SettingsError
 
 PIECE_ROWS = 2_000_000
-HALF_LIFE = 7 * 86_400.0
 TRAIN, TARGET, LATE = 0, 1, 2
 """What the split made of an event: learnt from; asked for; held back without being asked for (met before, or a user without history)."""
 _SAMPLE = 2_000
-_FADE = 4.0
-"""Half-lives in a block of the faded sum: few enough that a difference of two running sums keeps its digits."""
 In = TypeVar("In")
 Out = TypeVar("Out")
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -198,76 +196,12 @@ def sort_slice(made: Plan, n_items: int, number: int, spread_out: Sequence[Path]
         order = in_time(columns["time"])
         if order is not None:
             columns = {name: values[order] for name, values in columns.items()}
-    met, faded, total, weight = _item_memory(columns["item"], columns["time"] if made.timed else None, n_items)
+    met, faded, total, weight = item_memory(columns["item"], columns["time"] if made.timed else None, n_items)
     bucket = (columns["user"].astype(np.uint64) >> np.uint64(48)).astype(np.int64) * made.buckets >> 16
     write_pieces(out, {**columns, "met": met, "faded": faded}, bucket, made.buckets)
     ends = columns["time"][[0, -1]] if len(columns["time"]) and made.timed else np.array([np.nan, np.nan])
     for name, values in (("total", total), ("weight", weight), ("ends", ends)):
         write_column(out, f"_{name}", np.asarray(values))
-
-
-def _item_memory(
-    items: NDArray[np.int32], times: NDArray[np.float64] | None, n_items: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
-    """Events of the item before each row, their faded sum at that moment, both inside the slice; and both of each item at its end."""
-    met, faded = np.zeros(len(items), dtype=np.int32), np.zeros(len(items), dtype=np.float32)
-    total, weight = np.zeros(n_items, dtype=np.int64), np.zeros(n_items)
-    start = 0
-    while start < len(items):
-        stop = len(items) if times is None else int(np.searchsorted(times, times[start] + _FADE * HALF_LIFE, side="right"))
-        block = items[start:stop]
-        order, begins = grouped(block.astype(np.uint64) << np.uint64(32))
-        block_met = np.empty(len(block), dtype=np.int64)
-        block_met[order] = places(begins)
-        met[start:stop] = block_met + total[block]
-        total += np.bincount(block, minlength=n_items)
-        if times is not None:
-            weight *= 0.5 ** ((times[stop - 1] - times[max(start - 1, 0)]) / HALF_LIFE)
-            faded[start:stop] = _faded(block, times[start:stop], weight, order, begins)
-        start = stop
-    return met, faded, total, weight
-
-
-def _faded(
-    items: NDArray[np.int32],
-    times: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    order: NDArray[np.int64],
-    begins: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """Faded sums before each row of a block; `weight`, as of the block's end, gets what the block adds.
-
-    A row's sum is the difference of two running sums over the events of its item, weighed as of the block's end and brought back to the row's time.
-    """
-    back = np.exp2((times[-1] - times) / HALF_LIFE)
-    weights = 1.0 / back[order]
-    sums = np.cumsum(weights) - weights
-    starts = np.flatnonzero(begins)
-    lengths = np.diff(np.append(starts, len(items)))
-    groups = items[order[starts]]
-    found = np.empty(len(items))
-    found[order] = sums + np.repeat(weight[groups] - sums[starts], lengths)
-    weight[groups] += np.add.reduceat(weights, starts)
-    faded: NDArray[np.float64] = found * back
-    return faded
-
-
-def carry_over(slices: Sequence[Path]) -> None:
-    """Makes of each slice's own totals what every item had met before the slice: `_before` and `_faded` (as of the slice's first moment)."""
-    before: NDArray[np.int64] | int = 0
-    faded: NDArray[np.float64] | float = 0.0
-    moment = np.nan
-    for folder in slices:
-        total, weight, (first, last) = (read_column(folder, f"_{name}") for name in ("total", "weight", "ends"))
-        if np.isfinite(first):
-            faded = faded * 0.5 ** ((first - moment) / HALF_LIFE) if np.isfinite(moment) else faded
-            moment = first
-        write_column(folder, "_before", np.zeros_like(total) + before)
-        write_column(folder, "_faded", np.zeros_like(weight) + faded)
-        before = before + total
-        if np.isfinite(first):
-            faded = faded * 0.5 ** ((last - first) / HALF_LIFE) + weight
-            moment = last
 
 
 def moment(made: Plan, slices: Sequence[Path]) -> float:
@@ -295,7 +229,7 @@ class Packed:
 def pack_bucket(made: Plan, bucket: int, slices: Sequence[Path], cut: float, at: int, folder: Path) -> Packed:
     """The histories of a bucket's users, written into the arrays from row `at` on, and their features as `features-BUCKET.parquet`."""
     columns = {name: read_piece(slices, name, bucket) for name in ("user", "item", "time", "type", "seq")}
-    met, faded = _since_ever(made, bucket, slices, columns)
+    met, faded = since_ever(slices, bucket, columns, made.timed)
     user: Words = mixed(columns["user"])
     order, begins = grouped(user)
     if not made.timed:
@@ -332,23 +266,6 @@ def _pairs(begins: NDArray[np.bool_], user: Words, item: NDArray[np.int32]) -> W
         return mixed(mixed(user) + item.astype(np.uint64))
     dense = np.cumsum(begins).astype(np.uint64) - np.uint64(1)
     return ((dense << np.uint64(bits[1])) | item.astype(np.uint64)) << np.uint64(64 - bits[0] - bits[1])
-
-
-def _since_ever(
-    made: Plan, bucket: int, slices: Sequence[Path], columns: dict[str, NDArray[np.float64]]
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """What the items had met before each row, the earlier slices included."""
-    met, faded = read_piece(slices, "met", bucket), read_piece(slices, "faded", bucket)
-    start = 0
-    for folder, rows in zip(slices, piece_sizes(slices)[:, bucket].tolist(), strict=True):
-        there = slice(start, start + rows)
-        items = columns["item"][there]
-        met[there] += read_column(folder, "_before")[items].astype(np.int32)
-        if made.timed:
-            age = (columns["time"][there] - read_column(folder, "_ends")[0]) / HALF_LIFE
-            faded[there] += (read_column(folder, "_faded")[items] * np.exp2(-age)).astype(np.float32)
-        start += rows
-    return met, faded
 
 
 def _parts(

@@ -1,4 +1,4 @@
-"""Softmax cross entropy over a whole catalogue, made for CPUs.
+"""Losses over a whole catalogue or over columns that all positions share, made for CPUs: the softmax cross entropy here, others in `binary`.
 
 The gradients are computed in the forward pass, chunk by chunk, so that the [positions, items] matrix of logits never exists as a whole and
 nothing is computed twice. The matrix products run in bf16 where the caller says that the CPU computes in it. After Liger-Kernel's
@@ -7,7 +7,8 @@ fused linear cross entropy (Hsu et al. 2024, arXiv 2410.10989), without a GPU.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,18 +17,16 @@ _CELLS = 4_000_000  # logits of one chunk: stays within the last-level cache of 
 _LEAST = 1e-12  # sum of weights of a batch in which nothing counts
 
 
-class _FusedCrossEntropy(torch.autograd.Function):
+class Rule(Protocol):
+    """What a loss makes of logits."""
+
+    def __call__(self, logits_CN: Tensor, rows: slice) -> Tensor:
+        """The sum of the loss over some positions, a float64 scalar; overwrites their logits with its gradient by them."""
+
+
+class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        items: Tensor,
-        bias: Tensor,
-        target: Tensor,
-        dtype: torch.dtype,
-        weight: Tensor | None,
-        lift: Tensor | None,
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, items: Tensor, bias: Tensor, rule: Rule, dtype: torch.dtype, total: float) -> Tensor:
         rows, columns = hidden.shape[0], items.shape[0]
         chunk = max(16, min(512, _CELLS // max(columns, 1)))
         hidden_PD, items_ND, bias_N = (part.detach().to(dtype) for part in (hidden, items, bias))
@@ -35,34 +34,59 @@ class _FusedCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_items, grad_bias = torch.empty_like(hidden_PD), torch.zeros_like(items), torch.zeros_like(bias)
         room_CN = torch.empty(min(chunk, rows), columns, dtype=dtype)  # one for all chunks: fresh pages cost as much as the sums
         loss = torch.zeros((), dtype=torch.float64)
-        total = rows if weight is None else max(float(weight.sum()), _LEAST)
         for begin in range(0, rows, chunk):
-            part_CD, wanted_C = hidden_PD[begin : begin + chunk], target[begin : begin + chunk]
-            share_CN = torch.addmm(bias_N, part_CD, items_DN, out=room_CN[: len(part_CD)])
-            place = torch.arange(len(wanted_C))
-            if lift is not None:
-                share_CN[place, wanted_C] += lift[begin : begin + chunk].to(dtype)
-            torch.softmax(share_CN, dim=-1, out=share_CN)
-            gain_C = share_CN[place, wanted_C].double().clamp_min(1e-12).log()
-            share_CN[place, wanted_C] -= 1
-            if weight is not None:
-                gain_C = gain_C * weight[begin : begin + chunk]
-                share_CN *= weight[begin : begin + chunk, None].to(dtype)
-            loss -= gain_C.sum()
-            torch.mm(share_CN, items_ND, out=grad_hidden[begin : begin + chunk])
+            part_CD = hidden_PD[begin : begin + chunk]
+            logits_CN = torch.addmm(bias_N, part_CD, items_DN, out=room_CN[: len(part_CD)])
+            loss += rule(logits_CN, slice(begin, begin + len(part_CD)))
+            torch.mm(logits_CN, items_ND, out=grad_hidden[begin : begin + chunk])
             if dtype == torch.float32:
-                grad_items.addmm_(share_CN.t(), part_CD)
+                grad_items.addmm_(logits_CN.t(), part_CD)
             else:
-                grad_items += share_CN.t() @ part_CD
-            grad_bias += share_CN.sum(0, dtype=torch.float32)
+                grad_items += logits_CN.t() @ part_CD
+            grad_bias += logits_CN.sum(0, dtype=torch.float32)
         grad_hidden = grad_hidden.float()
         ctx.save_for_backward(grad_hidden.div_(total), grad_items.div_(total), grad_bias.div_(total))
         return (loss / total).float()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         grad_hidden, grad_items, grad_bias = ctx.saved_tensors
-        return grads[0] * grad_hidden, grads[0] * grad_items, grads[0] * grad_bias, None, None, None, None
+        return grads[0] * grad_hidden, grads[0] * grad_items, grads[0] * grad_bias, None, None, None
+
+
+def fused(hidden: Tensor, items: Tensor, bias: Tensor, rule: Rule, dtype: torch.dtype, weight: Tensor | None) -> Tensor:
+    """Weighted mean over positions of what the rule makes of the logits `hidden · itemsᵀ + bias`, a scalar that can be differentiated once.
+
+    Args:
+        hidden, items, bias: float32 [P, D], [N, D], [N].
+        rule: the loss; it weighs its positions itself.
+        dtype: in which the matrix products run.
+        weight: by which it weighs, float32 [P]; None: all alike.
+    """
+    total = hidden.shape[0] if weight is None else max(float(weight.sum()), _LEAST)
+    loss: Tensor = _Fused.apply(hidden, items, bias, rule, dtype, total)  # type: ignore[no-untyped-call]
+    return loss
+
+
+@dataclass(frozen=True)
+class _Softmax:
+    """The cross entropy; `target`, `weight` and `lift` are those of `fused_cross_entropy`."""
+
+    target: Tensor
+    weight: Tensor | None
+    lift: Tensor | None
+
+    def __call__(self, logits_CN: Tensor, rows: slice) -> Tensor:
+        wanted_C, place = self.target[rows], torch.arange(len(logits_CN))
+        if self.lift is not None:
+            logits_CN[place, wanted_C] += self.lift[rows].to(logits_CN.dtype)
+        torch.softmax(logits_CN, dim=-1, out=logits_CN)
+        gain_C = logits_CN[place, wanted_C].double().clamp_min(1e-12).log()
+        logits_CN[place, wanted_C] -= 1
+        if self.weight is not None:
+            gain_C = gain_C * self.weight[rows]
+            logits_CN *= self.weight[rows, None].to(logits_CN.dtype)
+        return -gain_C.sum()
 
 
 def fused_cross_entropy(
@@ -85,8 +109,21 @@ def fused_cross_entropy(
         weight: what each position counts, not negative, float32 [P]; None: all alike.
         lift: added to the logit of each position's target, float32 [P]; None: nothing.
     """
-    loss: Tensor = _FusedCrossEntropy.apply(hidden, items, bias, target, dtype, weight, lift)  # type: ignore[no-untyped-call]
-    return loss
+    return fused(hidden, items, bias, _Softmax(target, weight, lift), dtype, weight)
+
+
+def smoothing_gap(hidden: Tensor, items: Tensor, bias: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean over positions of `s(y) - mean of s(i) over all items`: what label smoothing adds to the cross entropy, a scalar.
+
+    With labels `1 - ε + ε / N` for the item y that came next and `ε / N` for the others (Szegedy et al. 2016, section 7) the cross entropy is
+    `log Σᵢ exp s(i) - (1 - ε) s(y) - ε mean s(i)` = the plain one + ε times this gap. A mean of logits is the logit of means, so no [P, N] matrix is needed,
+    and a sampled softmax is smoothed over the whole catalogue all the same.
+
+    Args:
+        hidden, items, bias, target, weight: as in `fused_cross_entropy`.
+    """
+    gap = (hidden * (items[target] - items.mean(0))).sum(1) + bias[target] - bias.mean()
+    return gap.mean() if weight is None else (gap * weight).sum() / weight.sum().clamp_min(_LEAST)
 
 
 def stratified_cross_entropy(shared: Tensor, target: Tensor, own: Tensor, barred: Tensor, weight: Tensor | None = None) -> Tensor:

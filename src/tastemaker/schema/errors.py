@@ -27,6 +27,10 @@ class BundleError(TastemakerError):
     """A bundle is missing, incomplete, altered or made by another schema version."""
 
 
+class TrainingError(TastemakerError):
+    """A training can't go on: its loss is no number, or its processes died too often."""
+
+
 class MissingExtraError(TastemakerError):
     """A verb needs packages that the plain install leaves out."""
 

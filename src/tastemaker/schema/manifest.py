@@ -52,6 +52,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, FileEntry] = {}
     seal: str = ""
 
+    def content(self) -> str:
+        """SHA-256 over the names and hashes of all files: equal for bundles that hold the same, whenever they were made."""
+        lines = (f"{name} {entry.sha256}\n" for name, entry in sorted(self.files.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
     def sealed(self) -> Manifest:
         """The same manifest with the seal that fits it."""
         bare = msgspec.structs.replace(self, seal="")

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from tastemaker.schema.efforts import with_effort
 from tastemaker.schema.errors import SettingsError
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -107,17 +108,32 @@ class SequenceSettings(Section, kw_only=True, frozen=True):
     """The item and user towers and how they learn."""
 
     dim: Positive = 128
+    block: str = "transformer"
+    """A layer of the user tower: `transformer`, `ligr` (gated residuals) or `hstu` (pointwise attention, no feed-forward); see docs/learning.md."""
     layers: Positive = 1
     heads: Positive = 2
+    loss: str = "softmax"
+    """`softmax`, `bce`, `gbce` or `bpr`; what the right item is told apart from is the section `sampling`; see docs/learning.md."""
+    loss_negatives: Positive = 256
+    """Negatives that `bce` and `gbce` count for each event; 1 is SASRec's."""
+    gbce_t: Share = 0.75
+    """Calibration of `gbce`: 0 is plain `bce`, 1 undoes all overconfidence that comes from sampling."""
+    label_smoothing: Share = 0.0
+    """Share of each label that `softmax` spreads over all items."""
     dropout: Share = 0.4
     id_dropout: Share = 0.1
     """Share of the items whose id part is silenced in a step: makes text alone a good enough vector."""
+    id_rows: Positive = 262_144
+    """Rows of the table of id parts; a larger catalogue shares them by hashes, so that memory does not grow with it."""
     max_length: Positive = 50
     """Events of a user's history that the tower reads."""
     epochs: Positive = 8
     """Passes over the histories; early stopping on validation NDCG@10 may end sooner."""
     min_steps: int = 1_000
     """Small logs are passed more often, until this many steps are made."""
+    refit: Share = 1.0
+    """Share of the epochs found by validation that are run on all events: 1 from new weights, less from the validated ones on: sooner done,
+    as good on MovieLens, worse on Beauty."""
     patience: Positive = 3
     """Validations without a gain before training ends."""
     batch_size: Positive = 128
@@ -229,11 +245,27 @@ class FusionSettings(Section, kw_only=True, frozen=True):
 class TrainSettings(Section, kw_only=True, frozen=True):
     """How a training run behaves."""
 
+    effort: str = "normal"
+    """`quick`, `normal` or `thorough`: sets the dials that cost time, as docs/learning.md lists; those that you set yourself stay."""
     seed: int = 0
     threads: int = 0
-    """CPU threads; 0: all cores."""
+    """CPU threads of a process; 0: all cores, shared by its processes."""
+    workers: Positive = 1
+    """Processes that train the sequence model together, on this machine or with `--ray` on a cluster."""
     precision: str = "auto"
     """`auto` (bf16 where the CPU computes in it), `bf16` or `fp32`."""
+    device: str = "cpu"
+    """Where training runs: `cpu`. Bundles are learned and served on CPUs; another device is refused."""
+    optimiser: str = "adamw"
+    """`adamw`, `adam`, `sgd` or `adafactor` (a third of Adam's memory)."""
+    schedule: str = "cosine"
+    """The learning rate over time: `cosine` and `constant` with a warm-up, or `one_cycle`."""
+    ema: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the average of the weights that is kept in their stead, as in 0.999; 0: none."""
+    accumulate: Positive = 1
+    """Parts of a batch computed one after the other: less memory, the same step."""
+    checkpoint_seconds: Annotated[float, Meta(ge=0.0)] = 60.0
+    """Time between two checkpoints of a training, from which `train --resume` goes on."""
 
 
 class EvaluationSettings(Section, kw_only=True, frozen=True):
@@ -259,6 +291,41 @@ class ProfileSettings(Section, kw_only=True, frozen=True):
     """Events from which on the gaps of a user say something."""
     feature_rows: Positive = 20_000
     """Events for which features are drawn and measured, a sample."""
+
+
+class TuneSettings(Section, kw_only=True, frozen=True):
+    """How `tastemaker tune` searches the numbers of the next run."""
+
+    trials: Positive = 30
+    """Trials in all, the settings as they are among them; a search that is called again goes on until there are so many."""
+    time_budget: Annotated[float, Meta(ge=0.0)] = 0.0
+    """Seconds after which no fold is begun any more; 0: no limit. Trial 0 is always finished."""
+    folds: Positive = 3
+    """Moments at which every trial is frozen: it learns from all events before, and is judged by those until the next moment."""
+    fold_share: Share = 0.1
+    """Share of the events between two such moments. Logs that hold only an order are judged by the last event of each user, the one before, …"""
+    questions: Positive = 2_000
+    """Questions of each fold; of more a sample is drawn by the seed, the same for all trials."""
+    judge: str = "whole"
+    """`whole` (the answer of a fit as `train` makes it), `fused` (without the refit: half of the time) or `sequence` (the sequence model's own list). The
+    cheaper ones judge a model that misses what was held back, and can choose what is worse in the end."""
+    space: dict[str, str] = {}
+    """Dials and their ranges, as in {"sequence.dropout" = "0.1..0.6", "sequence.dim" = "64|128|256", "sequence.learning_rate" = "5e-4..5e-3 log"}; an
+    empty range is the known one of that dial; no dial at all: a dozen known ones."""
+    sampler: str = "tpe"
+    """`tpe` (tree-structured Parzen estimator), `gp` (Gaussian process) or `random`."""
+    pruner: str = "paired"
+    """When a trial ends after a fold: `paired` (surely worse than the best one on the same questions), `median` (worse than half of the others) or
+    `none`. With several objectives nothing is pruned."""
+    objectives: tuple[str, ...] = ("quality",)
+    """`quality` (NDCG@10), `latency` (milliseconds of CPU for one answer) and `size` (learned numbers), as many as are wanted, quality first."""
+    rule: str = "paired"
+    """What counts as good as the best: a gap of at most one standard error, of the `paired` differences of the users or of the means of the
+    `folds`; `best`: nothing but the best mean."""
+    cost: str = "size"
+    """Of those as good as the best the one of least `size` or least `latency` is chosen; costs within 5 % are alike."""
+    jobs: Positive = 1
+    """Trials at the same time, each in a process of its own, the cores shared among them."""
 
 
 class ServingSettings(Section, kw_only=True, frozen=True):
@@ -291,6 +358,7 @@ class Settings(Section, kw_only=True, frozen=True):
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     profile: ProfileSettings = ProfileSettings()
+    tune: TuneSettings = TuneSettings()
     serving: ServingSettings = ServingSettings()
 
 
@@ -333,7 +401,7 @@ def from_table(table: Mapping[str, Any]) -> Settings:
     """
     _check_keys(table)
     try:
-        return msgspec.convert(table, Settings, strict=False)
+        return msgspec.convert(with_effort(table), Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"A setting has a wrong value: {error}") from None
 
@@ -383,15 +451,16 @@ def _check_keys(table: Mapping[str, Any]) -> None:
     sections = sorted({name.partition(".")[0] for name in known})
     for section, keys in table.items():
         if section not in sections:
-            raise SettingsError(f"Unknown section [{section}].{_nearest(section, sections)}")
+            raise SettingsError(f"Unknown section [{section}].{nearest(section, sections)}")
         if not isinstance(keys, Mapping):
             raise SettingsError(f"[{section}] is a section of keys; found the single value {keys!r}")
         for key in keys:
             if f"{section}.{key}" not in known:
-                raise SettingsError(f"Unknown key {section}.{key}.{_nearest(f'{section}.{key}', list(known))}")
+                raise SettingsError(f"Unknown key {section}.{key}.{nearest(f'{section}.{key}', list(known))}")
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str]) -> str:
+    """The end of an error's sentence: the known name that is meant, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
     return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(known)}"
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tastemaker.data.negatives import NONE, Hard, OwnItems, Positives, popular_chance, uniform_chance
 from tastemaker.data.sequences import Sequences
+from tastemaker.models.item_tower import ItemRows
 from tastemaker.models.losses import fused_cross_entropy, log_inclusion, stratified_cross_entropy
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import SamplingSettings
@@ -31,7 +32,7 @@ class Batch:
 
     Attributes:
         states: user states, float32 [P, D].
-        items: item vectors, float32 [N, D].
+        items: item vectors, float32 [N, D], or what computes those that are asked for.
         bias: of each item, float32 [N].
         target: the item that came next, int64 [P].
         users: whose position it is, int64 [P].
@@ -39,11 +40,30 @@ class Batch:
     """
 
     states: Tensor
-    items: Tensor
+    items: Tensor | ItemRows
     bias: Tensor
     target: Tensor
     users: NDArray[np.int64]
     weight: Tensor | None = None
+
+
+class Draw:
+    """Draws items with replacement, in a time that does not grow with the catalogue.
+
+    Args:
+        chance: of each item, not negative, float [N].
+    """
+
+    def __init__(self, chance: Tensor) -> None:
+        self._upto = chance.double().cumsum(0)
+        self._last = int(torch.nonzero(chance)[-1]) if bool((chance > 0).any()) else 0
+
+    def __call__(self, count: int) -> Tensor:
+        """Item numbers, int64 [count]."""
+        places = torch.searchsorted(self._upto, torch.rand(count, dtype=torch.float64) * self._upto[-1], right=True)
+        return places.clamp_(
+            max=self._last
+        )  # a number that is rounded up to the whole sum belongs to the last item that can be drawn
 
 
 class Contrast:
@@ -58,7 +78,8 @@ class Contrast:
         share: of each item among the targets, float32 [N]: the chance by which the batch's own targets are there. None takes them for further draws by `chance`.
         correction: one of `CORRECTIONS`.
         hard: where each position's own hard negatives come from, and how many.
-        seed: of the hard negatives; the shared ones are drawn by torch's generator.
+
+    All is drawn by torch's generator, so that a seeded step is the same step again.
     """
 
     def __init__(
@@ -68,12 +89,16 @@ class Contrast:
         share: Tensor | None = None,
         correction: str = "log_q",
         hard: tuple[Hard, int] | None = None,
-        seed: int = 0,
     ) -> None:
         if correction not in CORRECTIONS:
             raise SettingsError(f"sampling.correction is {correction!r}; expected {', '.join(CORRECTIONS)}.")
         self._chance, self._draws, self._share, self._correction, self._hard = chance, draws, share, correction, hard
-        self._random = np.random.default_rng(seed)
+        self._drawn = Draw(chance)
+
+    @property
+    def touches_all(self) -> bool:
+        """Whether a step needs the vectors of the whole catalogue."""
+        return self._hard is not None
 
     def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """Weighted mean of the corrected cross entropy over the positions, a scalar.
@@ -83,7 +108,7 @@ class Contrast:
             dtype: of the large matrix products; hard negatives are computed in float32 always.
         """
         target = batch.target
-        drawn = torch.multinomial(self._chance, self._draws, replacement=True) if self._draws else target[:0]
+        drawn = self._drawn(self._draws)
         chosen, place = torch.unique(torch.cat([target, drawn]), return_inverse=True)
         place = place[: len(target)]
         bias, lift = batch.bias[chosen], None
@@ -106,7 +131,8 @@ class Contrast:
     def _with_hard(self, batch: Batch, chosen: Tensor, shared_PC: Tensor, place: Tensor, source: Hard, count: int) -> Tensor:
         """Two strata: a row's pool, of which `count` are drawn, and all other items, for which the shared sample stands."""
         pool_PM = self._pools(batch, source)
-        drawn = source.draw_from(pool_PM, count, self._random)
+        random = np.random.default_rng(int(torch.randint(2**62, ())))
+        drawn = source.draw_from(pool_PM, count, random)
         hard_Pn = torch.from_numpy(drawn.items.astype(np.int64))
         absent_Pn, hard_Pn = hard_Pn == NONE, hard_Pn.clamp(min=0)
         logits_Pn = (batch.states[:, None] * batch.items[hard_Pn]).sum(-1) + batch.bias[hard_Pn]
@@ -122,6 +148,7 @@ class Contrast:
     def _pools(self, batch: Batch, source: Hard) -> NDArray[np.int32]:
         """Each position's pool by the model of this moment; scores are logits over the temperature, so that a margin is one of cosines."""
         pools = []
+        assert isinstance(batch.items, Tensor)  # `touches_all`
         for begin in range(0, len(batch.target), _ROWS):
             states = batch.states[begin : begin + _ROWS]
             scores = torch.addmm(batch.bias, states, batch.items.T) / states.norm(dim=-1, keepdim=True)
@@ -130,14 +157,13 @@ class Contrast:
         return np.concatenate(pools)
 
 
-def contrast_of(sequences: Sequences, chosen: SamplingSettings, targets: NDArray[np.float64], seed: int) -> Contrast | None:
+def contrast_of(sequences: Sequences, chosen: SamplingSettings, targets: NDArray[np.float64]) -> Contrast | None:
     """What the settings ask for; None for the full softmax.
 
     Args:
         sequences: the training log.
         chosen: the section `sampling`.
         targets: how often each item is a target in an epoch, [N].
-        seed: of the hard negatives.
 
     Raises:
         SettingsError: an unknown word.
@@ -156,7 +182,7 @@ def contrast_of(sequences: Sequences, chosen: SamplingSettings, targets: NDArray
         return Contrast(share, 0, share, chosen.correction)
     if chosen.negatives == "hard":
         source = Hard(OwnItems(sequences), chosen.hard_pool, chosen.hard_skip, chosen.hard_margin)
-        return Contrast(popular, chosen.count, share, chosen.correction, (source, chosen.hard_count), seed)
+        return Contrast(popular, chosen.count, share, chosen.correction, (source, chosen.hard_count))
     raise SettingsError(f"sampling.negatives is {chosen.negatives!r}; expected full, uniform, popularity, in_batch or hard.")
 
 

@@ -29,6 +29,7 @@ from torch import nn
 
 from tastemaker.models.item_tower import TextOnly
 from tastemaker.models.text import TextTower, Whitening
+from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.settings import to_table
 from tastemaker.training.encoder import Encoder
@@ -95,22 +96,21 @@ def _plain_copy(encoder: Encoder) -> nn.Module:
 
 
 def _towers(brain: TrainedBrain, folder: Path) -> None:
-    model, settings = brain.model, brain.settings.sequence
-    model.eval()
+    model = brain.model.eval()
     for name in ("item_tower", "user_tower"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows = torch.export.Dim("rows", min=1)
     text = torch.randn(3, model.items.text.shape[1])
     _write(TextOnly(model.items).eval(), (text,), folder / "item_tower" / "model.onnx", ["text"], {"text": {0: rows}})
-    length = torch.export.Dim("length", min=2, max=settings.max_length)
-    vectors, lengths = torch.randn(3, 5, settings.dim), torch.tensor([5, 2, 0])
-    _write(
-        model.users,
-        (vectors, lengths),
-        folder / "user_tower" / "model.onnx",
-        ["vectors", "lengths"],
-        {"vectors": {0: rows, 1: length}, "lengths": {0: rows}},
-    )
+    export_users(model.users, brain.settings.sequence.dim, folder / "user_tower" / "model.onnx")
+
+
+def export_users(users: UserSequence, dim: int, path: Path) -> None:
+    """Writes the user tower; `dim` is the length of its vectors."""
+    rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=2, max=users.max_length)
+    vectors, lengths = torch.randn(3, 5, dim), torch.tensor([5, 2, 0])
+    shapes = {"vectors": {0: rows, 1: length}, "lengths": {0: rows}}
+    _write(users.eval(), (vectors, lengths), path, ["vectors", "lengths"], shapes)
 
 
 def _write(module: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], shapes: dict[str, Any]) -> None:

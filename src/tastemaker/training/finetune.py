@@ -29,8 +29,9 @@ from tastemaker.schema.settings import FinetuneSettings, Settings
 from tastemaker.training.checkpoints import weights_of
 from tastemaker.training.encoder import Encoder
 from tastemaker.training.holdout import Holdout
-from tastemaker.training.loop import LoopOptions, LoopResult, run
+from tastemaker.training.loop import LoopOptions, LoopResult, Task, run
 from tastemaker.training.lower_layers import CatalogueReader
+from tastemaker.training.optimisers import OptimiserOptions
 from tastemaker.training.pairs import Pairs, count_pairs, draw
 from tastemaker.training.precision import compute_dtype
 from tastemaker.training.pretrain import pretrain
@@ -84,24 +85,20 @@ class TextBatch:
         return len(self.targets)
 
 
-class FinetuneTask:
-    """A `training.loop.Task`: batches are a pure function of seed and epoch."""
+class FinetuneTask(Task):
+    """Pairs from histories; batches are a pure function of seed and epoch."""
 
     def __init__(
         self, reader: CatalogueReader, sequences: Sequences, settings: FinetuneSettings, seed: int, hard: np.ndarray
     ) -> None:
         self._reader, self._sequences, self._settings, self._seed, self._hard = reader, sequences, settings, seed, hard
+        self.model: nn.Module = reader.tower
         counts = np.maximum(sequences.counts(), 1)
         self._log_share = torch.from_numpy(np.log(counts / counts.sum())).float()
         users = np.repeat(np.arange(sequences.n_users), sequences.lengths())
         shape = (sequences.n_users, sequences.n_items)
         self._met = sp.csr_matrix((np.ones(len(users), dtype=bool), (users, sequences.items)), shape=shape)
         self.epochs = math.ceil(settings.steps / ROUND)
-
-    @property
-    def model(self) -> nn.Module:
-        """The tower."""
-        return self._reader.tower
 
     def steps(self) -> int:
         """Batches of an epoch."""
@@ -239,8 +236,9 @@ def _reader(
 def _learn(task: FinetuneTask, settings: Settings, progress: Progress | None, run_dir: Path | None) -> LoopResult:
     chosen = settings.finetune
     rate = chosen.learning_rate * (HEAD_RATE if chosen.mode == "head" else 1)
+    how = OptimiserOptions(learning_rate=rate, weight_decay=chosen.weight_decay, warmup=chosen.warmup)
     options = LoopOptions(
-        task.epochs, learning_rate=rate, weight_decay=chosen.weight_decay, warmup=chosen.warmup, seed=settings.train.seed
+        task.epochs, optimiser=how, checkpoint_seconds=settings.train.checkpoint_seconds, seed=settings.train.seed
     )
     return run(task, options, "finetune", progress, run_dir)
 

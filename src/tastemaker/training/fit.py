@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,9 +30,10 @@ from tastemaker.training.features import TrainedFeatures, check_features, train_
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout, hold_out
 from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
-from tastemaker.training.precision import use_threads
+from tastemaker.training.precision import check_device, use_threads
 from tastemaker.training.reading import read_texts
-from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Validation, train_sequence
+from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Start, Validation
+from tastemaker.training.together import Launch, train_together
 
 COLD_SHARE = 0.1
 
@@ -101,6 +103,7 @@ def fit(
     run_dir: Path | None = None,
     cache_dir: Path | None = None,
     rows: bool = True,
+    launch: Launch | None = None,
 ) -> TrainedBrain:
     """Learns a brain from a dataset.
 
@@ -108,9 +111,10 @@ def fit(
         dataset: events in order and the catalogue.
         settings: all of it; the defaults are the same for every catalogue.
         progress: called as progress(what, done, total).
-        run_dir: TensorBoard curves and weights go here.
+        run_dir: curves, checkpoints and weights go here; what a run that was cut short left there is gone on from.
         cache_dir: text vectors are remembered here.
         rows: make the features too, and rows for a ranker.
+        launch: has the sequence model trained elsewhere, such as `training._ray.launch_on()`.
 
     Raises:
         InputError: the dataset has no event. SettingsError: features or the ranker's negatives are named that are not known.
@@ -118,6 +122,7 @@ def fit(
     settings = settings or Settings()
     if rows:
         check_features(settings)
+    check_device(settings.train.device)
     use_threads(settings.train.threads)
     sequences = build(dataset)
     if len(sequences.items) == 0:
@@ -129,13 +134,14 @@ def fit(
     text = read.vectors
     clock.lap("seconds_text")
     order = dataset.time_is_order
-    found = _validate(held, text, order, settings, clock, progress, run_dir)
+    found = _validate(held, text, order, settings, clock, progress, run_dir, launch)
     features = None
     if rows and not order:
         vectors = found.model.user_vectors
         features = train_features(dataset, sequences, catalogue, text, held, found.channels, found.fusion, vectors, settings)
         clock.lap("seconds_features")
-    model, _ = train_sequence(sequences, text, settings, None, found.epochs, "refit", progress, run_dir)
+    start = _start(found, settings)
+    model, _ = train_together(sequences, text, settings, None, found.epochs, "refit", progress, run_dir, start, launch)
     clock.lap("seconds_refit")
     channels = make_channels(sequences, model, text, order, settings)
     clock.lap("seconds_channels")
@@ -195,12 +201,13 @@ def _validate(
     clock: _Clock,
     progress: Progress | None,
     run_dir: Path | None,
+    launch: Launch | None,
 ) -> _Validated:
     """Learns on the early events; finds the epochs and the fusion on the later ones."""
     seed = settings.train.seed
     rows = held.warm_rows(VALIDATION_ROWS, seed)
     validation = Validation([held.histories[row] for row in rows], held.targets[rows])
-    model, result = train_sequence(held.train, text, settings, validation, None, "validate", progress, run_dir)
+    model, result = train_together(held.train, text, settings, validation, None, "validate", progress, run_dir, None, launch)
     clock.lap("seconds_validate")
     channels = make_channels(held.train, model, text, time_is_order, settings)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS])
@@ -215,6 +222,12 @@ def _validate(
     if quality is not None:
         metrics["validation_ndcg_fusion"] = quality
     return _Validated(model, channels, fusion, result.best_epoch, metrics)
+
+
+def _start(found: _Validated, settings: Settings) -> Start | None:
+    """The refit's beginning: the validated weights at the last part of the schedule; None where all of it is run anew."""
+    share = settings.sequence.refit
+    return None if share == 1.0 or not found.epochs else Start(found.model, found.epochs - max(math.ceil(found.epochs * share), 1))
 
 
 @dataclass(frozen=True)

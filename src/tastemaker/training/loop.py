@@ -1,44 +1,82 @@
-"""The training loop: warm-up, cosine, early stopping, one seed. It knows tasks, not models, and no cluster."""
+"""The training loop: one process or many, early stopping, checkpoints, one seed. It knows tasks, not models, and no cluster.
+
+A step is a function of the weights, the optimiser's memory, the seed and the step's number alone: what is random in it is drawn from a generator
+that the step's number seeds. So a training that was killed goes on as if nothing had happened, and the processes of a group agree.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from tastemaker.schema.errors import TrainingError
 from tastemaker.schema.protocols import Progress
-from tastemaker.training.checkpoints import save_weights, weights_of
+from tastemaker.training.checkpoints import (
+    TrainingState,
+    check_plan,
+    load_state,
+    optimiser_tensors,
+    restore_optimiser,
+    save_state,
+    save_weights,
+    weights_of,
+)
+from tastemaker.training.curves import Curves
+from tastemaker.training.group import from_leader, meet, rank, sum_of, world
+from tastemaker.training.optimisers import OptimiserOptions, WeightAverage, make_optimiser, make_schedule
 from tastemaker.training.precision import flushed_denormals
 
 NORM_LIMIT = 1.0
-BETAS = (0.9, 0.98)
-LAST_SHARE = 0.05
 
 
-class Task(Protocol):
-    """Something that learns."""
+class Task(ABC):
+    """Something that learns.
 
-    @property
-    def model(self) -> nn.Module:
-        """What is learned."""
+    Attributes:
+        model: what is learned.
+    """
 
+    model: nn.Module
+
+    @abstractmethod
     def batches(self, epoch: int) -> Iterator[Any]:
-        """The batches of one epoch."""
+        """The batches of one epoch, a function of its number alone: each example once."""
 
+    @abstractmethod
     def steps(self) -> int:
         """Batches of an epoch."""
 
+    @abstractmethod
     def loss(self, batch: Any) -> Tensor:
-        """A scalar to be made smaller."""
+        """A scalar to be made smaller: the mean over the batch."""
 
     def validate(self) -> float | None:
         """A score to be made larger; None where nothing is held back."""
+        return None
+
+    def share(self, batch: Any, part: int, parts: int) -> Any:
+        """The examples of one of so many parts of a batch; together they are the batch, each example once."""
+        return batch[part::parts]
+
+    def weight(self, batch: Any) -> float:
+        """How much a part counts in the mean over its batch, 0 where it is empty."""
+        return float(len(batch))
+
+    def fingerprint(self) -> str:
+        """Changes with the data; a training goes on with the same data only."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -47,20 +85,23 @@ class LoopOptions:
 
     Attributes:
         epochs: length of the schedule.
-        stop_after: epochs that are really run; the learning rate follows the whole schedule all the same. A refit uses the epochs that
+        begin_at: the epoch to begin with: the rate enters the schedule there. A refit goes on from learned weights in its middle.
+        stop_after: the epoch to end with; the learning rate follows the whole schedule all the same. A refit uses the epochs that
             validation found best.
         patience: epochs without a better score before the loop stops.
-        learning_rate, weight_decay: of AdamW; biases, gains and other vectors do not decay.
-        warmup: share of the steps in which the rate grows from zero.
+        optimiser: see `OptimiserOptions`.
+        accumulate: parts of a batch that are computed one after the other, for less memory; the step is the same.
+        checkpoint_seconds: time between checkpoints, which are also written after each epoch.
         seed: of everything random.
     """
 
     epochs: int
+    begin_at: int = 0
     stop_after: int | None = None
     patience: int = 3
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.05
+    optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
+    accumulate: int = 1
+    checkpoint_seconds: float = 60.0
     seed: int = 0
 
 
@@ -80,91 +121,183 @@ def run(
 ) -> LoopResult:
     """Trains the task's model in place and leaves it with the weights of the best epoch.
 
+    In a process group every process calls this with the same task; each computes its part of every batch, and all end with the same weights.
+
     Args:
         task: model, batches, loss and validation.
         options: the schedule.
-        what: the name in the progress bar and of the curves.
+        what: the name in the progress bar and of the files.
         progress: called after each step as (what, steps done, steps in all).
-        run_dir: TensorBoard curves and `<what>.safetensors` go here.
+        run_dir: curves, `<what>.checkpoint` and `<what>.safetensors` go here. A checkpoint that is there already is gone on from.
+
+    Raises:
+        TrainingError: the loss is no number; the message names the batch, and the last checkpoint stays.
+        InputError: the checkpoint that is there was made with other data or settings. BundleError: it is damaged.
     """
     with flushed_denormals():
-        return _run(task, options, what, progress, run_dir)
+        return _Run(task, options, what, progress, run_dir).train()
 
 
-def _run(task: Task, options: LoopOptions, what: str, progress: Progress | None, run_dir: Path | None) -> LoopResult:
-    torch.manual_seed(options.seed)
-    optimiser = _optimiser(task.model, options)
-    steps, epochs = max(task.steps(), 1), options.stop_after or options.epochs
-    rate = _schedule(steps * options.epochs, options)
-    writer = _writer(run_dir, what)
-    result, best, done = LoopResult(0, None), None, 0
-    for epoch in range(epochs):
-        began, total = time.perf_counter(), 0.0
+class _Run:
+    """One training: what `run` was asked, and where it stands."""
+
+    def __init__(self, task: Task, options: LoopOptions, what: str, progress: Progress | None, run_dir: Path | None) -> None:
+        self.task, self.options, self.what = task, options, what
+        self.steps, self.epochs = max(task.steps(), 1), options.stop_after or options.epochs
+        self.progress = progress if rank() == 0 else None
+        self.folder = run_dir
+        self.path = run_dir / f"{what}.checkpoint" if run_dir is not None else None
+        self.curves = Curves(run_dir if rank() == 0 else None, what)
+        self.optimiser = make_optimiser(task.model, options.optimiser)
+        self.rate = make_schedule(self.steps * options.epochs, options.optimiser)
+        self.average = WeightAverage(task.model, options.optimiser.ema) if options.optimiser.ema else None
+        self.forward: nn.Module = _Forward(task)
+        if world() > 1:
+            self.forward = DistributedDataParallel(self.forward)
+        self.state = TrainingState(
+            epoch=options.begin_at, plan={**asdict(options), "data": task.fingerprint(), "steps": self.steps}
+        )
+        self.best: dict[str, Tensor] | None = None
+        self.saved = time.monotonic()
+        self._resume()
+        meet()  # nobody writes a newer checkpoint while another one reads
+
+    def train(self) -> LoopResult:
+        """All epochs that are left."""
+        state, options = self.state, self.options
+        while state.epoch < self.epochs and not (state.scores and state.epoch - state.best_epoch >= options.patience):
+            self._epoch()
+        if self.best is not None:
+            self.task.model.load_state_dict(self.best)
+        elif self.average is not None:
+            self.average.swap()
+        self._tell(self.steps * self.epochs)
+        self.curves.close()
+        if self.folder is not None and rank() == 0:
+            save_weights(self.task.model, self.folder / f"{self.what}.safetensors")
+        return LoopResult(state.best_epoch, state.best_score, state.scores, state.losses, state.seconds)
+
+    def _epoch(self) -> None:
+        state, task, began = self.state, self.task, time.perf_counter()
         task.model.train()
-        for batch in task.batches(epoch):
-            for group in optimiser.param_groups:
-                group["lr"] = rate(done)
-            total += _step(task, optimiser, batch)
-            done += 1
-            if progress:
-                progress(what, done, steps * epochs)
-        task.model.eval()
-        score = task.validate()
-        result.losses.append(total / steps)
-        result.seconds.append(time.perf_counter() - began)
-        for name, value in (("loss", total / steps), ("validation", score), ("seconds", result.seconds[-1])):
-            if writer is not None and value is not None:
-                writer.add_scalar(f"{what}/{name}", value, epoch + 1)
+        for batch in itertools.islice(task.batches(state.epoch), state.step, None):
+            state.total += self._step(batch)
+            state.step += 1
+            self._tell(state.epoch * self.steps + state.step)
+            if time.monotonic() - self.saved > self.options.checkpoint_seconds and state.step < self.steps:
+                self._save()
+        score = self._judge()
+        state.losses.append(state.total / self.steps)
+        state.seconds.append(time.perf_counter() - began)
+        state.epoch, state.step, state.total = state.epoch + 1, 0, 0.0
+        self.curves.epoch(state.epoch, loss=state.losses[-1], validation=score, seconds=state.seconds[-1])
         if score is None:
-            result.best_epoch = epoch + 1
-            continue
-        result.scores.append(score)
-        if result.best_score is None or score > result.best_score:
-            result.best_epoch, result.best_score, best = epoch + 1, score, weights_of(task.model)
-        elif epoch + 1 - result.best_epoch >= options.patience:
-            break
-    if best is not None:
-        task.model.load_state_dict(best)
-    if progress:
-        progress(what, steps * epochs, steps * epochs)
-    if writer is not None and run_dir is not None:
-        writer.close()
-        save_weights(task.model, run_dir / f"{what}.safetensors")
-    return result
+            state.best_epoch = state.epoch
+        else:
+            state.scores.append(score)
+            if state.best_score is None or score > state.best_score:
+                state.best_epoch, state.best_score = state.epoch, score
+                self.best = self._weights()
+        self._save()
+
+    def _step(self, batch: Any) -> float:
+        """One step on this process's parts of a batch; gives the batch's mean loss."""
+        state, task, options = self.state, self.task, self.options
+        number = state.epoch * self.steps + state.step
+        torch.manual_seed(options.seed * 1_000_003 + number)
+        self.optimiser.zero_grad(set_to_none=True)
+        parts = world() * options.accumulate
+        whole, total = task.weight(batch), 0.0
+        for turn in range(options.accumulate):
+            mine = task.share(batch, rank() * options.accumulate + turn, parts) if parts > 1 else batch
+            weight = task.weight(mine)
+            last = turn == options.accumulate - 1
+            waits = self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) and not last else nullcontext()
+            with waits:
+                share = weight / whole if weight else 0.0  # an empty part takes part in the exchange, with the batch and no weight
+                loss = self.forward(mine if weight else batch) * share
+                (loss * world()).backward()  # the exchange divides by the number of processes
+            total += float(loss.detach())
+        total = sum_of(total)
+        if not math.isfinite(total):
+            raise TrainingError(_not_finite(self.what, state, total, self.path))
+        nn.utils.clip_grad_norm_(task.model.parameters(), NORM_LIMIT)
+        rate = self.rate(number)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update()
+        self.curves.step(number, loss=total, rate=rate)
+        return total
+
+    def _tell(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress(self.what, done, self.steps * self.epochs)
+
+    def _judge(self) -> float | None:
+        """The leader's score, of the averaged weights where there are some."""
+        self.task.model.eval()
+        if self.average is not None:
+            self.average.swap()
+        score = from_leader(self.task.validate() if rank() == 0 else None)
+        if self.average is not None:
+            self.average.swap()
+        return score
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of the weights that were judged."""
+        if self.average is None:
+            return weights_of(self.task.model)
+        return {**weights_of(self.task.model), **{name: value.clone() for name, value in self.average.values.items()}}
+
+    def _save(self) -> None:
+        """Writes a checkpoint; a full disk is told once a time, and the training goes on."""
+        self.saved = time.monotonic()
+        if self.path is None or rank() != 0:
+            return
+        state = self.state
+        parts = {"model": weights_of(self.task.model), "optimiser": optimiser_tensors(self.optimiser), "best": self.best or {}}
+        if self.average is not None:
+            parts["average"], state.average_steps = self.average.values, self.average.steps
+        state.tensors = {f"{part}.{name}": value for part, named in parts.items() for name, value in named.items()}
+        try:
+            save_state(self.path, state)
+        except OSError as error:
+            warnings.warn(
+                f"The checkpoint {self.path} was not renewed: {error}. The one before is kept.", RuntimeWarning, stacklevel=2
+            )
+        state.tensors = {}
+
+    def _resume(self) -> None:
+        found = load_state(self.path) if self.path is not None else None
+        if found is None or self.path is None:
+            return
+        check_plan(self.path, found.plan, self.state.plan)
+        self.task.model.load_state_dict(found.part("model"))
+        restore_optimiser(self.optimiser, found.part("optimiser"))
+        self.best = found.part("best") or None
+        if self.average is not None:
+            self.average.restore(found.part("average"), found.average_steps)
+        found.tensors = {}
+        self.state = found
 
 
-def _step(task: Task, optimiser: torch.optim.Optimizer, batch: Any) -> float:
-    optimiser.zero_grad(set_to_none=True)
-    loss = task.loss(batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(task.model.parameters(), NORM_LIMIT)
-    optimiser.step()
-    return float(loss.detach())
+class _Forward(nn.Module):
+    """A task's loss as a module: what exchanges gradients watches a forward pass."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model, self._loss = task.model, task.loss
+
+    def forward(self, batch: Any) -> Tensor:
+        """The task's loss."""
+        return self._loss(batch)
 
 
-def _optimiser(model: nn.Module, options: LoopOptions) -> torch.optim.Optimizer:
-    parameters = [part for part in model.parameters() if part.requires_grad]
-    groups = [
-        {"params": [part for part in parameters if part.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [part for part in parameters if part.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=BETAS, fused=True)
-
-
-def _schedule(steps: int, options: LoopOptions) -> Callable[[int], float]:
-    warm = max(1.0, options.warmup * steps)
-
-    def rate(step: int) -> float:
-        fall = 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0)))
-        return options.learning_rate * min(1.0, (step + 1) / warm) * (LAST_SHARE + (1 - LAST_SHARE) * fall)
-
-    return rate
-
-
-def _writer(run_dir: Path | None, what: str) -> Any:
-    if run_dir is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter  # heavy, and only here
-
-    run_dir.mkdir(parents=True, exist_ok=True)
-    return SummaryWriter(str(run_dir / what))
+def _not_finite(what: str, state: TrainingState, loss: float, path: Path | None) -> str:
+    kept = f" The checkpoint {path} holds the state before." if path is not None and path.is_file() else ""
+    return (
+        f"The loss of {what!r} became {loss} at epoch {state.epoch + 1}, batch {state.step + 1}.{kept} "
+        "Look for values in the data that are no numbers, or lower the learning rate."
+    )

@@ -41,12 +41,26 @@ def compute_dtype(setting: str) -> torch.dtype:
 
 
 def use_threads(count: int) -> int:
-    """Sets torch's threads, 0 for all cores that this process may use; gives their number."""
+    """Sets torch's threads, 0 for this process's share of the cores that it may use; gives their number."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = count if count > 0 else cores
+    threads = count if count > 0 else max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return threads
+
+
+def check_device(setting: str) -> None:
+    """Refuses what `train.device` can't be here.
+
+    Raises:
+        SettingsError: it is not `cpu`; the message says what this machine has.
+    """
+    if setting != "cpu":
+        there = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
+        raise SettingsError(
+            f"train.device is {setting!r}; this machine has {there} (torch {torch.__version__}), and training runs on CPUs only. "
+            'Set train.device = "cpu".'
+        )
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.training.encoder import Encoder
-from tastemaker.training.loop import LoopOptions, run
+from tastemaker.training.loop import LoopOptions, Task, run
+from tastemaker.training.optimisers import OptimiserOptions
 
 ROUND = 50
 BATCH = 64
@@ -24,19 +25,15 @@ IGNORED = -100  # a token that the loss leaves out
 MASK_WORDS = ("[MASK]", "<mask>")
 
 
-class MaskedTask:
-    """A `training.loop.Task`: tells hidden tokens from what stands around them (Devlin et al. 2019)."""
+class MaskedTask(Task):
+    """Tells hidden tokens from what stands around them (Devlin et al. 2019)."""
 
     def __init__(self, model: nn.Module, tokens: Sequence[Sequence[int]], mask: int, share: float, steps: int, seed: int) -> None:
-        self._model, self._tokens, self._mask, self._share, self._seed = model, tokens, mask, share, seed
+        self.model: nn.Module = model
+        self._tokens, self._mask, self._share, self._seed = tokens, mask, share, seed
         self._vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr,arg-type]
         self.epochs = math.ceil(steps / ROUND)
         self._steps = math.ceil(steps / self.epochs)
-
-    @property
-    def model(self) -> nn.Module:
-        """The language model with its head."""
-        return self._model
 
     def steps(self) -> int:
         """Batches of an epoch."""
@@ -67,7 +64,7 @@ class MaskedTask:
     def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Mean cross entropy of the hidden tokens."""
         ids, real, wanted = batch
-        logits = self._model(input_ids=ids, attention_mask=real).logits.float()
+        logits = self.model(input_ids=ids, attention_mask=real).logits.float()
         total = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum")
         return total / max(int((wanted != IGNORED).sum()), 1)
 
@@ -112,7 +109,8 @@ def pretrain(
         raise SettingsError("finetune.pretrain_steps: this model can't be trained on hidden tokens. Set it to 0, or choose a BERT.")
     chosen, seed = settings.finetune, settings.train.seed
     task = MaskedTask(model, tokens, found[0], chosen.mask_share, chosen.pretrain_steps, seed)
-    options = LoopOptions(task.epochs, learning_rate=chosen.pretrain_rate, weight_decay=chosen.weight_decay, seed=seed)
+    how = OptimiserOptions(learning_rate=chosen.pretrain_rate, weight_decay=chosen.weight_decay)
+    options = LoopOptions(task.epochs, optimiser=how, seed=seed)
     result = run(task, options, "pretrain", progress, run_dir)
     learned = model.base_model.state_dict()  # type: ignore[union-attr]
     encoder.tower.backbone.load_state_dict(learned, strict=False)  # the pooler is no part of a masked language model

