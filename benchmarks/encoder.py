@@ -35,7 +35,7 @@ TUNED = ("finetune.mode=last", "finetune.chunk=1024")
 ARMS: dict[str, tuple[str, ...]] = {
     "ids only": (),
     "frozen": (),
-    "frozen, whitening chosen": ("finetune.mode=last", "finetune.steps=1", "finetune.blends=0.0"),
+    "frozen, whitening chosen": ("text.whitenings=1.0,0.5,0.0",),
     "tuned head": ("finetune.mode=head", "finetune.steps=600"),
     "tuned": TUNED,
 }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tuning_to_kill
 from language_models import write_model
 from ring_world import ring
 
@@ -136,7 +140,7 @@ def test_remembered_lower_layers_give_the_same_gradient_as_read_ones(folders: di
 
 def test_no_batch_shows_what_is_held_back(folders: dict[str, Path], world: Dataset) -> None:
     held = hold_out(build(world), 0.2, 0)
-    settings = _settings(folders["bert"], "finetune.mode=last", "finetune.steps=60")
+    settings = _settings(folders["bert"], "finetune.mode=last", "finetune.steps=12")
     met = held.train.counts() > 0
     for batch in _task(world, settings, held).batches(0):
         assert met[batch.items].all()
@@ -172,6 +176,16 @@ def test_a_training_that_was_cut_short_goes_on_with_the_same_losses(folders: dic
     later.load_state_dict(optimiser.state_dict())
     torch.manual_seed(99)
     assert first + go(again, later, 3, 8) == whole
+
+
+def test_a_killed_tuning_goes_on_to_the_same_weights_and_losses(tmp_path: Path) -> None:
+    program = [sys.executable, tuning_to_kill.__file__, str(tmp_path / "killed"), "37"]
+    assert subprocess.run(program, capture_output=True, check=False).returncode == -signal.SIGKILL
+    whole, again = tuning_to_kill.tune(tmp_path / "whole"), tuning_to_kill.tune(tmp_path / "killed")
+    assert whole["first"] == 1
+    assert again["first"] > 30
+    assert again["weights"] == whole["weights"]
+    assert again["metrics"] == whole["metrics"]
 
 
 def test_parts_of_a_batch_add_up_to_it(folders: dict[str, Path], world: Dataset) -> None:
@@ -217,6 +231,9 @@ def test_texts_are_pretrained_and_a_decoder_says_that_it_cannot(folders: dict[st
     before = load_encoder(_settings(folders["bert"]).text, "fp32").tower.backbone.state_dict()
     name = "embeddings.word_embeddings.weight"
     assert not torch.equal(before[name], tuned.encoder.tower.backbone.state_dict()[name])
+    head, texts = _tuned(world, _settings(folders["bert"], *lines, "finetune.mode=head", "finetune.pretrain_steps=5"))
+    assert head.vectors is not None
+    assert np.abs(head.encoder.encode(texts) - head.vectors).max() < 1e-5
     with pytest.raises(SettingsError, match="pretrain_steps"):
         _tuned(world, _settings(folders["qwen3"], *lines))
 

@@ -17,6 +17,7 @@ from tastemaker.data.sequences import build
 from tastemaker.schema.settings import Settings, load_settings
 from tastemaker.training.export import export_text
 from tastemaker.training.holdout import hold_out
+from tastemaker.training.pairs import count_pairs
 from tastemaker.training.reading import ReadTexts, read_texts
 
 
@@ -66,8 +67,10 @@ def test_one_user_or_one_item_is_skipped_with_a_sentence(bert: Path, events: lis
 def test_items_without_text_take_no_part(bert: Path) -> None:
     whole = ring(users=120)
     items = whole.items.with_columns(title=pl.when(pl.int_range(pl.len()) < 8).then(None).otherwise(pl.col("title")))
-    found = _read(Dataset.read(events=whole.events, items=items), _settings(bert))
-    assert found.metrics["finetune_pairs"] > 0
+    data = Dataset.read(events=whole.events, items=items)
+    found, train = _read(data, _settings(bert)), hold_out(build(data), 0.1, 0).train
+    full = np.array([bool(title) for title in data.catalogue()["title"]])
+    assert found.metrics["finetune_pairs"] == count_pairs(train.keep(full[train.items])) < count_pairs(train)
     assert (np.abs(found.vectors).sum(axis=1) == 0).sum() == 8
 
 
@@ -96,7 +99,7 @@ def test_new_items_are_read_by_the_exported_tuned_model(tmp_path: Path, family: 
     found = _read(
         data,
         _settings(
-            write_model(tmp_path / "model", family, layers=1 if family == "bert" else 2),
+            write_model(tmp_path / "model", family, layers=1),
             mode,
             "finetune.blends=1.0",
             "finetune.learning_rate=0.01",
@@ -116,6 +119,19 @@ def test_new_items_are_read_by_the_exported_tuned_model(tmp_path: Path, family: 
     both = session.run(None, {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)})[0]
     alone = session.run(None, {"input_ids": ids[:1, :3], "attention_mask": np.ones((1, 3), np.int64)})[0]
     assert np.abs(both[0] - alone[0]).max() <= 1e-3
+
+
+def test_of_several_whitenings_the_best_on_new_items_is_kept(bert: Path) -> None:
+    data = ring(users=120)
+    found = _read(data, _settings(bert, "frozen", "text.whitenings=0.0,1.0,0.5"))
+    scores = {power: found.metrics[f"text_new_items_ndcg_{power:g}"] for power in (0.0, 1.0, 0.5)}
+    power = found.metrics["text_whitening"]
+    assert scores[power] == max(scores.values())
+    alone = _read(data, _settings(bert, "frozen", f"text.whitenings={power}"))
+    assert np.array_equal(alone.vectors, found.vectors)
+    assert "text_whitening" not in alone.metrics
+    other = _read(data, _settings(bert, "frozen", f"text.whitenings={0.0 if power else 1.0}"))
+    assert not np.allclose(found.vectors, other.vectors)
 
 
 def test_a_fit_tunes_once_and_all_parts_read_the_same_vectors(bert: Path, tmp_path: Path) -> None:

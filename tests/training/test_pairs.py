@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tastemaker.data.sequences import Sequences
@@ -26,6 +26,7 @@ def _all(found: list[Pairs]) -> list[tuple[int, int, tuple[int, ...]]]:
     ]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 8), max_size=12), max_size=6), st.integers(1, 4), st.sampled_from([0.0, 0.5, 1.0]))
 def test_every_pair_is_of_one_history_and_of_two_items(histories: list[list[int]], depth: int, share: float) -> None:
     sequences = sequences_of(histories)

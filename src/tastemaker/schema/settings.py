@@ -23,6 +23,7 @@ from tastemaker.schema.errors import SettingsError
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[int, Meta(ge=1)]
+Shares = Annotated[tuple[Share, ...], Meta(min_length=1)]
 
 
 class Section(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +56,8 @@ class TextSettings(Section, kw_only=True, frozen=True):
     """Tokens read of each item."""
     dim: Positive = 256
     """Dimensions kept by PCA whitening."""
+    whitenings: Shares = (1.0,)
+    """Powers of the whitening: 1 gives all directions the same spread, 0 keeps their own. Of several the one that finds held-back new items best is kept."""
     batch_size: Positive = 64
     pooling: str = "auto"
     """`mean` of the tokens, `cls` (the first), `last` (the last) or `auto`: what the model's folder says; else the last of a decoder, the mean of others."""
@@ -88,7 +91,7 @@ class FinetuneSettings(Section, kw_only=True, frozen=True):
     """Texts added to each batch that lie close to its targets though nobody took both."""
     matryoshka: tuple[int, ...] = ()
     """The loss is also taken on these leading dimensions."""
-    blends: tuple[float, ...] = (0.0, 0.5, 1.0)
+    blends: Shares = (0.0, 0.5, 1.0)
     """How much of the learned change of the weights is tried; the best on items held back as new is kept. With one number nothing is tried."""
     lora_rank: Positive = 16
     pretrain_steps: Annotated[int, Meta(ge=0)] = 0
@@ -97,7 +100,7 @@ class FinetuneSettings(Section, kw_only=True, frozen=True):
     mask_share: Share = 0.15
     cache_gib: Annotated[float, Meta(ge=0.0)] = 4.0
     """Memory for the lower layers' output; a larger catalogue computes it anew in each step."""
-    whitenings: tuple[float, ...] = (1.0, 0.5, 0.0)
+    whitenings: Shares = (1.0, 0.5, 0.0)
     """Powers of the whitening that are tried with each blend: 1 gives all directions the same spread, 0 keeps the spread that was learned."""
 
 

@@ -29,7 +29,7 @@ from tastemaker.schema.settings import FinetuneSettings, Settings
 from tastemaker.training.checkpoints import weights_of
 from tastemaker.training.encoder import Encoder
 from tastemaker.training.holdout import Holdout
-from tastemaker.training.loop import LoopOptions, Task, run
+from tastemaker.training.loop import LoopOptions, LoopResult, Task, run
 from tastemaker.training.lower_layers import CatalogueReader
 from tastemaker.training.optimisers import OptimiserOptions
 from tastemaker.training.pairs import Pairs, count_pairs, draw
@@ -191,38 +191,56 @@ def finetune(
     Raises:
         SettingsError: an unknown mode, or one that this model can't be trained in. MissingExtraError: `lora` without peft.
     """
-    chosen, seed = settings.finetune, settings.train.seed
-    check_mode(chosen.mode)
-    full = np.array([bool(text) for text in texts])
+    mode, full = settings.finetune.mode, np.array([bool(text) for text in texts])
+    check_mode(mode)
     sequences = held.train.keep(full[held.train.items])
     pairs = count_pairs(sequences)
-    if chosen.mode == "frozen" or pairs < FEWEST_PAIRS:
-        notes = [] if chosen.mode == "frozen" else [_too_few(pairs, chosen.mode)]
-        return Tuned(encoder, None, {}, notes)
-    dtype = compute_dtype(settings.train.precision)
-    tokens = [found.ids if text else [] for text, found in zip(texts, encoder.tokenizer.encode_batch(list(texts)), strict=True)]
+    if mode == "frozen" or pairs < FEWEST_PAIRS:
+        return Tuned(encoder, None, {}, [] if mode == "frozen" else [_too_few(pairs, mode)])
     metrics: dict[str, float | int] = {"finetune_pairs": pairs}
-    torch.manual_seed(seed)
-    if chosen.pretrain_steps:
-        metrics["pretrain_loss"] = pretrain(encoder, [text for text in tokens if text], settings, progress, run_dir)
-    tower, frozen = choose_trainable(encoder.tower, chosen, vectors[full], settings.text.dim)
-    before = weights_of(tower)
-    reader = CatalogueReader(
-        tower, tokens, frozen, vectors if chosen.mode == "head" else None, chosen.cache_gib * _GIB, dtype, progress
-    )
-    hard = hard_pool(vectors, sequences) if chosen.hard_negatives else np.zeros((0, 1), dtype=np.int64)
-    task = FinetuneTask(reader, sequences, chosen, seed, hard)
-    rate = chosen.learning_rate * (HEAD_RATE if chosen.mode == "head" else 1)
-    how = OptimiserOptions(learning_rate=rate, weight_decay=chosen.weight_decay, warmup=chosen.warmup)
-    options = LoopOptions(task.epochs, optimiser=how, checkpoint_seconds=settings.train.checkpoint_seconds, seed=seed)
-    result = run(task, options, "finetune", progress, run_dir)
+    reader = _reader(encoder, texts, vectors, settings, metrics, progress, run_dir)
+    before = weights_of(reader.tower)
+    hard = hard_pool(vectors, sequences) if settings.finetune.hard_negatives else np.zeros((0, 1), dtype=np.int64)
+    result = _learn(FinetuneTask(reader, sequences, settings.finetune, settings.train.seed, hard), settings, progress, run_dir)
     metrics |= {"finetune_loss_first": result.losses[0], "finetune_loss_last": result.losses[-1]}
     best = _choose(reader, before, full, held, settings, progress)
     metrics |= {f"finetune_new_items_ndcg_{blend:g}_{power:g}": score for (blend, power), score in best.scores.items()}
     metrics |= {"finetune_blend": best.blend, "finetune_whitening": best.power}
-    notes = [f"finetune.mode {chosen.mode}: {best.blend:g} of what was learned is kept, whitened by the power {best.power:g}."]
-    finished = _finished(encoder, plain(tower, chosen.mode), best.vectors.shape[1], dtype)
+    notes = [f"finetune.mode {mode}: {best.blend:g} of what was learned is kept, whitened by the power {best.power:g}."]
+    finished = _finished(encoder, plain(reader.tower, mode), best.vectors.shape[1], reader.dtype)
     return Tuned(finished, best.vectors, metrics, notes, best.power)
+
+
+def _reader(
+    encoder: Encoder,
+    texts: Sequence[str],
+    vectors: FloatArray,
+    settings: Settings,
+    metrics: dict[str, float | int],
+    progress: Progress | None,
+    run_dir: Path | None,
+) -> CatalogueReader:
+    """The tower with what is trained marked, after the pre-training that may be asked for."""
+    chosen, seed, head = settings.finetune, settings.train.seed, settings.finetune.mode == "head"
+    full = np.array([bool(text) for text in texts])
+    tokens = [found.ids if text else [] for text, found in zip(texts, encoder.tokenizer.encode_batch(list(texts)), strict=True)]
+    torch.manual_seed(seed)
+    if chosen.pretrain_steps:
+        metrics["pretrain_loss"] = pretrain(encoder, [text for text in tokens if text], settings, progress, run_dir)
+        vectors = encoder.encode(texts, settings.text.batch_size, progress) if head else vectors
+    tower, frozen = choose_trainable(encoder.tower, chosen, vectors[full], settings.text.dim)
+    limit, dtype = chosen.cache_gib * _GIB, compute_dtype(settings.train.precision)
+    return CatalogueReader(tower, tokens, frozen, vectors if head else None, limit, dtype, progress)
+
+
+def _learn(task: FinetuneTask, settings: Settings, progress: Progress | None, run_dir: Path | None) -> LoopResult:
+    chosen = settings.finetune
+    rate = chosen.learning_rate * (HEAD_RATE if chosen.mode == "head" else 1)
+    how = OptimiserOptions(learning_rate=rate, weight_decay=chosen.weight_decay, warmup=chosen.warmup)
+    options = LoopOptions(
+        task.epochs, optimiser=how, checkpoint_seconds=settings.train.checkpoint_seconds, seed=settings.train.seed
+    )
+    return run(task, options, "finetune", progress, run_dir)
 
 
 def _too_few(pairs: int, mode: str) -> str:

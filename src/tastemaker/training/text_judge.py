@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.sparse as sp
 
 from tastemaker.data.sequences import Sequences
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import history_matrix
+from tastemaker.models.text import Whitening
 from tastemaker.schema.protocols import FloatArray
+from tastemaker.schema.settings import Settings
 from tastemaker.training.holdout import Holdout
 
 ROWS = 4_000
@@ -42,6 +46,27 @@ def new_item_ndcg(vectors: FloatArray, held: Holdout, decay: float) -> float:
         better = (scores >= scores[np.arange(len(part)), target][:, None]).sum(axis=1) - 1
         total += float(np.where(better < _CUTOFF, 1 / np.log2(better + 2.0), 0.0).sum())
     return total / len(rows)
+
+
+def best_power(
+    vectors: FloatArray, full: np.ndarray, powers: Sequence[float], held: Holdout, settings: Settings
+) -> tuple[float, dict[float, float]]:
+    """The power of the whitening that finds new items best, and the score of each; of equal ones the first.
+
+    Args:
+        vectors: before whitening, float32 [N, H].
+        full: bool [N], items with a text.
+        powers: what is tried; of a single one nothing is judged.
+        held: as in `new_item_ndcg`.
+        settings: `text.dim` and `neighbours.text_decay` are read.
+    """
+    if len(powers) == 1:
+        return powers[0], {}
+    scores = {}
+    for power in powers:
+        white = Whitening.fit(vectors[full], settings.text.dim, power).apply(vectors, ~full)
+        scores[power] = new_item_ndcg(white, held, settings.neighbours.text_decay)
+    return max(scores, key=scores.__getitem__), scores
 
 
 def hard_pool(vectors: FloatArray, sequences: Sequences) -> np.ndarray:
