@@ -56,7 +56,7 @@ class TextSettings(Section, kw_only=True, frozen=True):
     """Tokens read of each item."""
     dim: Positive = 256
     """Dimensions kept by PCA whitening."""
-    whitenings: Shares = (1.0,)
+    whitenings: Shares = (1.0, 0.5, 0.0)
     """Powers of the whitening: 1 gives all directions the same spread, 0 keeps their own. Of several the one that finds held-back new items best is kept."""
     batch_size: Positive = 64
     pooling: str = "auto"
