@@ -14,6 +14,7 @@ EFFORTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "normal": {},
     "thorough": {
+        "finetune": {"mode": "last"},
         "sequence": {"epochs": 12, "min_steps": 1_500, "patience": 5},
     },
 }
