@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,13 @@ from tastemaker.schema.settings import Settings, load_settings
 from tastemaker.training.fit import fit
 from tastemaker.training.sequence import Validation, ndcg, train_sequence
 from tastemaker.tuning.answer import DivergedError, SequenceAnswer, gains_of
-from tastemaker.tuning.objective import make_objective
+from tastemaker.tuning.choice import choose
+from tastemaker.tuning.confirm import confirm
+from tastemaker.tuning.objective import FoldScore, make_objective
+from tastemaker.tuning.page import Found, confirmed_words
 from tastemaker.tuning.space import with_changes
+from tastemaker.tuning.trials import COMPLETE, Trial
+from tastemaker.tuning.workers import Here
 
 SMALL = ["sequence.dim=16", "sequence.min_steps=30", "sequence.epochs=1", "train.threads=1", "train.precision=fp32"]
 FLAGS = [word for line in SMALL for word in ("--set", line)]
@@ -57,6 +63,10 @@ def test_a_small_search_ends_in_a_page_a_recipe_and_settings(tmp_path: Path, cap
     assert [fold["questions"] > 10 for fold in report["folds"]] == [True, True]
     assert set(report["gain over the settings as they are"]) == {"mean", "low", "high", "p"}
     assert report["chosen"] == report["best"]
+    if report["chosen"]:
+        seen = report["confirmed"]
+        assert seen["gain"]["mean"] == pytest.approx(seen["chosen"] - seen["default"], abs=1e-5)
+        assert bool(report["changes"]) == (seen["gain"]["mean"] >= 0)
     page = (space / "reports" / "tune.html").read_text()
     assert all(words in page for words in ("Which dial matters", "How the search went", "All trials", "learns from"))
     assert "<script" not in page
@@ -137,3 +147,45 @@ def test_a_model_that_holds_no_numbers_is_no_answer(tmp_path: Path, ring_setting
 def test_gains_are_those_of_the_place() -> None:
     lists = [np.array([3, 1, 2], dtype=np.int32)] * 4
     assert gains_of(lists, np.array([3, 1, 2, 9], dtype=np.int32)).tolist() == pytest.approx([1.0, 0.63093, 0.5, 0.0])
+
+
+def test_a_choice_that_does_worse_on_events_put_aside_is_not_taken(tmp_path: Path, ring_settings: Settings) -> None:
+    """The search saw folds on which the bad trial won; the events put aside say otherwise."""
+    data = Dataset.read(events=write_ring(tmp_path / "events.csv", True))
+    objective = make_objective(data, ring_settings, aside=True)
+    whole = make_objective(data, ring_settings)
+    assert objective.last is not None
+    assert np.array_equal(objective.last.asked, whole.folds[-1].asked), "the last cut is the one put aside"
+    assert not set(objective.last.asked) & set(np.concatenate([fold.asked for fold in objective.folds]).tolist())
+    worse = {"sequence.learning_rate": 1e-6, "neighbours.decay": 0.7}
+    good, bad = np.full(20, 0.1, dtype=np.float32), np.full(20, 0.9, dtype=np.float32)
+    facts = [{"parameters": 1.0, "latency": 1.0, "seconds": 1.0}] * 2
+    default = Trial(0, {"sequence.learning_rate": 0.002, "neighbours.decay": 0.7}, COMPLETE, [good, good], facts)
+    lucky = Trial(1, worse, COMPLETE, [bad, bad], facts)
+    folds = [replace(fold, users=np.arange(20)) for fold in objective.folds]
+    choice = choose([default, lucky], folds, ring_settings.tune)
+    assert choice.chosen.number == 1
+    (tmp_path / "trials").mkdir()
+    judged = by_sequence(ring_settings)
+    found = confirm(tmp_path, Here(objective), judged, choice, objective.last, 2, 200)
+    assert found is not None
+    assert found.chosen < found.default
+    assert not found.holds
+    result = Found(judged, [], folds, [default, lucky], choice, {}, [], "x", found)
+    assert result.changes() == {}
+    assert "did worse" in confirmed_words(result)
+    assert confirm(tmp_path, Nobody(), judged, choice, objective.last, 2, 200) == found, "what was judged is kept"
+
+
+def by_sequence(settings: Settings) -> Settings:
+    """Judged by the sequence model alone, for which a learning rate of next to nothing is the end."""
+    return with_changes(settings, {"tune.judge": "sequence"})
+
+
+class Nobody:
+    """Workers that must not be asked."""
+
+    size = 1
+
+    def submit(self, settings: Settings, fold: int) -> Future[FoldScore]:
+        raise AssertionError("judged again")

@@ -40,7 +40,7 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Search settings with time-series cross-validation; the same command goes on where it was stopped."""
-    from tastemaker.tuning.page import gain_words, make_report, write_report
+    from tastemaker.tuning.page import confirmed_words, gain_words, make_report, write_report
     from tastemaker.tuning.recipe import apply as write_into
 
     given = {"trials": trials, "folds": folds, "time_budget": time_budget, "jobs": jobs}
@@ -57,10 +57,12 @@ def run(
         typer.echo(json_module.dumps(report))
         return
     show_table(found)
-    typer.echo(f"{found.choice.words}\n{gain_words(found.choice)}\nReport: {page}")
+    typer.echo(f"{found.choice.words}\n{gain_words(found.choice)}")
+    if found.choice.chosen.number:
+        typer.echo(confirmed_words(found))
+    typer.echo(f"Report: {page}")
     if recipe is None:
         return
-    typer.echo("The gain was measured on the folds that chose it, so it is an upper bound.")
     typer.echo(f"Recipe: {recipe}" + (f", written into {directory / SETTINGS_FILE}" if apply else ""))
     flags = "" if apply else "".join(f" --set {key}={value}" for key, value in changes.items())
     typer.echo(f"Next: tastemaker train {directory}{flags}" + ("" if apply else "   (or the same tune again with --apply)"))
@@ -82,6 +84,7 @@ def tune(workspace: Workspace, name: str | None = None, ray: str | None = None, 
     from tastemaker.journal.append import Journal
     from tastemaker.tuning._optuna import Search
     from tastemaker.tuning.choice import choose
+    from tastemaker.tuning.confirm import confirm
     from tastemaker.tuning.objective import make_objective
     from tastemaker.tuning.page import Found
     from tastemaker.tuning.space import space_of
@@ -96,14 +99,16 @@ def tune(workspace: Workspace, name: str | None = None, ray: str | None = None, 
     key = key_of(data, settings)
     name = name or key[:12]
     with progress_bars(show) as progress:
-        objective = make_objective(data, settings, workspace.runs / "cache", progress)
+        objective = make_objective(data, settings, workspace.runs / "cache", progress, settings.tune.confirm)
         search = Search(workspace.runs / f"tune-{name}", _shared_cores(settings), dials, objective.folds, key)
         with _workers(objective, settings, ray, progress) as workers:
             search.run(workers, settings.tune.trials, settings.tune.time_budget, progress)
-    trials, pareto = search.trials(), search.pareto()
-    among = pareto if len(settings.tune.objectives) > 1 else None
-    choice = choose(trials, objective.folds, settings.tune, among, settings.evaluation.bootstrap)
-    return Found(settings, dials, objective.folds, trials, choice, search.importances(), pareto, name)
+            trials, pareto, resamples = search.trials(), search.pareto(), settings.evaluation.bootstrap
+            choice = choose(trials, objective.folds, settings.tune, pareto if len(search.objectives) > 1 else None, resamples)
+            confirmed = None
+            if objective.last is not None:
+                confirmed = confirm(search.folder, workers, search.base, choice, objective.last, len(objective.folds), resamples)
+    return Found(settings, dials, objective.folds, trials, choice, search.importances(), pareto, name, confirmed)
 
 
 def key_of(data: Dataset, settings: Settings) -> str:

@@ -305,6 +305,9 @@ class TuneSettings(Section, kw_only=True, frozen=True):
     """Moments at which every trial is frozen: it learns from all events before, and is judged by those until the next moment."""
     fold_share: Share = 0.1
     """Share of the events between two such moments. Logs that hold only an order are judged by the last event of each user, the one before, …"""
+    confirm: bool = True
+    """Put the latest `fold_share` of the events aside, and judge choice and settings as they were there once, at the end; a choice that does worse is
+    not taken."""
     questions: Positive = 2_000
     """Questions of each fold; of more a sample is drawn by the seed, the same for all trials."""
     judge: str = "whole"

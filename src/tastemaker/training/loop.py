@@ -153,7 +153,7 @@ class _Run:
         self.average = WeightAverage(task.model, options.optimiser.ema) if options.optimiser.ema else None
         self.forward: nn.Module = _Forward(task)
         if world() > 1:
-            self.forward = DistributedDataParallel(self.forward)
+            self.forward = _exchanging(self.forward)
         self.state = TrainingState(
             epoch=options.begin_at, plan={**asdict(options), "data": task.fingerprint(), "steps": self.steps}
         )
@@ -293,6 +293,13 @@ class _Forward(nn.Module):
     def forward(self, batch: Any) -> Tensor:
         """The task's loss."""
         return self._loss(batch)
+
+
+def _exchanging(forward: nn.Module) -> nn.Module:
+    """The module whose backward pass averages gradients over the group. Buffers (texts) never change: sent anew each step they took a third of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the word's newer name is not known to older versions
+        return DistributedDataParallel(forward, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _not_finite(what: str, state: TrainingState, loss: float, path: Path | None) -> str:

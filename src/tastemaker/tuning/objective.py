@@ -65,12 +65,14 @@ class FitObjective:
         text: whitened text vectors of all items, read once for all trials, float32 [N, T].
         folds: the cuts.
         time_is_order: as `Dataset.time_is_order`.
+        last: a later cut that no trial is judged by; its number is that behind the folds'. None: there is none.
     """
 
     sequences: Sequences
     text: FloatArray
     folds: list[Fold]
     time_is_order: bool
+    last: Fold | None = None
 
     def judge(self, settings: Settings, fold: int, progress: Progress | None = None) -> FoldScore:
         """Learns from a fold's events with these settings and answers its questions.
@@ -86,7 +88,8 @@ class FitObjective:
         from tastemaker.training.sequence import VALIDATION_ROWS, Validation, train_sequence
         from tastemaker.tuning.answer import FusedAnswer, SequenceAnswer, answer_time
 
-        began, cut = time.perf_counter(), self.folds[fold]
+        began, cut = time.perf_counter(), [*self.folds, self.last][fold]
+        assert cut is not None
         settings = _with_seed(settings, settings.train.seed + fold)
         train = self.sequences.keep(cut.train)
         held = hold_out(train, COLD_SHARE, settings.train.seed)
@@ -111,9 +114,13 @@ class FitObjective:
 
 
 def make_objective(
-    dataset: Dataset, settings: Settings, cache_dir: Path | None = None, progress: Progress | None = None
+    dataset: Dataset, settings: Settings, cache_dir: Path | None = None, progress: Progress | None = None, aside: bool = False
 ) -> FitObjective:
     """Packs the log, cuts the folds and reads the texts, once for all trials.
+
+    Args:
+        dataset, settings, cache_dir, progress: as those of `training.fit.fit`.
+        aside: one cut more, the latest, is kept out of the search, to confirm its choice by.
 
     Raises:
         InputError: no event, or too few for the folds.
@@ -123,11 +130,11 @@ def make_objective(
     if dataset.events.height == 0:
         raise InputError("There is no event to learn from. Import some first; see `tastemaker import`.")
     sequences, order, tune = build(dataset), dataset.time_is_order, settings.tune
-    folds = make_folds(sequences, order, tune.folds, tune.fold_share, tune.questions, settings.train.seed)
+    folds = make_folds(sequences, order, tune.folds + aside, tune.fold_share, tune.questions, settings.train.seed)
     text = read_texts(
         dataset.catalogue(), settings, cache_dir, progress
     ).vectors  # not tuned: a fold's held-back events would teach it
-    return FitObjective(sequences, text, folds, order)
+    return FitObjective(sequences, text, folds[: tune.folds], order, folds[-1] if aside else None)
 
 
 def questions_of(folds: Sequence[Fold]) -> NDArray[np.int64]:

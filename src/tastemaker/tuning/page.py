@@ -15,6 +15,7 @@ from tastemaker.evaluation import page
 from tastemaker.evaluation.significance import interval
 from tastemaker.schema.settings import Settings
 from tastemaker.tuning.choice import Choice
+from tastemaker.tuning.confirm import Confirmation
 from tastemaker.tuning.figures import history, parallel, shares, told
 from tastemaker.tuning.folds import Fold
 from tastemaker.tuning.objective import questions_of
@@ -36,6 +37,7 @@ class Found:
         importances: share of each dial, by Optuna.
         pareto: numbers of the trials that none beats in every objective.
         name: of the search.
+        confirmed: how the choice did on events put aside; None: it was not asked there.
     """
 
     settings: Settings
@@ -46,9 +48,12 @@ class Found:
     importances: Mapping[str, float]
     pareto: Sequence[int]
     name: str
+    confirmed: Confirmation | None = None
 
     def changes(self) -> dict[str, Value]:
-        """What the chosen trial changes of the settings; empty where they stay."""
+        """What the chosen trial changes of the settings; empty where they stay, also as the choice did worse on the events put aside."""
+        if self.confirmed is not None and not self.confirmed.holds:
+            return {}
         default = self.choice.default.changes
         return {key: value for key, value in self.choice.chosen.changes.items() if value != default[key]}
 
@@ -80,6 +85,7 @@ def make_report(found: Found) -> dict[str, Any]:
         "why": choice.words,
         "changes": found.changes(),
         "gain over the settings as they are": {**msgspec.to_builtins(choice.gain), "p": choice.p},
+        "confirmed": msgspec.to_builtins(found.confirmed) if found.confirmed is not None else None,
     }
 
 
@@ -106,6 +112,20 @@ def gain_words(choice: Choice) -> str:
     return f"No sure gain in NDCG@10: {choice.default.quality:.4f} to {choice.chosen.quality:.4f} ({span})."
 
 
+def confirmed_words(found: Found) -> str:
+    """What the events put aside said of the choice."""
+    seen = found.confirmed
+    if seen is None:
+        return (
+            "The gain was measured on the folds that chose it, so it is an upper bound: of many trials the best one was also lucky."
+        )
+    span = f"{seen.default:.4f} to {seen.chosen:.4f}, {seen.gain.mean:+.4f} ({seen.gain.low:+.4f} to {seen.gain.high:+.4f}, 95 %)"
+    if not seen.holds:
+        return f"On the latest events, which the search never saw, the choice did worse: {span}. The settings stay as they are."
+    sure = "sure" if seen.gain.low > 0 else "not sure, as the interval holds none"
+    return f"On the latest events, which the search never saw: NDCG@10 {span}. This gain is {sure}."
+
+
 def _body(found: Found, report: Mapping[str, Any]) -> str:
     choice = found.choice
     cards = [
@@ -115,10 +135,7 @@ def _body(found: Found, report: Mapping[str, Any]) -> str:
         ("chosen trial", str(choice.chosen.number)),
     ]
     text = page.cards(cards) + f"<p><b>{gain_words(choice)}</b></p><p>{choice.words}</p>"
-    text += (
-        "<p class=soft>The gain was measured on the folds that chose it, so it is an upper bound: of many trials the best one was also lucky. "
-        "`tastemaker evaluate` judges anew.</p>"
-    )
+    text += f"<p class=soft>{confirmed_words(found)}</p>"
     text += "<h2>The chosen settings</h2>" + _chosen(found)
     text += "<h2>How the search went</h2>" + history(found.trials, choice.chosen.number)
     text += "<h2>Which values went with which quality</h2>" + parallel(found.trials, found.dials, choice.chosen.number)
