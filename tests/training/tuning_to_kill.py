@@ -16,6 +16,7 @@ from tastemaker.schema.settings import load_settings
 from tastemaker.training.encoder import load_encoder
 from tastemaker.training.finetune import finetune
 from tastemaker.training.holdout import hold_out
+from tastemaker.training.precision import use_threads
 from tastemaker.training.reading import item_texts
 
 
@@ -38,6 +39,7 @@ def tune(folder: Path, kill_after: int = 0) -> dict[str, Any]:
         if what == "finetune" and kill_after and done >= kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    use_threads(settings.train.threads)  # as `fit` does: sums of two threads are rounded in another order than those of one
     encoder = load_encoder(settings.text, "fp32")
     texts = item_texts(data.catalogue(), settings.text.template)
     tuned = finetune(encoder, texts, encoder.encode(texts), hold_out(build(data), 0.1, 0), settings, tell, folder / "run")
