@@ -28,7 +28,7 @@ def one(items: int, steps: int, threads: int) -> dict[str, float]:
     import torch
 
     from tastemaker.data.sequences import Sequences
-    from tastemaker.schema.settings import load_settings
+    from tastemaker.schema.settings_file import load_settings
     from tastemaker.training.loop import LoopOptions, Task, run
     from tastemaker.training.sequence import SequenceModel, SequenceTask
 

@@ -19,7 +19,7 @@ from quality import movielens
 from tastemaker.cli.movielens import WHEEL, fetch_movielens
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import build
-from tastemaker.schema.settings import load_settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.together import train_together
 
 

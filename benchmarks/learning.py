@@ -28,7 +28,7 @@ from tastemaker.data.sequences import build
 from tastemaker.evaluation.significance import interval, paired
 from tastemaker.index.exact import top
 from tastemaker.schema.errors import SettingsError
-from tastemaker.schema.settings import load_settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.holdout import Holdout, hold_out
 from tastemaker.training.reading import read_texts
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Validation, train_sequence

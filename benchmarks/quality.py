@@ -305,7 +305,7 @@ def main() -> None:
     asked.work.mkdir(parents=True, exist_ok=True)
     asked.movielens = asked.movielens or fetch_movielens().parent / WHEEL
     if asked.one:
-        from tastemaker.schema.settings import load_settings
+        from tastemaker.schema.settings_file import load_settings
 
         name, seed = asked.one.rsplit(":", 1)
         result = one(name, int(seed), asked.data, asked.movielens, asked.work, load_settings(None, asked.set, {}))

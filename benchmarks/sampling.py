@@ -24,9 +24,10 @@ from quality import ROOT, K, Protocol, protocol
 from tastemaker.cli.movielens import WHEEL, fetch_movielens
 from tastemaker.data.sequences import build
 from tastemaker.index.exact import top
-from tastemaker.schema.settings import Settings, load_settings
-from tastemaker.training.fit import COLD_SHARE
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.holdout import Holdout, hold_out
+from tastemaker.training.parts import COLD_SHARE
 from tastemaker.training.reading import read_texts
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Validation, train_sequence
 

@@ -47,7 +47,7 @@ def ours(events: pl.DataFrame, threads: int) -> float:
 
     from tastemaker.data.dataset import Dataset
     from tastemaker.data.sequences import build
-    from tastemaker.schema.settings import load_settings
+    from tastemaker.schema.settings_file import load_settings
     from tastemaker.training.sequence import train_sequence
 
     shape = [f"sequence.dim={WIDTH}", f"sequence.max_length={LENGTH}", f"sequence.layers={LAYERS}", f"sequence.heads={HEADS}"]

@@ -31,7 +31,8 @@ from tastemaker.data.dataset import Dataset
 from tastemaker.data.questions import questions
 from tastemaker.data.split import Split, global_time
 from tastemaker.evaluation.significance import interval, paired
-from tastemaker.schema.settings import Settings, load_settings, to_table
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings, to_table
 from tastemaker.training.fit import fit
 from tastemaker.tuning.answer import gains_of
 from tastemaker.tuning.choice import choose

@@ -22,7 +22,7 @@ from tastemaker.models.fusion import Fusion, features
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.items import Item
 from tastemaker.schema.manifest import DataFingerprint
-from tastemaker.schema.settings import load_settings, to_table
+from tastemaker.schema.settings_file import load_settings, to_table
 
 KINDS = {
     "boots": "waterproof hiking boots leather trail mountain",

@@ -15,7 +15,8 @@ from threadpoolctl import threadpool_limits
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import Progress
-from tastemaker.schema.settings import Settings, from_table
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import from_table
 
 if TYPE_CHECKING:
     from tastemaker.data.dataset import Dataset
@@ -53,7 +54,7 @@ class Recommender:
         """
         from tastemaker.bundle.write import write_bundle
         from tastemaker.data.select import positives
-        from tastemaker.schema.settings import to_table
+        from tastemaker.schema.settings_file import to_table
         from tastemaker.serving.wire import Live
         from tastemaker.training.fit import fit
 

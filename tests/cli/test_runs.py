@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 
 from tastemaker.cli.app import call
@@ -92,24 +93,31 @@ def test_a_killed_train_goes_on_to_the_same_bundle(workspace: Path, tmp_path: Pa
 
 
 @pytest.mark.long
-def test_torchrun_trains_one_bundle(workspace: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dies", [False, True])
+def test_torchrun_trains_one_bundle_also_when_a_process_dies(dies: bool, workspace: Path, tmp_path: Path) -> None:
     folder = copy(workspace, tmp_path / "w")
-    words = ["--standalone", "--nproc-per-node", "2", "-m", "tastemaker", "train", str(folder), "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+    words = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "tastemaker", "train", str(folder), "--json"]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    program = [sys.executable, "-m", "torch.distributed.run", *words]
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        if dies:
+            deadline = time.monotonic() + 120
+            while not list(folder.glob("runs/*/*.checkpoint")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            psutil.Process(process.pid).children()[-1].kill()
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    records = list_runs(folder / "runs")
+    assert records[-1].state == "done"
+    assert len(records) == 1 + dies
+    assert all(record.state in ("failed", "killed") for record in records[:-1]), (
+        "the first process sees that the other one is gone, or is ended before"
     )
-    assert done.returncode == 0, done.stderr
-    (record,) = list_runs(folder / "runs")
     (alone,) = list_runs(workspace / "runs")
-    assert record.state == "done"
     name = "validation_ndcg_sequence"
-    assert record.metrics[name] == pytest.approx(alone.metrics[name], abs=0.2)
+    assert records[-1].metrics[name] == pytest.approx(alone.metrics[name], abs=0.2)
     assert len([path for path in (folder / "bundles").iterdir() if path.is_dir()]) == 1
+    assert not list((folder / "runs" / records[-1].id).glob("*.job")), "what was handed to the processes is gone"
 
 
 def test_two_runs_are_compared(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,9 +155,13 @@ def test_a_failed_run_says_why(workspace: Path, tmp_path: Path) -> None:
 def test_a_record_of_another_process_is_not_running(tmp_path: Path) -> None:
     folder, record = begin_run(tmp_path, {}, RunRecord(id="").data, 0)
     assert read_run(folder).state == "running"
+    process, started = record.process, record.started
     record.process = 2**30
     save_run(folder, record)
     assert read_run(folder).state == "killed"
+    record.process, record.started = process, "another boot 7"
+    save_run(folder, record)
+    assert read_run(folder).state == ("killed" if started else "running"), "its number is another process's now"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="MLflow is not installed: pip install 'tastemaker[mlflow]'")

@@ -26,7 +26,8 @@ from tastemaker.data.negatives import (
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.weights import event_weights, window_chance
 from tastemaker.schema.errors import InputError, SettingsError
-from tastemaker.schema.settings import SamplingSettings, load_settings
+from tastemaker.schema.settings import SamplingSettings
+from tastemaker.schema.settings_file import load_settings
 
 N = 12
 HISTORIES = st.lists(st.lists(st.integers(0, N - 1), min_size=1, max_size=N), min_size=1, max_size=6)

@@ -31,7 +31,8 @@ from tastemaker.schema.baseline import Baseline
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 
 DAY, HOUR = 86_400.0, 3_600.0
 MONDAY = 1_700_438_400.0  # 2023-11-20 00:00 UTC

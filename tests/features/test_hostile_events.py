@@ -22,7 +22,8 @@ from tastemaker.features.memories.memory import Moment
 from tastemaker.schema.errors import BundleError, InputError, SettingsError
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 
 WILD = st.one_of(
     st.none(),

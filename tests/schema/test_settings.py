@@ -11,7 +11,8 @@ from tastemaker.schema.columns import EVENT_ALIASES, ITEM_ALIASES, alias_key
 from tastemaker.schema.efforts import EFFORTS
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.labels import parse_label
-from tastemaker.schema.settings import Settings, describe, from_table, known_keys, load_settings, to_table
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import describe, from_table, known_keys, load_settings, to_table
 
 
 def test_file_then_environment_then_overrides(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from ring_world import COLORS, ITEMS, ring
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.fit import TrainedBrain, fit
 
 

@@ -19,7 +19,8 @@ from ring_world import ring
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import build
 from tastemaker.schema.errors import MissingExtraError, SettingsError
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.encoder import load_encoder
 from tastemaker.training.finetune import FinetuneTask, Tuned, finetune, mixed
 from tastemaker.training.holdout import Holdout, hold_out
@@ -199,7 +200,7 @@ def test_parts_of_a_batch_add_up_to_it(folders: dict[str, Path], world: Dataset)
 
 def test_tuned_and_untuned_vectors_are_never_mixed_up(folders: dict[str, Path], world: Dataset, tmp_path: Path) -> None:
     settings, held = _settings(folders["bert"]), hold_out(build(world), 0.1, 0)
-    tuning = _settings(folders["bert"], "finetune.mode=full", "finetune.whitenings=1.0")
+    tuning = _settings(folders["bert"], "finetune.mode=full", "text.whitenings=1.0")
     first = read_texts(world.catalogue(), settings, tmp_path, held=held)
     tuned = read_texts(world.catalogue(), tuning, tmp_path, held=held)
     again = read_texts(world.catalogue(), settings, tmp_path, held=held)
@@ -212,7 +213,7 @@ def test_tuned_and_untuned_vectors_are_never_mixed_up(folders: dict[str, Path], 
 
 
 def test_the_best_mixture_is_kept_and_nothing_at_all_is_one_of_them(folders: dict[str, Path], world: Dataset) -> None:
-    wild = _settings(folders["bert"], "finetune.mode=full", "finetune.blends=0.0,1.0", "finetune.whitenings=1.0,0.0")
+    wild = _settings(folders["bert"], "finetune.mode=full", "finetune.blends=0.0,1.0", "text.whitenings=1.0,0.0")
     tuned, texts = _tuned(world, wild)
     scores = {name: value for name, value in tuned.metrics.items() if name.startswith("finetune_new_items")}
     kept = f"finetune_new_items_ndcg_{tuned.metrics['finetune_blend']:g}_{tuned.metrics['finetune_whitening']:g}"

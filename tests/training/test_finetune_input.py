@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import build
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.export import export_text
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.pairs import count_pairs
@@ -138,7 +139,7 @@ def test_a_fit_tunes_once_and_all_parts_read_the_same_vectors(bert: Path, tmp_pa
     from tastemaker.training.fit import fit
 
     asked: list[str] = []
-    lines = ("sequence.dim=8", "sequence.min_steps=4", "sequence.epochs=1", "finetune.whitenings=0.5")
+    lines = ("sequence.dim=8", "sequence.min_steps=4", "sequence.epochs=1", "text.whitenings=0.5", "finetune.learning_rate=2e-3")
     data = ring(users=120)
     brain = fit(data, _settings(bert, "last", *lines), lambda what, done, total: asked.append(what), tmp_path, tmp_path, rows=False)
     assert asked.count("finetune") in (3, 4)  # the loop may tell the last step twice

@@ -10,7 +10,8 @@ from ring_world import ITEMS, ring
 
 from tastemaker.data.dataset import Dataset
 from tastemaker.schema.errors import InputError, SettingsError
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.fit import TrainedBrain, fit
 from tastemaker.training.sequence import train_sequence
 

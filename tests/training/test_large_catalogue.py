@@ -10,7 +10,8 @@ from scipy.stats import chisquare
 
 from tastemaker.data.sequences import build
 from tastemaker.models.item_tower import ItemRows, ItemTower
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.contrast import Draw
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.sequence import SequenceModel, SequenceTask, Validation, train_sequence

@@ -15,7 +15,8 @@ from tastemaker.data.sequences import Sequences, build
 from tastemaker.inference.engine import UserTower
 from tastemaker.models.blocks import BLOCKS, TRANSFORMER
 from tastemaker.schema.errors import SettingsError
-from tastemaker.schema.settings import Settings, from_table, load_settings, to_table
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import from_table, load_settings, to_table
 from tastemaker.training import contrast
 from tastemaker.training.contrast import Batch
 from tastemaker.training.export import export_users

@@ -14,7 +14,8 @@ from tastemaker.data.negatives import Hard, OwnItems, popular_chance, uniform_ch
 from tastemaker.data.sequences import Sequences, build
 from tastemaker.models.losses import fused_cross_entropy, log_inclusion, stratified_cross_entropy
 from tastemaker.schema.errors import SettingsError
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training import contrast
 from tastemaker.training.contrast import Batch, Contrast, contrast_of
 from tastemaker.training.holdout import hold_out

@@ -20,7 +20,8 @@ from ring_world import ring
 
 from tastemaker.data.sequences import build
 from tastemaker.schema.errors import TrainingError
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.sequence import SequenceModel, SequenceTask, Start, Validation, train_sequence

@@ -12,7 +12,7 @@ from language_models import write_model
 from ring_world import ring
 
 from tastemaker.data.sequences import build
-from tastemaker.schema.settings import load_settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.encoder import load_encoder
 from tastemaker.training.finetune import finetune
 from tastemaker.training.holdout import hold_out

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tastemaker.schema.protocols import Progress
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.tuning.folds import Fold
 from tastemaker.tuning.objective import FoldScore
 

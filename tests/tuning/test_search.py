@@ -17,7 +17,7 @@ pytest.importorskip("optuna", reason="optuna is not installed: pip install 'tast
 from planted import BEST_DROPOUT, BEST_RATE, SPACE, Hill, make_folds, search
 
 from tastemaker.schema.errors import InputError, SettingsError
-from tastemaker.schema.settings import load_settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.tuning._optuna import Search
 from tastemaker.tuning.choice import choose
 from tastemaker.tuning.space import space_of

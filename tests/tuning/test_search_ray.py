@@ -12,7 +12,8 @@ import pytest
 from planted import SPACE, Hill, search
 
 from tastemaker.schema.protocols import Progress
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.tuning.objective import FoldScore
 from tastemaker.tuning.space import space_of
 

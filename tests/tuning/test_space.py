@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.schema.errors import SettingsError
-from tastemaker.schema.settings import Settings, describe, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import describe, load_settings
 from tastemaker.tuning.recipe import apply, recipe, write_recipe
 from tastemaker.tuning.space import DIALS, OTHERS, dial, searchable, space_of, value_of, with_changes
 

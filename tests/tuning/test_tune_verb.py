@@ -16,7 +16,8 @@ pytest.importorskip("torch")
 
 from tastemaker.cli.app import call
 from tastemaker.data.dataset import Dataset
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.fit import fit
 from tastemaker.training.sequence import Validation, ndcg, train_sequence
 from tastemaker.tuning.answer import DivergedError, SequenceAnswer, gains_of
@@ -107,7 +108,9 @@ def test_a_log_that_holds_only_an_order_is_judged_by_places(tmp_path: Path, ring
     assert np.array_equal(again.gains, scores[1].gains), "the same settings get the same figures"
 
 
-def test_the_whole_judge_answers_as_a_fit_of_the_same_events_does(tmp_path: Path, ring_settings: Settings) -> None:
+@pytest.mark.parametrize("refit", [1.0, 0.5])
+def test_the_whole_judge_answers_as_a_fit_of_the_same_events_does(refit: float, tmp_path: Path, ring_settings: Settings) -> None:
+    ring_settings = with_changes(ring_settings, {"sequence.refit": refit, "sequence.epochs": 2})
     data = Dataset.read(events=write_ring(tmp_path / "events.csv", True))
     data = replace(data, items=data.catalogue(), log=None)
     objective = make_objective(data, ring_settings)

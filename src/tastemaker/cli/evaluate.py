@@ -146,7 +146,7 @@ def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, pro
     import polars as pl
 
     from tastemaker.data.questions import questions
-    from tastemaker.schema.settings import to_table
+    from tastemaker.schema.settings_file import to_table
 
     settings = workspace.settings
     asked = questions(part, data, data.item_ids(), settings.evaluation.max_users, settings.train.seed)

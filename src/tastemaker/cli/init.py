@@ -10,7 +10,7 @@ import typer
 
 from tastemaker.cli.workspace import SETTINGS_FILE
 from tastemaker.schema.errors import InputError
-from tastemaker.schema.settings import describe
+from tastemaker.schema.settings_file import describe
 
 # What a recipe changes of the defaults, and why.
 RECIPES: dict[str, dict[str, str]] = {

@@ -29,17 +29,18 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Validate on held-back events, refit on all of them, write a candidate bundle."""
+    workspace = open_workspace(directory, overrides or ())  # what is wrong with it is told before torch is loaded
     from tastemaker.training.group import rank
     from tastemaker.training.together import dismiss, follow, join
 
     if not join():
-        _show(directory, train(open_workspace(directory, overrides or ()), not json, resume, ray), json)
+        _show(directory, train(workspace, not json, resume, ray), json)
         return
     try:
         if rank() > 0:
             follow()
         else:
-            _show(directory, train(open_workspace(directory, overrides or ()), not json, resume), json)
+            _show(directory, train(workspace, not json, resume), json)
     finally:
         dismiss()
 
@@ -131,7 +132,7 @@ def _read(workspace: Workspace) -> tuple[Dataset, DataFingerprint]:
 
 def _run(workspace: Workspace, fingerprint: DataFingerprint, resume: bool) -> tuple[Path, RunRecord]:
     """The folder and the record of a new run, or of the one to go on with."""
-    from tastemaker.schema.settings import to_table
+    from tastemaker.schema.settings_file import to_table
     from tastemaker.training.runs import RunRecord, begin_run, differences, go_on, unfinished
 
     settings, seed = to_table(workspace.settings), workspace.settings.train.seed

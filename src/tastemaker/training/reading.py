@@ -18,7 +18,7 @@ from tastemaker.schema.settings import Settings
 from tastemaker.training.encoder import Encoder, encode_cached, load_encoder, unknown_share
 from tastemaker.training.finetune import finetune
 from tastemaker.training.holdout import Holdout
-from tastemaker.training.text_judge import best_power
+from tastemaker.training.text_judge import power_scores
 from tastemaker.training.trainable import check_mode
 
 MANY_UNKNOWN = 0.2
@@ -80,10 +80,10 @@ def read_texts(
     vectors = encode_cached(encoder, texts, cache_dir, settings.text.batch_size, progress)
     empty = np.array([not words for words in texts])
     power = settings.text.whitenings[0]
-    if not tuning and held is not None:
-        power, scores = best_power(vectors, ~empty, settings.text.whitenings, held, settings)
-        metrics |= {f"text_new_items_ndcg_{tried:g}": score for tried, score in scores.items()}
-        metrics |= {"text_whitening": power} if scores else {}
+    if not tuning and held is not None and len(settings.text.whitenings) > 1:
+        scores = power_scores(vectors, ~empty, held, settings)
+        power = max(scores, key=scores.__getitem__)
+        metrics |= {**{f"text_new_items_ndcg_{tried:g}": score for tried, score in scores.items()}, "text_whitening": power}
     if tuning and held is not None:
         tuned = finetune(load_encoder(settings.text, "fp32"), texts, vectors, held, settings, progress, run_dir)
         metrics, notes = {**metrics, **tuned.metrics}, [*notes, *tuned.notes]

@@ -28,6 +28,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
         id: name of the folder; it sorts by time.
         status: `running`, `done`, `stopped` (by a key) or `failed`. A run that says `running` and has no process was killed.
         began, ended: epoch seconds; the last time it was begun, after a resume.
+        process, started: number of the process and when it was started, as the system tells: numbers are used again, in containers at once.
         settings: all, as a table.
         data: which events it learned from. seed: of everything random.
         environment: packages, processor, cores.
@@ -42,6 +43,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     began: float = 0.0
     ended: float = 0.0
     process: int = 0
+    started: str = ""
     settings: dict[str, Any] = {}
     data: DataFingerprint = DataFingerprint()
     seed: int = 0
@@ -56,7 +58,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     @property
     def state(self) -> str:
         """The status, `killed` where the process of a running one is gone."""
-        return "killed" if self.status == "running" and not _alive(self.process) else self.status
+        return "killed" if self.status == "running" and not _is_there(self.process, self.started) else self.status
 
 
 def begin_run(runs: Path, settings: dict[str, Any], data: DataFingerprint, seed: int) -> tuple[Path, RunRecord]:
@@ -75,7 +77,8 @@ def begin_run(runs: Path, settings: dict[str, Any], data: DataFingerprint, seed:
 
 def go_on(folder: Path, record: RunRecord) -> None:
     """Says that a run is running, in this process."""
-    record.status, record.began, record.process, record.environment, record.error = "running", time.time(), os.getpid(), here(), ""
+    record.status, record.began, record.environment, record.error = "running", time.time(), here(), ""
+    record.process, record.started = os.getpid(), _started(os.getpid())
     save_run(folder, record)
 
 
@@ -167,9 +170,22 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _alive(process: int) -> bool:
+def _is_there(process: int, started: str) -> bool:
+    """Whether a process runs, and is the one that was started then."""
     try:
         os.kill(process, 0)
-    except (ProcessLookupError, PermissionError, OverflowError):
+    except (ProcessLookupError, OverflowError):
         return False
-    return process > 0
+    except PermissionError:  # it is another user's
+        pass
+    return process > 0 and _started(process) == started
+
+
+def _started(process: int) -> str:
+    """Boot and tick at which a process was started, where Linux tells; else empty."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return f"{boot} {fields[19]}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import scipy.sparse as sp
 
@@ -48,25 +46,20 @@ def new_item_ndcg(vectors: FloatArray, held: Holdout, decay: float) -> float:
     return total / len(rows)
 
 
-def best_power(
-    vectors: FloatArray, full: np.ndarray, powers: Sequence[float], held: Holdout, settings: Settings
-) -> tuple[float, dict[float, float]]:
-    """The power of the whitening that finds new items best, and the score of each; of equal ones the first.
+def power_scores(vectors: FloatArray, full: np.ndarray, held: Holdout, settings: Settings) -> dict[float, float]:
+    """How well new items are found with each power of the whitening that is tried.
 
     Args:
         vectors: before whitening, float32 [N, H].
         full: bool [N], items with a text.
-        powers: what is tried; of a single one nothing is judged.
         held: as in `new_item_ndcg`.
-        settings: `text.dim` and `neighbours.text_decay` are read.
+        settings: `text.whitenings`, `text.dim` and `neighbours.text_decay` are read.
     """
-    if len(powers) == 1:
-        return powers[0], {}
     scores = {}
-    for power in powers:
+    for power in settings.text.whitenings:
         white = Whitening.fit(vectors[full], settings.text.dim, power).apply(vectors, ~full)
         scores[power] = new_item_ndcg(white, held, settings.neighbours.text_decay)
-    return max(scores, key=scores.__getitem__), scores
+    return scores
 
 
 def hard_pool(vectors: FloatArray, sequences: Sequences) -> np.ndarray:

@@ -9,6 +9,7 @@ tastemaker train DIR --ray ADDRESS                    workers of a Ray cluster
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -23,7 +24,7 @@ from tastemaker.data.sequences import Sequences
 from tastemaker.schema.errors import TrainingError
 from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import Settings
-from tastemaker.training.group import from_leader, rank, world
+from tastemaker.training.group import announced, enter, from_leader, rank, world
 from tastemaker.training.job import perform, read_result, steps_done, write_job
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.sequence import SequenceModel, Start, Validation, train_sequence
@@ -60,6 +61,7 @@ def train_together(
     with tempfile.TemporaryDirectory(prefix="tastemaker-") as room:
         base = run_dir or Path(room)
         folder = base / f"{what}.job"
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut short: its checkpoints lie beside it
         write_job(folder, sequences, text, settings, validation, stop_after, what, base, start)
         if world() > 1:
             _job(str(folder))
@@ -68,7 +70,9 @@ def train_together(
             with _watched(folder, what, progress):
                 (launch or launch_here)(folder, workers)
         model = SequenceModel(torch.from_numpy(text), torch.from_numpy(sequences.counts()), settings.sequence)
-        return model, read_result(folder, model)
+        result = read_result(folder, model)
+        shutil.rmtree(folder)
+        return model, result
 
 
 def launch_here(folder: Path, workers: int) -> None:
@@ -100,11 +104,9 @@ def launch_here(folder: Path, workers: int) -> None:
 
 def join() -> bool:
     """Enters the group that torchrun announces in the environment; whether there is one."""
-    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
-        return False
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=_PATIENCE)
-    return True
+    if announced():
+        enter(_PATIENCE)
+    return world() > 1
 
 
 def follow() -> None:

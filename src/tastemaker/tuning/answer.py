@@ -9,20 +9,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from tastemaker.data.sequences import Sequences
 from tastemaker.index.channels import Channels
 from tastemaker.index.exact import top
 from tastemaker.models.fusion import Fusion
 from tastemaker.schema.errors import TastemakerError
 from tastemaker.schema.protocols import FloatArray, IntArray, QueryState
-from tastemaker.schema.settings import Settings
 from tastemaker.training.precision import use_threads
 from tastemaker.training.sequence import pad
 
 if TYPE_CHECKING:
-    from tastemaker.training.holdout import Holdout
     from tastemaker.training.sequence import SequenceModel
 
 CUTOFF = 10
@@ -116,44 +112,6 @@ class FusedAnswer:
     channels: Channels
     fusion: Fusion
     depth: int
-
-    @classmethod
-    def learned(
-        cls,
-        sequence: SequenceAnswer,
-        held: Holdout,
-        train: Sequences,
-        text: FloatArray,
-        time_is_order: bool,
-        settings: Settings,
-    ) -> FusedAnswer:
-        """Learns the fusion from what the sequence model has not seen; then the channels count everything.
-
-        Args:
-            held: what the sequence model learned from, and what was held back.
-            train: all events that may be learned from.
-            text: whitened text vectors, float32 [N, T].
-        """
-        from tastemaker.training.fit import make_channels
-        from tastemaker.training.fusion import ROWS, gather, train_fusion
-
-        seed, depth = settings.train.seed, settings.fusion.depth
-        early = make_channels(held.train, sequence.model, text, time_is_order, settings)
-        rows: NDArray[np.int64] = np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS])
-        histories = [held.histories[row] for row in rows]
-        users = sequence.model.user_vectors(histories)
-        examples = gather(early, histories, users, held.targets[rows], held.known, depth)
-        fusion, _ = train_fusion(examples, settings.fusion, seed)
-        return cls(sequence, make_channels(train, sequence.model, text, time_is_order, settings), fusion, depth)
-
-    def refitted(
-        self, model: SequenceModel, train: Sequences, text: FloatArray, time_is_order: bool, settings: Settings
-    ) -> FusedAnswer:
-        """The same fusion over channels whose sequence model has learned from all that may be learned from."""
-        from tastemaker.training.fit import make_channels
-
-        channels = make_channels(train, model, text, time_is_order, settings)
-        return FusedAnswer(SequenceAnswer(model).checked(), channels, self.fusion, self.depth)
 
     def best(self, histories: Sequence[IntArray]) -> list[IntArray]:
         """The ten best items of each history, its own left out."""

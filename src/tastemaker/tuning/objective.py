@@ -83,31 +83,29 @@ class FitObjective:
             DivergedError: the model holds numbers that are none.
         """
         from tastemaker.training.checkpoints import count_parameters
-        from tastemaker.training.fit import COLD_SHARE
         from tastemaker.training.holdout import hold_out
-        from tastemaker.training.sequence import VALIDATION_ROWS, Validation, train_sequence
+        from tastemaker.training.parts import COLD_SHARE, Process, learn_all, learn_early, learn_fusion, make_channels
         from tastemaker.tuning.answer import FusedAnswer, SequenceAnswer, answer_time
 
         began, cut = time.perf_counter(), [*self.folds, self.last][fold]
         assert cut is not None
-        settings = _with_seed(settings, settings.train.seed + fold)
-        train = self.sequences.keep(cut.train)
+        settings, process = _with_seed(settings, settings.train.seed + fold), Process(progress)
+        train, text, order, depth = self.sequences.keep(cut.train), self.text, self.time_is_order, settings.fusion.depth
         held = hold_out(train, COLD_SHARE, settings.train.seed)
-        rows = held.warm_rows(VALIDATION_ROWS, settings.train.seed)
-        validation = Validation([held.histories[row] for row in rows], held.targets[rows])
-        model, result = train_sequence(held.train, self.text, settings, validation, None, "this fold", progress)
+        model, result = learn_early(held, text, settings, process, "this fold")
         histories, targets = cut.histories(self.sequences), cut.targets(self.sequences)
-        alone = SequenceAnswer(model).checked()
-        answer: SequenceAnswer | FusedAnswer = alone
-        gains = alone.gains(histories, targets)
+        answer: SequenceAnswer | FusedAnswer = SequenceAnswer(model).checked()
+        gains = answer.gains(histories, targets)
         facts = {"sequence": float(gains.mean()), "best_epoch": float(result.best_epoch)}
         if settings.tune.judge != "sequence":
-            answer = fused = FusedAnswer.learned(alone, held, train, self.text, self.time_is_order, settings)
+            fusion = learn_fusion(model, held, text, order, settings).fusion
+            answer = FusedAnswer(SequenceAnswer(model), make_channels(train, model, text, order, settings), fusion, depth)
             gains = answer.gains(histories, targets)
             facts |= {"fused": float(gains.mean()), "seconds_fused": time.perf_counter() - began}
             if settings.tune.judge == "whole":
-                model, _ = train_sequence(train, self.text, settings, None, result.best_epoch, "this fold", progress)
-                answer = fused.refitted(model, train, self.text, self.time_is_order, settings)
+                model = learn_all(model, result.best_epoch, train, text, settings, process, "this fold")
+                channels = make_channels(train, model, text, order, settings)
+                answer = FusedAnswer(SequenceAnswer(model).checked(), channels, fusion, depth)
                 gains = answer.gains(histories, targets)
         latency = answer_time(answer, histories)
         return FoldScore(gains, count_parameters(model), latency, time.perf_counter() - began, facts)
@@ -125,16 +123,24 @@ def make_objective(
     Raises:
         InputError: no event, or too few for the folds.
     """
-    from tastemaker.training.reading import read_texts
-
     if dataset.events.height == 0:
         raise InputError("There is no event to learn from. Import some first; see `tastemaker import`.")
     sequences, order, tune = build(dataset), dataset.time_is_order, settings.tune
     folds = make_folds(sequences, order, tune.folds + aside, tune.fold_share, tune.questions, settings.train.seed)
-    text = read_texts(
-        dataset.catalogue(), settings, cache_dir, progress
-    ).vectors  # not tuned: a fold's held-back events would teach it
+    text = _read(dataset, sequences.keep(folds[0].train), settings, cache_dir, progress)
     return FitObjective(sequences, text, folds[: tune.folds], order, folds[-1] if aside else None)
+
+
+def _read(dataset: Dataset, train: Sequences, settings: Settings, cache_dir: Path | None, progress: Progress | None) -> FloatArray:
+    """Text vectors for all folds, by the language model as it is; the whitening is chosen on the events before the first cut. Later ones would
+    teach it what an earlier fold is asked."""
+    from tastemaker.training.holdout import hold_out
+    from tastemaker.training.parts import COLD_SHARE
+    from tastemaker.training.reading import read_texts
+
+    frozen = msgspec.structs.replace(settings, finetune=msgspec.structs.replace(settings.finetune, mode="frozen"))
+    held = hold_out(train, COLD_SHARE, settings.train.seed)
+    return read_texts(dataset.catalogue(), frozen, cache_dir, progress, held).vectors
 
 
 def questions_of(folds: Sequence[Fold]) -> NDArray[np.int64]:

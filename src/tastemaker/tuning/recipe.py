@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from tastemaker.schema.errors import SettingsError
-from tastemaker.schema.settings import load_settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.tuning.space import Value, with_changes
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tastemaker.schema.errors import SettingsError
-from tastemaker.schema.settings import Settings, from_table, nearest, to_table
+from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import from_table, nearest, to_table
 
 Value = int | float | str | bool
 

@@ -1,0 +1,121 @@
+"""The parts of a fit, each callable alone: learn from early events, learn the fusion on later ones, learn anew from all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tastemaker.data.sequences import Sequences
+from tastemaker.index.channels import Channels, Decays
+from tastemaker.models.fusion import Fusion
+from tastemaker.schema.protocols import FloatArray, Progress
+from tastemaker.schema.settings import Settings
+from tastemaker.training.fusion import ROWS, gather, train_fusion
+from tastemaker.training.holdout import Holdout
+from tastemaker.training.loop import LoopResult
+from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
+from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Start, Validation
+from tastemaker.training.together import Launch, train_together
+
+COLD_SHARE = 0.1
+"""Share of the items that the holdout takes out of training altogether, as if they were new."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """How and where trainings run.
+
+    Attributes:
+        progress: called as progress(what, done, total).
+        run_dir: curves and checkpoints go here; None: nowhere.
+        launch: has trainings done elsewhere; None: here.
+    """
+
+    progress: Progress | None = None
+    run_dir: Path | None = None
+    launch: Launch | None = None
+
+
+@dataclass(frozen=True)
+class LearnedFusion:
+    """What was learned on held-back events.
+
+    Attributes:
+        channels: of the early events alone; the fusion learned from these.
+        fusion: how far each channel is trusted.
+        rows: questions that it learned from. quality: its NDCG@10 on those that it did not; None where there were too few.
+    """
+
+    channels: Channels
+    fusion: Fusion
+    rows: int
+    quality: float | None
+
+
+def learn_early(
+    held: Holdout, text: FloatArray, settings: Settings, process: Process, what: str = "validate"
+) -> tuple[SequenceModel, LoopResult]:
+    """The sequence model of the events that are not held back, stopped where it is best on those that are."""
+    rows = held.warm_rows(VALIDATION_ROWS, settings.train.seed)
+    validation = Validation([held.histories[row] for row in rows], held.targets[rows])
+    return train_together(
+        held.train, text, settings, validation, None, what, process.progress, process.run_dir, None, process.launch
+    )
+
+
+def learn_fusion(
+    model: SequenceModel,
+    held: Holdout,
+    text: FloatArray,
+    time_is_order: bool,
+    settings: Settings,
+    progress: Progress | None = None,
+) -> LearnedFusion:
+    """The fusion, from held-back events that no channel has learned from."""
+    seed = settings.train.seed
+    channels = make_channels(held.train, model, text, time_is_order, settings)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS])
+    histories = [held.histories[row] for row in chosen]
+    users = model.user_vectors(histories)
+    examples = gather(channels, histories, users, held.targets[chosen], held.known, settings.fusion.depth, progress)
+    fusion, quality = train_fusion(examples, settings.fusion, seed)
+    return LearnedFusion(channels, fusion, len(chosen), quality)
+
+
+def learn_all(
+    early: SequenceModel,
+    epochs: int,
+    sequences: Sequences,
+    text: FloatArray,
+    settings: Settings,
+    process: Process,
+    what: str = "refit",
+) -> SequenceModel:
+    """The sequence model of all events, for the epochs that were found best; where `sequence.refit` asks for it, from the early model on."""
+    share, start = settings.sequence.refit, None
+    if share < 1.0 and epochs:
+        start = Start(early, epochs - max(math.ceil(epochs * share), 1))
+    model, _ = train_together(
+        sequences, text, settings, None, epochs, what, process.progress, process.run_dir, start, process.launch
+    )
+    return model
+
+
+def make_channels(
+    sequences: Sequences, model: SequenceModel, text: FloatArray, time_is_order: bool, settings: Settings
+) -> Channels:
+    """The channels of one fit."""
+    k = settings.neighbours.k
+    return Channels(
+        items=model.item_vectors(),
+        bias=model.bias.detach().numpy().copy(),
+        text=text,
+        popular=recent_popularity(sequences, time_is_order),
+        counts=sequences.counts().astype(np.float32),
+        neighbours=near_neighbours(sequences, k),
+        together=shared_neighbours(sequences, k),
+        decays=Decays(neighbours=settings.neighbours.decay, text=settings.neighbours.text_decay),
+    )
