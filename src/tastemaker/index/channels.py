@@ -105,7 +105,7 @@ class Channels:
             self.together.scores(histories, self.decays.together, n),
             self.text.scores(self._text_queries(histories, self.decays.text)),
             self.text.scores(self._text_queries(histories, self.decays.taste)),
-            np.broadcast_to(self.popular, (len(states), n)).copy(),
+            self._popular(states),
         ]
         return found
 
@@ -184,6 +184,14 @@ class Channels:
             largest = logits.max(axis=1, keepdims=True)
             logits -= largest + np.log(np.exp(logits - largest).sum(axis=1, keepdims=True))
         return logits
+
+    def _popular(self, states: Sequence[QueryState]) -> FloatArray:
+        """Popularity with everybody, or with the asker's own kind of people, to which items newer than the bundle are unknown."""
+        found = np.broadcast_to(self.popular, (len(states), self.n_items)).copy()
+        for row, state in enumerate(states):
+            if state.popular is not None:
+                found[row, : len(state.popular)] = state.popular
+        return found
 
     def _text_queries(self, histories: Sequence[IntArray], decay: float) -> FloatArray:
         queries = np.zeros((len(histories), self.text.dim), dtype=np.float32)

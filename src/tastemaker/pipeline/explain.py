@@ -14,12 +14,16 @@ SOURCES = {
     "taste": "fits your taste, as in {near}",
     "popular": "popular now",
     "fresh": "new, and close to {near}",
+    "fresh slot": "fresh slot: new, little is known of it yet, and close to {near}",
+    "segment": "popular with people like you",
 }
 
 
-def reason(source: str, near: str | None) -> str:
-    """The sentence for a source; `near` is the title of the event in the history that is closest, if any."""
+def reason(source: str, near: str | None, segment: str = "") -> str:
+    """The sentence for a source; `near` is the title of the event in the history that is closest, `segment` whose popularity it was, if any."""
     text = SOURCES.get(source, source)
+    if source == "segment":
+        return f"{text} ({segment})" if segment else text
     if "{near}" not in text:
         return text if near is None or source == "popular" else f"{text} after {near}"
     return text.format(near=near) if near else text.split(" {near}")[0].rstrip(",") + " what you met"
