@@ -153,7 +153,7 @@ class Recommender:
         return list(dict.fromkeys([*live.brain.users, *live.state.latest_users(10**9)]))
 
     def _batch(self, live: Live, names: list[str], k: int, filter_seen: bool) -> pl.DataFrame:
-        states = live.queries([live.state.history(name) for name in names])
+        states = live.queries([live.state.history(name) for name in names], names)
         found = live.best(states, k, filter_seen)
         ids = np.array([row["item_id"] for row in live.state.rows], dtype=object)
         counts = [len(items) for items, _ in found]

@@ -126,6 +126,11 @@ class Live:
             lists.append((one.items[places], scores[places]))
         return lists
 
+    def answers_to(self, histories: Sequence[IntArray], profiles: Sequence[Mapping[str, Any] | None], k: int) -> list[IntArray]:
+        """The k best items for people of whom only this is known: what they met, and their attributes."""
+        states = [with_profile(state, self.segments, told) for state, told in zip(self.queries(histories), profiles, strict=True)]
+        return [items for items, _ in self.best(states, k)]
+
     def search(self, text: str, k: int) -> tuple[list[int], list[float]]:
         """Items by words and by meaning, the two orders fused by reciprocal ranks (G. Cormack et al., 2009); best first."""
         n, barred = self.channels.n_items, self.state.barred
