@@ -110,7 +110,7 @@ def test_caps_and_how_they_give_way() -> None:
     found = picked(6, caps=(Cap(field="categories", count=2),))
     assert found.places.tolist() == [0, 1, 4, 6, 7, 9]
     assert found.notes == []
-    assert found.left_out[2] == ("max_per categories: 2 of 'boots' stand above", 2)
+    assert found.left_out[2] == ("max_per categories: 2 of 'boots' stand in the list", 2)
     assert moves(found)[4] == [("moves of others", 5, 3)]
     more = picked(8, caps=(Cap(field="categories", count=2),))
     assert more.places.tolist() == [0, 1, 4, 6, 7, 9, 2, 10], "the third of a kind where two of each are not enough"
@@ -148,7 +148,7 @@ def test_pins_stand_where_they_were_put_and_count_for_the_rules() -> None:
     found = picked(5, pins={0: 9, 3: 1}, caps=(Cap(field="categories", count=2),))
     assert found.places.tolist() == [9, 0, 4, 1, 6]
     assert moves(found)[9] == [("pinned", 10, 1)]
-    assert found.left_out[2] == ("max_per categories: 2 of 'boots' stand above", 2), "the pin below counts already"
+    assert found.left_out[2] == ("max_per categories: 2 of 'boots' stand in the list", 2), "the pin below counts already"
     late = picked(N, pins={N - 1: 0})
     assert late.places.tolist() == [*range(1, N), 0]
 
