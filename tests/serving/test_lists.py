@@ -167,6 +167,21 @@ def test_rules_of_the_service(answers: Make, journal: Journal) -> None:
         answers(bury=[{"filter": {"colour": 1}}])
 
 
+def test_batch_lists_obey_the_house_too(answers: Make) -> None:
+    asked = answers(
+        pinned=[{"item_id": "guitar-2", "place": 1}],
+        max_per=[{"field": "categories", "count": 2}],
+        filter={"field": "price", "lt": 20},
+    )
+    batch = Recommender()
+    batch._live = asked.live
+    found = batch.recommend(["u0", "u1"], k=6)
+    for user in ("u0", "u1"):
+        live = names(ask(asked, user_id=user, k=6))
+        assert found.filter(pl.col("user_id") == user)["item_id"].to_list() == live
+        assert (live[0], len(live)) == ("guitar-2", 6)
+
+
 def put_fresh(journal: Journal, count: int = 3) -> None:
     journal.put_items(
         [Item(item_id=f"new-{number}", title=f"brand{number} waterproof hiking boots trail") for number in range(count)]
@@ -278,7 +293,7 @@ def test_newcomers_are_known_by_their_attributes(tmp_path: Path, journal: Journa
     assert {(item.source, item.reason) for item in answer.items} == {("segment", "popular with people like you (kind drinker)")}
     assert all(name.startswith("guitar") for name in names(ask(asked, user_id="n2")))
     assert {item.source for item in ask(asked, user_id="n3").items} == {"popular"}
-    rows = Recommender.__new__(Recommender)
+    rows = Recommender()
     rows._live = live
     batch = rows.recommend(["n1", "n2"], k=5)
     assert all(name.startswith("coffee") for name in batch.filter(pl.col("user_id") == "n1")["item_id"])
