@@ -23,6 +23,8 @@ def test_people_get_their_own_kind(service: Service) -> None:
         assert all(item["reason"] and item["source"] for item in answer["items"])
         assert answer["request_id"]
         assert answer["model_version"]
+    status, headers, text = service.raw("POST", "/v1/recommend", '{"k":1}')
+    assert (status, headers["x-request-id"]) == (200, json.loads(text)["request_id"])
 
 
 def test_an_acknowledged_event_is_in_the_next_answer_of_every_worker(service: Service) -> None:
