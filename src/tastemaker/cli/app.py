@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "release": ("release", "release", "Gate a bundle, then make it live."),
     "rollback": ("release", "rollback", "Go back to the previous live bundle."),
     "serve": ("serve", "run", "Answer over HTTP, console at /."),
+    "keys": ("keys", "verbs", "API keys: add, list, revoke."),
     "recommend": ("recommend", "run", "Lists for many users, to a Parquet file."),
     "doctor": ("doctor", "run", "What this machine can do and what is missing."),
 }
@@ -58,6 +59,9 @@ def build(called: str | None = None) -> typer.Typer:
     app.callback()(_options)
     for verb, (file, function, summary) in VERBS.items():
         run = getattr(importlib.import_module(f"tastemaker.cli.{file}"), function) if verb == called else _not_called
+        if isinstance(run, typer.Typer):
+            app.add_typer(run, name=verb)
+            continue
         app.command(name=verb, help=None if verb == called else summary)(run)
     return app
 

@@ -32,10 +32,14 @@ def run(
     from tastemaker.bundle.registry import Registry
     from tastemaker.console.app import work
     from tastemaker.monitoring.metrics import share_between_workers
+    from tastemaker.serving.admission import share
+    from tastemaker.serving.auth import KEYS_FILE, KeyFile, check_exposure
     from tastemaker.serving.house import House
     from tastemaker.serving.workers import listen, supervise
 
     House(workspace.settings.lists)  # a rule that makes no sense is told before anything starts
+    keys = KeyFile(directory / KEYS_FILE).read()
+    check_exposure(host, keys, directory)
     registry = Registry(workspace.bundles)
     if bundle:
         registry.folder(bundle)
@@ -44,8 +48,10 @@ def run(
     sock = listen(host, port)
     if count > 1:
         share_between_workers(workspace.runs / "metrics")
+    counters = share(workspace.runs / f"admission-{os.getpid()}", count)
     threading.Thread(target=_announce, args=(host, sock.getsockname()[1], count, json), daemon=True).start()
-    code = supervise(work, sock, count, (str(directory), workspace.settings, bundle))
+    code = supervise(work, sock, count, (str(directory), workspace.settings, bundle, counters, bool(keys)))
+    counters.unlink(missing_ok=True)
     raise typer.Exit(code)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import socket
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from threadpoolctl import threadpool_limits
 
 from tastemaker.bundle.registry import Registry
@@ -17,29 +19,35 @@ from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.settings import Settings
+from tastemaker.serving.admission import Admission
 from tastemaker.serving.answers import Answers
+from tastemaker.serving.auth import KEYS_FILE, KeyFile, Keyring
 from tastemaker.serving.drain import Server
+from tastemaker.serving.exchange import Exchange
 from tastemaker.serving.http import make_app
+from tastemaker.serving.record import log_of
 from tastemaker.serving.wire import Live, open_live
 from tastemaker.serving.writer import Writer
 
 WATCH_SECONDS = 0.5
 
 
-def create(workspace: Path, settings: Settings, version: str | None = None) -> Starlette:
+def create(workspace: Path, settings: Settings, version: str | None, exchange: Exchange) -> ASGIApp:
     """The application of a workspace.
 
     Args:
         workspace: with `journal/` and `bundles/`.
         settings: limits and rules; the sections `serving`, `fresh` and `lists` are read.
         version: a bundle to stay with; None: the live one, and each that is released later.
+        exchange: lets requests in.
     """
     journal = Journal.open(workspace / "journal")
     live = open_live(workspace / "bundles", journal, version, 1, settings.lists, settings.fresh)
     served = ServedLog(workspace / "journal" / "served", settings.serving.record_days)
     answers = Answers(live, journal, settings.serving, served)
     follow = None if version else (lambda: follow_releases(workspace / "bundles", answers))
-    return make_app(answers, Writer(Journal.open(workspace / "journal")), Metrics(), pages(), follow)
+    log = log_of(settings.serving.access_log, workspace)
+    return make_app(answers, Writer(Journal.open(workspace / "journal")), exchange, log, pages(), follow)
 
 
 async def follow_releases(bundles: Path, answers: Answers) -> None:
@@ -66,11 +74,42 @@ def pages() -> dict[str, str]:
     return {"/": (static / "index.html").read_text("utf-8"), "/docs": (static / "docs.html").read_text("utf-8")}
 
 
-def work(sock: socket.socket, workspace: str, settings: Settings, version: str | None) -> None:
-    """One worker: answers on the shared socket until SIGTERM."""
+def work(
+    sock: socket.socket,
+    number: int,
+    workspace: str,
+    settings: Settings,
+    version: str | None,
+    counters: Path,
+    closed: bool,
+) -> None:
+    """One worker: answers on the shared socket until SIGTERM.
+
+    Args:
+        sock: listens. number: of this worker, from 0. workspace, settings, version: as of `create`.
+        counters: the file in which all workers count requests.
+        closed: nobody may enter without a key, even when all keys are revoked.
+    """
     threadpool_limits(1)
-    app = create(Path(workspace), settings, version)
+    keys = Keyring(KeyFile(Path(workspace) / KEYS_FILE), closed)
+    exchange = Exchange(keys, Admission(counters, number, settings.serving.rate_limit), Metrics(), settings.serving)
+    app = create(Path(workspace), settings, version, exchange)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=8, server_header=False
+        app,
+        http=connection(),
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=8,
+        server_header=False,
     )
     Server(config).run(sockets=[sock])
+
+
+def connection() -> Any:
+    """The protocol of a connection: ours where uvicorn's fast parser is installed, else uvicorn's slow one, which has caps of its own."""
+    if importlib.util.find_spec("httptools") is None:
+        return "h11"
+    from tastemaker.serving.connection import Connection
+
+    return Connection

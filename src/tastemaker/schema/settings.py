@@ -322,6 +322,7 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     """How the service answers."""
 
     host: str = "127.0.0.1"
+    """Another address than this machine's own needs API keys: `tastemaker keys add`."""
     port: int = 8000
     workers: Positive = 1
     max_k: Positive = 1_000
@@ -330,6 +331,10 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     """Bytes of the largest request body."""
     max_events: Positive = 10_000
     """Events in one request."""
+    rate_limit: Annotated[float, Meta(ge=0.0)] = 0.0
+    """Requests per second with one API key, over all workers and ten seconds; 0: no limit. A key may have a limit of its own."""
+    access_log: str = ""
+    """A file for a line of JSON about each request, in the workspace unless its path is absolute; `-`: the standard output; empty: none."""
     fresh_slots: Annotated[int, Meta(ge=0)] = 1
     """Places of each `fresh.page` that are kept for fresh items; 0: none. Which items and how: the section `fresh`."""
     record: Literal["explored", "all", "none"] = "explored"

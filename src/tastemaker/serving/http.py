@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,9 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from tastemaker.monitoring.metrics import Metrics
-from tastemaker.schema.errors import InputError, TastemakerError
+from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import AppendResult
 from tastemaker.schema.items import User
 from tastemaker.schema.queries import (
@@ -30,79 +30,21 @@ from tastemaker.schema.queries import (
     SearchQuery,
 )
 from tastemaker.schema.rules import Identifier
-from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.answers import Answers, NotFound, item_of
+from tastemaker.serving.exchange import JSON, Exchange
 from tastemaker.serving.free_json import check_json, check_text
-from tastemaker.serving.openapi import Operation, document
-from tastemaker.serving.problems import of_error, problem
+from tastemaker.serving.openapi import document
+from tastemaker.serving.problems import problem
+from tastemaker.serving.record import AccessLog, Recorded
 from tastemaker.serving.routes import TABLE, ItemPatch, ItemsBatch, Stored, UserBody, UsersBatch
 from tastemaker.serving.writer import Writer
-
-JSON = "application/json"
-BODY_SECONDS = 30.0
-"""A body that takes longer to arrive is given up."""
 
 
 class Api:
     """The handlers, one method a row of the table."""
 
-    def __init__(self, answers: Answers, writer: Writer, metrics: Metrics, settings: ServingSettings) -> None:
-        self.answers, self.writer, self.metrics, self.settings = answers, writer, metrics, settings
-        self._decoders = {row.name: msgspec.json.Decoder(row.body) for row in TABLE if row.body is not None}
-        self._encode = msgspec.json.Encoder().encode
-
-    def routes(self) -> list[Route]:
-        """Starlette routes of the table."""
-        return [Route(row.path, self._handler(row), methods=[row.method]) for row in TABLE]
-
-    def _handler(self, row: Operation) -> Callable[[Request], Awaitable[Response]]:
-        method = getattr(self, row.name)
-        limits = dict(row.query)
-
-        async def handle(request: Request) -> Response:
-            began = time.perf_counter()
-            status = 500
-            try:
-                response = await self._response(row, method, limits, request)
-                status = response.status_code
-                return response
-            finally:
-                self.metrics.observe(row.name, status, time.perf_counter() - began)
-
-        return handle
-
-    async def _response(self, row: Operation, method: Any, limits: Mapping[str, int], request: Request) -> Response:
-        try:
-            arguments: list[Any] = [_path_id(value) for value in request.path_params.values()]
-            arguments += [_integer(request, name, default) for name, default in limits.items()]
-            if row.body is not None:
-                arguments.append(self._decoders[row.name].decode(await self._body(request)))
-            return Response(self._encode(await method(*arguments)), row.status, media_type=JSON)
-        except TastemakerError as error:
-            return of_error(error)
-        except msgspec.ValidationError as error:
-            return problem(422, str(error))
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            return problem(400, f"The body is no valid JSON: {error}")
-        except _TooLarge as error:
-            return problem(413, str(error))
-        except _WrongType as error:
-            return problem(415, str(error))
-        except TimeoutError:
-            return problem(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds.", {"Connection": "close"})
-
-    async def _body(self, request: Request) -> bytes:
-        kind = request.headers.get("content-type", JSON).split(";")[0].strip().lower()
-        if kind and not (kind.endswith("json") or kind in ("text/plain", "application/x-www-form-urlencoded")):
-            raise _WrongType(f"The body is {kind}; send application/json.")
-        parts, size = [], 0
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > self.settings.max_body:
-                    raise _TooLarge(f"The body is larger than {self.settings.max_body:,} bytes. Send smaller batches.")
-                parts.append(part)
-        return b"".join(parts)
+    def __init__(self, answers: Answers, writer: Writer, metrics: Metrics) -> None:
+        self.answers, self.writer, self.metrics = answers, writer, metrics
 
     async def recommend(self, query: RecommendQuery) -> Answer:
         """A list for a user or a session."""
@@ -219,29 +161,22 @@ class Api:
         return self.answers.items(min(limit, 1_000))
 
 
-class _TooLarge(Exception):
-    pass
-
-
-class _WrongType(Exception):
-    pass
-
-
 def make_app(
     answers: Answers,
     writer: Writer,
-    metrics: Metrics,
+    exchange: Exchange,
+    log: AccessLog | None,
     pages: Mapping[str, str],
     follow: Callable[[], Coroutine[Any, Any, None]] | None = None,
-) -> Starlette:
+) -> ASGIApp:
     """The application.
 
     Args:
-        answers: what answers. writer: what stores. metrics: what counts.
+        answers: what answers. writer: what stores. exchange: lets requests in and counts them. log: a line for each.
         pages: HTML by path.
         follow: a task that runs beside, such as the watch for a new live bundle.
     """
-    api = Api(answers, writer, metrics, answers.settings)
+    metrics = exchange.metrics
     spec = msgspec.json.encode(document(TABLE))
 
     async def openapi(request: Request) -> Response:
@@ -265,11 +200,12 @@ def make_app(
             task.cancel()
         writer.close()
 
-    plain = {"/openapi.json": openapi, "/healthz": healthz, "/readyz": readyz, "/metrics": scrape}
-    routes = [*api.routes(), *(Route(path, handler) for path, handler in plain.items())]
+    routes = exchange.routes(TABLE, Api(answers, writer, metrics))
+    routes += [Route("/openapi.json", openapi), Route("/healthz", healthz), Route("/readyz", readyz)]
+    routes += [Route("/metrics", exchange.guarded("metrics", "read", scrape))]
     routes += [Route(path, _page(text)) for path, text in pages.items()]
     handlers: dict[Any, Any] = {HTTPException: _http_error, Exception: _crash, ClientDisconnect: _gone}
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    return Recorded(Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers), log)
 
 
 def _page(text: str) -> Callable[[Request], Awaitable[Response]]:
@@ -295,20 +231,3 @@ async def _crash(request: Request, error: Exception) -> Response:
 
 async def _gone(request: Request, error: Exception) -> Response:
     return problem(400, "The client went away.")
-
-
-def _path_id(value: str) -> str:
-    if not value or len(value) > 512:
-        raise InputError(f"An id has 1 to 512 letters; found {len(value)}.")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise InputError("The id in the path is no valid UTF-8.")
-    return value
-
-
-def _integer(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 7 or int(text) > 1_000_000:
-        raise InputError(f"{name} is {text[:40]!r}; expected a whole number from 0 to 1,000,000.")
-    return int(text)

@@ -11,6 +11,13 @@ import msgspec
 
 from tastemaker import __version__
 from tastemaker.schema.queries import Problem
+from tastemaker.serving.auth import Scope
+
+SECURITY: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key made by `tastemaker keys add`."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key in a header of its own."},
+}
+"""The ways in which a key may come. A service that only its own machine can reach needs none."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,9 @@ class Operation:
         summary: one sentence.
         body, answer: msgspec types of the JSON in and out; None: no body.
         status: of a good answer.
+        scope: what an API key must be allowed.
         query: integer query parameters with their defaults.
+        texts: the handler is given the query's texts, too.
     """
 
     method: str
@@ -33,7 +42,9 @@ class Operation:
     body: Any = None
     answer: Any = None
     status: int = 200
+    scope: Scope = "read"
     query: tuple[tuple[str, int], ...] = ()
+    texts: bool = False
 
 
 def document(table: Sequence[Operation]) -> dict[str, Any]:
@@ -44,6 +55,8 @@ def document(table: Sequence[Operation]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for row in table:
         entry: dict[str, Any] = {"operationId": row.name, "summary": row.summary, "responses": {}}
+        entry["description"] = f"Needs an API key with the scope `{row.scope}`, unless the service is open to this machine alone."
+        entry["security"] = [{name: []} for name in SECURITY] + [{}]
         parameters = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 512}}
             for name in re.findall(r"{(\w+)(?::\w+)?}", row.path)
@@ -66,12 +79,13 @@ def document(table: Sequence[Operation]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Tastemaker", "version": __version__, "description": "Recommendations, search and events."},
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": SECURITY},
     }
 
 
 def _problems(row: Operation) -> list[tuple[str, str]]:
-    found = [("400", "The request can't be read."), ("422", "The request makes no sense.")]
+    found = [("400", "The request can't be read."), ("401", "No known API key came."), ("403", "The key has not the scope.")]
+    found += [("422", "The request makes no sense."), ("429", "Too many requests with this key.")]
     if row.body is not None:
         found += [
             ("408", "The body came too slowly."),

@@ -7,18 +7,22 @@ from starlette.responses import Response
 
 from tastemaker.schema.errors import InputError, JournalError, TastemakerError
 from tastemaker.schema.queries import Problem
+from tastemaker.serving.admission import TooMany
 from tastemaker.serving.answers import NotFound
+from tastemaker.serving.auth import NoKey, NotAllowed
 
 PROBLEM_JSON = "application/problem+json"
 TITLES = {
     400: "Bad request",
     401: "Not authorised",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
     408: "Too slow",
     413: "Body too large",
     415: "Unsupported media type",
     422: "Bad input",
+    429: "Too many requests",
     503: "Not ready",
     507: "Not stored",
 }
@@ -35,6 +39,12 @@ def of_error(error: TastemakerError) -> Response:
     """The problem document of an error that was made on purpose."""
     if isinstance(error, NotFound):
         return problem(404, str(error))
+    if isinstance(error, NoKey):
+        return problem(401, str(error), {"WWW-Authenticate": "Bearer", "Connection": "close"})
+    if isinstance(error, NotAllowed):
+        return problem(403, str(error), {"Connection": "close"})
+    if isinstance(error, TooMany):
+        return problem(429, str(error), {"Retry-After": str(error.wait)})
     if isinstance(error, InputError):
         return problem(422, str(error))
     if isinstance(error, JournalError):

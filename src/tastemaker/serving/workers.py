@@ -40,18 +40,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def supervise(work: Callable[..., None], sock: socket.socket, count: int, arguments: tuple[Any, ...]) -> int:
-    """Runs `work(sock, *arguments)` in `count` processes until SIGTERM or SIGINT; gives the exit code."""
+    """Runs `work(sock, number, *arguments)` in `count` processes, numbered from 0, until SIGTERM or SIGINT; gives the exit code."""
     context = multiprocessing.get_context("spawn")
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda caught, _frame: stop.append(caught))
 
-    def start() -> BaseProcess:
-        child = context.Process(target=work, args=(sock, *arguments))
+    def start(number: int) -> BaseProcess:
+        child = context.Process(target=work, args=(sock, number, *arguments))
         child.start()
         return child
 
-    children = [start() for _ in range(count)]
+    children = [start(number) for number in range(count)]
     born = [time.monotonic()] * count
     while not stop:
         time.sleep(0.1)
@@ -64,7 +64,7 @@ def supervise(work: Callable[..., None], sock: socket.socket, count: int, argume
                 return child.exitcode or 1
             if child.pid is not None:
                 forget_worker(child.pid)
-            children[place], born[place] = start(), time.monotonic()
+            children[place], born[place] = start(place), time.monotonic()
     for child in children:
         child.terminate()
     end = time.monotonic() + GRACE

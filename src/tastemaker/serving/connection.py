@@ -1,0 +1,77 @@
+"""A connection that can't be held for nothing: caps on the size and the time of a request's head, and on the time of all of it.
+
+uvicorn's fast parser has none of them: a head that never ends grew without limit, and one that never came was waited for for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES = 65_536
+HEAD_SECONDS = 10.0
+REQUEST_SECONDS = 45.0
+"""Head and body together; the handlers give up a body sooner, with an answer."""
+_LOOK_SECONDS = 2.5
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection, which is closed when its client is too slow or its head too long.
+
+    `_since` is when the request under way began to come, None between requests; `_in_head` says that its head is not whole yet.
+    """
+
+    _since: float | None = None
+    _in_head = True
+    _head_bytes = 0
+    _look: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client that says nothing at all is given the time of a head."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._look = self.loop.call_later(_LOOK_SECONDS, self._check)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end."""
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes of a head or a body."""
+        super().data_received(data)
+        if self._in_head and self._since is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._since, self._in_head, self._head_bytes = self.loop.time(), True, 0
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._since = None
+        super().on_message_complete()
+
+    def _check(self) -> None:
+        if self._since is not None and self.loop.time() - self._since > (HEAD_SECONDS if self._in_head else REQUEST_SECONDS):
+            self._refuse(_TOO_SLOW if self._in_head else b"")
+        else:
+            self._look = self.loop.call_later(_LOOK_SECONDS, self._check)
+
+    def _refuse(self, answer: bytes) -> None:
+        self._since = None
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
