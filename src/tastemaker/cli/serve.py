@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from tastemaker.cli.workspace import open_workspace
@@ -21,6 +22,7 @@ def run(
     host: Annotated[str | None, typer.Option(help="Address; default from the settings (loopback only).")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that share the load.")] = None,
     bundle: Annotated[str | None, typer.Option(help="Stay with this bundle instead of the live one.")] = None,
+    compat: Annotated[list[str] | None, typer.Option(help="Answer clients of gorse or personalize, too.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the address as JSON when ready.")] = False,
 ) -> None:
@@ -34,8 +36,11 @@ def run(
     from tastemaker.monitoring.metrics import share_between_workers
     from tastemaker.serving.admission import share
     from tastemaker.serving.auth import KEYS_FILE, KeyFile, check_exposure
+    from tastemaker.serving.compat import doors
     from tastemaker.serving.workers import listen, supervise
 
+    settings = msgspec.structs.replace(settings, compat=tuple(compat) if compat else settings.compat)
+    doors(settings.compat)
     keys = KeyFile(directory / KEYS_FILE).read()
     check_exposure(host, keys, directory)
     registry = Registry(workspace.bundles)

@@ -21,6 +21,7 @@ from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.admission import Admission
 from tastemaker.serving.answers import Answers
 from tastemaker.serving.auth import KEYS_FILE, KeyFile, Keyring
+from tastemaker.serving.compat import doors
 from tastemaker.serving.drain import Server
 from tastemaker.serving.exchange import Exchange
 from tastemaker.serving.http import make_app
@@ -44,7 +45,7 @@ def create(workspace: Path, settings: ServingSettings, version: str | None, exch
     answers = Answers(open_live(workspace / "bundles", journal, version), journal, settings)
     follow = None if version else (lambda: follow_releases(workspace / "bundles", answers))
     log = log_of(settings.access_log, workspace)
-    return make_app(answers, Writer(Journal.open(workspace / "journal")), exchange, log, pages(), follow)
+    return make_app(answers, Writer(Journal.open(workspace / "journal")), exchange, log, pages(), doors(settings.compat), follow)
 
 
 async def follow_releases(bundles: Path, answers: Answers) -> None:

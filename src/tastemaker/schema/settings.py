@@ -333,6 +333,8 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     """Requests per second with one API key, over all workers and ten seconds; 0: no limit. A key may have a limit of its own."""
     access_log: str = ""
     """A file for a line of JSON about each request, in the workspace unless its path is absolute; `-`: the standard output; empty: none."""
+    compat: tuple[str, ...] = ()
+    """Routes of other services that are answered besides our own, so that their clients work: `gorse`, `personalize`."""
     fresh_slots: int = 1
     """Places of a first page kept for the best-matching items that are newer than the bundle; 0: none."""
 
