@@ -33,6 +33,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "console": (4, "answer"),
     "cli": (ROOF, "roof"),
     "recommender": (ROOF, "roof"),
+    "client": (1, "hall"),  # runs in other people's programs: it knows the words of the contract and nothing else
 }
 HTTP_LIBRARIES = {"starlette", "uvicorn", "httpx", "fastapi", "requests", "aiohttp", "http", "urllib"}
 SCHEMA_MAY_IMPORT = {"numpy", "msgspec"} | set(sys.stdlib_module_names)
@@ -120,6 +121,15 @@ def test_pipeline_knows_no_http() -> None:
     for path in (SOURCE / "pipeline").rglob("*.py"):
         for line, name in imports(path):
             assert name.split(".")[0] not in HTTP_LIBRARIES, f"{path.name}:{line} imports {name}: HTTP belongs in serving"
+
+
+def test_the_client_needs_the_words_of_the_contract_alone() -> None:
+    for path in (SOURCE / "client").rglob("*.py"):
+        for line, name in imports(path):
+            known = name.startswith(("tastemaker.schema", "tastemaker.client")) or name.split(".")[0] in SCHEMA_MAY_IMPORT - {
+                "numpy"
+            }
+            assert known, f"{path.name}:{line} imports {name}: a client imports the standard library, msgspec and schema"
 
 
 def test_training_loop_knows_no_ray() -> None:

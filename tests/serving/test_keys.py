@@ -163,6 +163,19 @@ def test_law_of_the_sliding_window(steps: list[tuple[float, int]], rate: float) 
         Admission(None, 0, 0.0).take(3)
 
 
+def test_what_was_spent_fades_over_the_next_window() -> None:
+    counters, begin = Admission(None, 0, 1.0), 1_000 * WINDOW
+    for place in range(10):
+        counters.take(1, now=begin + 9 + place / 100)
+    with pytest.raises(TooMany) as late:
+        counters.take(1, now=begin + 10.1)
+    assert late.value.wait == 1
+    counters.take(1, now=begin + 11.2)
+    with pytest.raises(TooMany):
+        counters.take(1, now=begin + 11.3)
+    assert [counters.take(1, now=begin + 25 + place / 100) for place in range(9)] == [None] * 9
+
+
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Path, dict[str, str]]]:
     folder = tmp_path_factory.mktemp("closed") / "space"

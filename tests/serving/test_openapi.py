@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
+
 from live_service import Service
+from tastemaker.serving.openapi import document
+from tastemaker.serving.routes import TABLE
+
+
+def test_the_document_in_docs_is_that_of_the_table() -> None:
+    kept = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
+    assert json.loads(kept.read_text("utf-8")) == json.loads(msgspec.json.encode(document(TABLE))), (
+        "docs/openapi.json is old. Write it anew: python -m tastemaker.serving.routes > docs/openapi.json"
+    )
+
+
+def test_every_operation_says_which_key_it_needs() -> None:
+    made = document(TABLE)
+    assert set(made["components"]["securitySchemes"]) == {"bearer", "header"}
+    for row in TABLE:
+        entry = made["paths"][row.path.replace(":path}", "}")][row.method.lower()]
+        assert f"`{row.scope}`" in entry["description"]
+        assert {"401", "403", "429"} <= set(entry["responses"])
+        assert {name for choice in entry["security"] for name in choice} == {"bearer", "header"}
 
 
 def test_fuzzed_from_its_own_document(service: Service, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +24,8 @@ def run(
     items: Annotated[list[str] | None, typer.Option(help="Item files or globs.")] = None,
     users: Annotated[list[str] | None, typer.Option(help="User files or globs.")] = None,
     edges: Annotated[list[str] | None, typer.Option(help="Edge files or globs.")] = None,
+    dump: Annotated[list[Path] | None, typer.Option(help="A gorse dump or Metarank's events: all kinds in one file.")] = None,
+    schema: Annotated[list[Path] | None, typer.Option(help="Schemas of Amazon Personalize for the CSV files.")] = None,
     accept_drift: Annotated[
         bool, typer.Option("--accept-drift", help="Take files whose columns are not those of earlier ones.")
     ] = False,
@@ -30,12 +35,14 @@ def run(
     """Validate files and append them to the journal."""
     from tastemaker.data.intake import as_json
 
-    if not any((events, items, users, edges)):
-        raise InputError("Nothing to import: give at least one of --events, --items, --users, --edges.")
+    if not any((events, items, users, edges, dump)):
+        raise InputError("Nothing to import: give at least one of --events, --items, --users, --edges, --dump.")
     workspace = open_workspace(directory, overrides or ())
-    reports, quarantine = take_in(
-        workspace, events or [], items or [], users or [], edges or [], show=not json, accept_drift=accept_drift
-    )
+    with rewritten(workspace, {"events": events, "items": items, "users": users}, dump or [], schema or []) as (files, told):
+        reports, quarantine = take_in(
+            workspace, files["events"], files["items"], files["users"], edges or [], show=not json, accept_drift=accept_drift
+        )
+    reports[0].guesses += told
     if json:
         typer.echo(as_json(reports).decode())
         return
@@ -43,6 +50,43 @@ def run(
     if quarantine:
         typer.echo(f"Refused rows, each with its reason: {quarantine}")
     typer.echo(f"Report: {workspace.reports / 'import.html'}")
+
+
+@contextmanager
+def rewritten(
+    workspace: Workspace, files: Mapping[str, list[str] | None], dumps: Sequence[Path], schemas: Sequence[Path]
+) -> Iterator[tuple[dict[str, list[str]], list[str]]]:
+    """The files to be imported, those of other systems rewritten for a while; and sentences about them.
+
+    Raises:
+        InputError: a dump or schema can't be read, or a schema has no file.
+    """
+    from tastemaker.data.avro_schema import read_schema, rewrite
+    from tastemaker.data.dumps import split_dump
+    from tastemaker.data.sources import expand
+
+    found = {kind: list(patterns or []) for kind, patterns in files.items()}
+    told: list[str] = []
+    impressions = bool(workspace.settings.data.positive)
+    workspace.runs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=workspace.runs, prefix="import-") as folder:
+        read = [read_schema(path) for path in schemas]
+        for schema in read:
+            if [other.kind for other in read].count(schema.kind) > 1:
+                raise InputError(
+                    f"Two schemas of {schema.kind} were given; give one, and import files of another one by themselves."
+                )
+            if not found[schema.kind]:
+                raise InputError(f"A schema of {schema.kind} was given, but no file of them: give it with --{schema.kind}.")
+            made = [rewrite(path, schema, Path(folder), impressions) for path in expand(found[schema.kind])]
+            found[schema.kind] = [str(path) for path, _ in made]
+            told += [sentence for _, sentences in made for sentence in sentences]
+        for dump in dumps:
+            split = split_dump(dump, Path(folder), impressions)
+            told += [f"{dump.name} is of {split.system}: {', '.join(split.files)}", *split.told]
+            for kind, path in split.files.items():
+                found[kind].append(str(path))
+        yield found, told
 
 
 def take_in(

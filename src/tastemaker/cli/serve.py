@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from tastemaker.cli.workspace import open_workspace
@@ -21,23 +22,29 @@ def run(
     host: Annotated[str | None, typer.Option(help="Address; default from the settings (loopback only).")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that share the load.")] = None,
     bundle: Annotated[str | None, typer.Option(help="Stay with this bundle instead of the live one.")] = None,
+    compat: Annotated[list[str] | None, typer.Option(help="Answer clients of gorse or personalize, too.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the address as JSON when ready.")] = False,
 ) -> None:
     """Answer over HTTP, console at /."""
     workspace = open_workspace(directory, overrides or ())
-    settings = workspace.settings.serving
-    host, port, count = host or settings.host, settings.port if port is None else port, workers or settings.workers
+    settings = workspace.settings
+    serving = settings.serving
+    host, port, count = host or serving.host, serving.port if port is None else port, workers or serving.workers
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from tastemaker.bundle.registry import Registry
     from tastemaker.console.app import work
     from tastemaker.monitoring.metrics import share_between_workers
     from tastemaker.serving.admission import share
     from tastemaker.serving.auth import KEYS_FILE, KeyFile, check_exposure
+    from tastemaker.serving.compat import doors
     from tastemaker.serving.house import House
     from tastemaker.serving.workers import listen, supervise
 
-    House(workspace.settings.lists)  # a rule that makes no sense is told before anything starts
+    if compat:
+        settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(serving, compat=tuple(compat)))
+    doors(settings.serving.compat)
+    House(settings.lists)  # a rule that makes no sense is told before anything starts
     keys = KeyFile(directory / KEYS_FILE).read()
     check_exposure(host, keys, directory)
     registry = Registry(workspace.bundles)
@@ -50,7 +57,7 @@ def run(
         share_between_workers(workspace.runs / "metrics")
     counters = share(workspace.runs / f"admission-{os.getpid()}", count)
     threading.Thread(target=_announce, args=(host, sock.getsockname()[1], count, json), daemon=True).start()
-    code = supervise(work, sock, count, (str(directory), workspace.settings, bundle, counters, bool(keys)))
+    code = supervise(work, sock, count, (str(directory), settings, bundle, counters, bool(keys)))
     counters.unlink(missing_ok=True)
     raise typer.Exit(code)
 

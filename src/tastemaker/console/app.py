@@ -22,6 +22,7 @@ from tastemaker.schema.settings import Settings
 from tastemaker.serving.admission import Admission
 from tastemaker.serving.answers import Answers
 from tastemaker.serving.auth import KEYS_FILE, KeyFile, Keyring
+from tastemaker.serving.compat import doors
 from tastemaker.serving.drain import Server
 from tastemaker.serving.exchange import Exchange
 from tastemaker.serving.http import make_app
@@ -47,7 +48,8 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
     answers = Answers(live, journal, settings.serving, served)
     follow = None if version else (lambda: follow_releases(workspace / "bundles", answers))
     log = log_of(settings.serving.access_log, workspace)
-    return make_app(answers, Writer(Journal.open(workspace / "journal")), exchange, log, pages(), follow)
+    writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
+    return make_app(answers, writer, exchange, log, pages(), compat, follow)
 
 
 async def follow_releases(bundles: Path, answers: Answers) -> None:

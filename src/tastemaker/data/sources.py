@@ -137,7 +137,8 @@ def _ending(path: Path) -> str:
     return next((suffix for suffix in reversed(suffixes) if suffix not in (".gz", ".zst", ".zstd")), "")
 
 
-def _open(path: Path) -> BinaryIO:
+def open_bytes(path: Path) -> BinaryIO:
+    """A file's bytes, unpacked where its ending says that it is compressed."""
     if path.suffix.lower() == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix.lower() in (".zst", ".zstd"):
@@ -146,7 +147,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _delimited(path: Path, ending: str, aliases: dict[str, str], needed: tuple[str, ...]) -> Iterator[Chunk]:
-    with closing(_open(path)) as raw:
+    with closing(open_bytes(path)) as raw:
         lines = Lines(raw, path, tabs=ending in (".tsv", *RECBOLE), quotes=ending not in RECBOLE)
         columns = list(rename(lines.names, aliases, path, needed).values())
         for table, numbers, rejects in read_lines(lines, columns):
@@ -156,7 +157,7 @@ def _delimited(path: Path, ending: str, aliases: dict[str, str], needed: tuple[s
 def _json_lines(path: Path, aliases: dict[str, str], needed: tuple[str, ...]) -> Iterator[Chunk]:
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     names: dict[str, str] = {}
-    with closing(_open(path)) as raw:
+    with closing(open_bytes(path)) as raw:
         rows: list[dict[str, Any]] = []
         lines: list[int] = []
         rejects: list[Reject] = []

@@ -87,6 +87,11 @@ class Catalogue:
         row = self._database.execute("SELECT body FROM item WHERE item_id=?", (item_id,)).fetchone()
         return _item(row[0]) if row and row[0] is not None else None
 
+    def item_page(self, after: str, limit: int) -> list[Item]:
+        """Items whose ids come after one, in the order of their ids."""
+        sought = "SELECT body FROM item WHERE body NOT NULL AND item_id>? ORDER BY item_id LIMIT ?"
+        return [_item(body) for (body,) in self._database.execute(sought, (after, limit))]
+
     def items(self) -> pl.DataFrame:
         """All items as columns, in the order in which they were last written."""
         rows = []
@@ -129,6 +134,11 @@ class Catalogue:
         """One user's attributes, or None."""
         row = self._database.execute("SELECT body FROM user WHERE user_id=?", (user_id,)).fetchone()
         return _user(row[0]) if row else None
+
+    def user_page(self, after: str, limit: int) -> list[User]:
+        """Users with attributes whose ids come after one, in the order of their ids."""
+        sought = "SELECT body FROM user WHERE user_id>? ORDER BY user_id LIMIT ?"
+        return [_user(body) for (body,) in self._database.execute(sought, (after, limit))]
 
     def users(self, limit: int | None = None) -> pl.DataFrame:
         """Users with attributes, as `user_id` and `extra` (JSON text)."""

@@ -335,6 +335,8 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     """Requests per second with one API key, over all workers and ten seconds; 0: no limit. A key may have a limit of its own."""
     access_log: str = ""
     """A file for a line of JSON about each request, in the workspace unless its path is absolute; `-`: the standard output; empty: none."""
+    compat: tuple[str, ...] = ()
+    """Routes of other services that are answered besides our own, so that their clients work: `gorse`, `personalize`."""
     fresh_slots: Annotated[int, Meta(ge=0)] = 1
     """Places of each `fresh.page` that are kept for fresh items; 0: none. Which items and how: the section `fresh`."""
     record: Literal["explored", "all", "none"] = "explored"

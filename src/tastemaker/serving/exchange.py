@@ -82,11 +82,14 @@ class Exchange:
         self, row: Operation, method: Any, limits: Mapping[str, int], decode: Callable[[bytes], Any] | None, request: Request
     ) -> Response:
         try:
-            self._enter(request, row.name, row.scope)
+            if row.scope is None:
+                request.scope["route_name"] = row.name
+            else:
+                self._enter(request, row.name, row.scope)
             arguments: list[Any] = [_path_id(value) for value in request.path_params.values()]
             arguments += [_integer(request, name, default) for name, default in limits.items()]
-            if row.texts:
-                arguments.append(request.query_params)
+            if row.asks:
+                arguments.append(request)
             if decode is not None:
                 arguments.append(decode(await self._body(request)))
             answer = await method(*arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ from tastemaker.schema.queries import (
 )
 from tastemaker.schema.rules import Identifier
 from tastemaker.serving.answers import Answers, NotFound, item_of
+from tastemaker.serving.compat.door import Door
 from tastemaker.serving.exchange import JSON, Exchange
 from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.openapi import document
@@ -167,13 +168,14 @@ def make_app(
     exchange: Exchange,
     log: AccessLog | None,
     pages: Mapping[str, str],
+    doors: Sequence[Door] = (),
     follow: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> ASGIApp:
     """The application.
 
     Args:
         answers: what answers. writer: what stores. exchange: lets requests in and counts them. log: a line for each.
-        pages: HTML by path.
+        pages: HTML by path. doors: routes for the clients of other services.
         follow: a task that runs beside, such as the watch for a new live bundle.
     """
     metrics = exchange.metrics
@@ -201,6 +203,8 @@ def make_app(
         writer.close()
 
     routes = exchange.routes(TABLE, Api(answers, writer, metrics))
+    for door in doors:
+        routes += exchange.routes(door.table, door.make(answers, writer), door.show)
     routes += [Route("/openapi.json", openapi), Route("/healthz", healthz), Route("/readyz", readyz)]
     routes += [Route("/metrics", exchange.guarded("metrics", "read", scrape))]
     routes += [Route(path, _page(text)) for path, text in pages.items()]

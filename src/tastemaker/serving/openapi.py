@@ -30,9 +30,9 @@ class Operation:
         summary: one sentence.
         body, answer: msgspec types of the JSON in and out; None: no body.
         status: of a good answer.
-        scope: what an API key must be allowed.
+        scope: what an API key must be allowed; None: nobody needs one.
         query: integer query parameters with their defaults.
-        texts: the handler is given the query's texts, too.
+        asks: the handler is given the request, too, before the body.
     """
 
     method: str
@@ -42,9 +42,9 @@ class Operation:
     body: Any = None
     answer: Any = None
     status: int = 200
-    scope: Scope = "read"
+    scope: Scope | None = "read"
     query: tuple[tuple[str, int], ...] = ()
-    texts: bool = False
+    asks: bool = False
 
 
 def document(table: Sequence[Operation]) -> dict[str, Any]:

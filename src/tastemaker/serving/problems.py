@@ -23,9 +23,14 @@ TITLES = {
     415: "Unsupported media type",
     422: "Bad input",
     429: "Too many requests",
+    501: "Not there",
     503: "Not ready",
     507: "Not stored",
 }
+
+
+class Unsupported(TastemakerError):
+    """A route that clients of another service know, and that makes no sense here."""
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
@@ -43,6 +48,8 @@ def of_error(error: TastemakerError) -> Response:
         return problem(401, str(error), {"WWW-Authenticate": "Bearer", "Connection": "close"})
     if isinstance(error, NotAllowed):
         return problem(403, str(error), {"Connection": "close"})
+    if isinstance(error, Unsupported):
+        return problem(501, str(error))
     if isinstance(error, TooMany):
         return problem(429, str(error), {"Retry-After": str(error.wait)})
     if isinstance(error, InputError):

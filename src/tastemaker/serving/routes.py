@@ -17,7 +17,7 @@ from tastemaker.schema.queries import (
     RecommendQuery,
     SearchQuery,
 )
-from tastemaker.serving.openapi import Operation
+from tastemaker.serving.openapi import Operation, document
 
 
 class ItemsBatch(Body, kw_only=True, frozen=True):
@@ -79,3 +79,7 @@ TABLE: tuple[Operation, ...] = (
     Operation("GET", "/v1/users/{user_id:path}", "get_user", "A user with the latest events.", None, dict[str, Any]),
     Operation("DELETE", "/v1/users/{user_id:path}", "delete_user", "Delete a user's attributes.", None, Stored, scope="admin"),
 )
+
+
+if __name__ == "__main__":  # python -m tastemaker.serving.routes > docs/openapi.json
+    print(msgspec.json.format(msgspec.json.encode(document(TABLE))).decode())
