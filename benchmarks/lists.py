@@ -107,7 +107,9 @@ def frontier(asked: World) -> list[str]:
     live = asked.live
     kinds = [row.get("categories") or [] for row in live.state.rows]
     states = live.queries(asked.histories)
-    found = variety(live.channels, live.road.fusion, states, [{int(target)} for target in asked.targets], kinds)
+    found = variety(
+        live.channels, live.road.fusion, states, [{int(target)} for target in asked.targets], kinds, live.settings.fusion.depth
+    )
     plain = found["points"][0]
     lines = [f"## Relevance and variety ({found['questions']:,} questions, lists of {K})", ""]
     lines += ["| | diversity | NDCG@10 | of plain | unlikeness | of plain | genres in a list |", "|---|---|---|---|---|---|---|"]

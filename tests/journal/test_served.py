@@ -49,3 +49,6 @@ def test_a_refusing_disk_is_counted(tmp_path: Path) -> None:
     log = ServedLog(tmp_path / "file", 30)
     log.write(served(1, time.time()))
     assert log.lost == 1
+    log = ServedLog(tmp_path / "served", 30)
+    log.write(Served("r", "\ud800", time.time(), "v1", []))
+    assert log.lost == 1

@@ -194,7 +194,7 @@ def test_the_fresh_slot_over_many_requests(answers: Make, journal: Journal) -> N
     base = names(ask(asked, user_id="u0", k=8, filter={"field": "item_id", "none_of": ["new-0", "new-1", "new-2"]}))
     counts: dict[str, int] = {}
     told: dict[str, float] = {}
-    for number in range(150):
+    for number in range(80):
         answer = ask(asked, user_id="u0", k=8, request_id=f"r{number}")
         again = ask(asked, user_id="u0", k=8, request_id=f"r{number}")
         assert names(answer) == names(again), "the same request is answered alike"
@@ -204,12 +204,12 @@ def test_the_fresh_slot_over_many_requests(answers: Make, journal: Journal) -> N
             assert told.setdefault(item.item_id, item.propensity) == pytest.approx(item.propensity)
         assert sum(item.source == "fresh slot" for item in answer.items) <= 1
     for name, times in counts.items():
-        assert times / 150 == pytest.approx(told[name], abs=0.12)
+        assert times / 80 == pytest.approx(told[name], abs=0.15)
     inside = [name for name in counts if name.startswith("new-")]
     assert len(inside) > 1
     assert sum(told[name] for name in inside if name not in base) <= 0.8 + 1e-6 + sum(name in base for name in inside)
     kept = read_served(asked.served.folder) if asked.served else pl.DataFrame()
-    assert kept.height == 300 * 8
+    assert kept.height == 160 * 8
     assert kept.filter(pl.col("request_id") == "r3")["item_id"].to_list()[:8] == names(
         ask(asked, user_id="u0", k=8, request_id="r3")
     )
@@ -298,6 +298,7 @@ def test_newcomers_are_known_by_their_attributes(tmp_path: Path, journal: Journa
     batch = rows.recommend(["n1", "n2"], k=5)
     assert all(name.startswith("coffee") for name in batch.filter(pl.col("user_id") == "n1")["item_id"])
     assert all(name.startswith("guitar") for name in batch.filter(pl.col("user_id") == "n2")["item_id"])
+    assert {item.source for item in ask(asked, user_id="\ud800").items} == {"popular"}, "no name, no profile, no fault"
     journal.append([Event(user_id="n1", item_id="boots-1"), Event(user_id="n1", item_id="boots-2")])
     assert all(name.startswith("boots") for name in names(ask(asked, user_id="n1", k=5))), "the first events say more"
 

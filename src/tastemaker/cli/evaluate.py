@@ -139,7 +139,9 @@ def judge_bundle(folder: Path, data: Dataset, part: Split, settings: Settings, f
         wanted = _wanted(targets, ids)
         categories = [row.get("categories") or [] for row in live.state.rows]
         few = slice(0, MOST_LISTS)
-        facts["frontier"] = variety(live.channels, live.road.fusion, states[few], [wanted[user] for user in users[few]], categories)
+        facts["frontier"] = variety(
+            live.channels, live.road.fusion, states[few], [wanted[user] for user in users[few]], categories, settings.fusion.depth
+        )
         if floors:
             text = live.channels.text.rows(_every(live.channels.n_items))
             train = build(part.train, ids)
@@ -199,7 +201,9 @@ def _trained_lists(
         some = sorted(np.random.default_rng(settings.train.seed).permutation(len(asked.rows))[:MOST_LISTS].tolist())
         states, wanted = states_of(brain.model, [asked.histories[row] for row in some]), _wanted(asked.targets, ids)
         categories = [list(words or []) for words in brain.catalogue["categories"].to_list()]
-        facts["frontier"] = variety(brain.channels, brain.fusion, states, [wanted[asked.rows[row]] for row in some], categories)
+        facts["frontier"] = variety(
+            brain.channels, brain.fusion, states, [wanted[asked.rows[row]] for row in some], categories, settings.fusion.depth
+        )
         if floors:
             text = brain.channels.text.rows(_every(brain.channels.n_items))
             train, order = brain.sequences, part.train.time_is_order

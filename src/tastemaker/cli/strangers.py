@@ -64,12 +64,13 @@ def variety(
     states: Sequence[QueryState],
     wanted: Sequence[set[int]],
     categories: Sequence[Sequence[str]],
+    depth: int,
 ) -> dict[str, Any]:
     """NDCG@10 and how unlike the items of a list are, for both ways and several strengths of diversity.
 
     Args:
         channels, fusion: what finds and scores candidates. states: who asks.
-        wanted: item indices that came next, a set for each. categories: of each item index.
+        wanted: item indices that came next, a set for each. categories: of each item index. depth: candidates of each channel.
     """
     import numpy as np
 
@@ -79,7 +80,7 @@ def variety(
     k, gains = 10, 1 / np.log2(np.arange(10) + 2.0)
     dials = [("none", 0.0), *((way, strength) for way in WAYS for strength in STRENGTHS)]
     sums = np.zeros((len(dials), 3))
-    for state, right, found in zip(states, wanted, channels.candidates(states, 100), strict=True):
+    for state, right, found in zip(states, wanted, channels.candidates(states, depth), strict=True):
         scores, vectors = fusion.score(found, len(state.history)), channels.items.rows(found.items)
         ideal = float(gains[: len(right)].sum()) or 1.0
         for row, (way, strength) in enumerate(dials):

@@ -123,7 +123,7 @@ class Answers:
             "channels": channels,
             "in_candidates": bool((found.ranks < found.depth).any()) and not dropped,
             "dropped_by": dropped,
-            "list": self._in_list(live, query, place),
+            "list": self._in_list(live, query),
             "fresh": live.state.fresh.why_not(place, time.time()) or "fresh",
             "features": self._told(live, query.user_id, query.item_id),
             "model_version": live.version,
@@ -250,7 +250,7 @@ class Answers:
         fresh = live.state.fresh.now(time.time()) if share > 0 else _EMPTY
         return Explore(fresh, share, live.fresh.temperature, draw_of(request_id)) if len(fresh) else None
 
-    def _in_list(self, live: Live, query: ExplainQuery, place: int) -> dict[str, Any]:
+    def _in_list(self, live: Live, query: ExplainQuery) -> dict[str, Any]:
         """Where the item stands in the user's list of ten, what moved it, or what left it out."""
         asked = RecommendQuery(user_id=query.user_id, k=10, explain=True, request_id=query.request_id or f"explain:{query.user_id}")
         answer, _ = self._list(live, asked)

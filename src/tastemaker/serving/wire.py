@@ -213,7 +213,10 @@ def open_live(
 
 def _profiles(journal: Journal) -> ProfileOf:
     def of(user_id: str) -> dict[str, Any] | None:
-        user = journal.user(user_id)
+        try:
+            user = journal.user(user_id)
+        except UnicodeEncodeError:  # half of a surrogate pair: nobody of that name can be stored
+            return None
         return None if user is None else user.extra
 
     return of
