@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json as json_module
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -121,23 +122,34 @@ def judge_bundle(folder: Path, part: Split, settings: Settings, floors: bool, pr
     from threadpoolctl import threadpool_limits
 
     from tastemaker.data.sequences import build
-    from tastemaker.evaluation.report import OURS
+    from tastemaker.evaluation.recommenders import OURS, UNRANKED
     from tastemaker.inference.cpu import cores
+    from tastemaker.schema.protocols import Asker
     from tastemaker.serving.wire import Live
 
     targets = _sampled(part.test, settings.evaluation.max_users, settings.train.seed)
     users = targets["user_id"].unique(maintain_order=True).to_list()
-    live, depth = Live(folder, threads=cores()), max(20, *settings.evaluation.k)
+    live, depth = Live(folder, threads=cores(), ranker=settings.ranker), max(20, *settings.evaluation.k)
     ids = [row["item_id"] for row in live.state.rows]
     histories = [live.state.history(user) for user in users]
     with threadpool_limits(1, "blas"):
-        ours = [items for items, _ in live.best(live.queries(histories), depth)]
+        askers = [Asker(user, time.time()) for user in users]
+        ours = [items for items, _ in live.best(live.queries(histories, askers), depth)]
         lists = {OURS: _lists(users, ours, ids)}
+        if live.ranker is not None and live.ranker.list.decides:
+            lists[UNRANKED] = _lists(users, [items for items, _ in live.best(live.queries(histories), depth, rank=False)], ids)
         if floors:
             text = live.channels.text.rows(_every(live.channels.n_items))
             train = build(part.train, ids)
             lists |= _floor_lists(train, text, part.train.time_is_order, users, histories, settings, progress)
-    return _judged(lists, targets, part.train, f"{part.words}; the bundle itself was judged", {"kind": "bundle"})
+    facts = {"kind": "bundle", "ranker": _ranker_report(folder)}
+    return _judged(lists, targets, part.train, f"{part.words}; the bundle itself was judged", facts)
+
+
+def _ranker_report(folder: Path) -> dict[str, Any] | None:
+    """What the bundle's ranker says of itself; None where it has none."""
+    path = folder / "ranker" / "report.json"
+    return dict(json_module.loads(path.read_bytes())) if path.is_file() else None
 
 
 def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, progress: Progress) -> Judged:
@@ -158,14 +170,19 @@ def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, pro
     if kept.is_file():
         table = pl.read_parquet(kept)
         lists = {str(name): group.drop("recommender") for (name,), group in table.group_by("recommender", maintain_order=True)}
+        ranker = msgspec.json.decode(kept.with_suffix(".json").read_bytes())
     else:
         histories = _known(asked.histories, data.item_ids(), part.train.item_ids())
-        lists = _trained_lists(part, replace(asked, histories=histories), settings, floors, progress, workspace.runs / "cache")
+        log = data.events if data.log is None else data.log
+        lists, ranker = _trained_lists(
+            part, replace(asked, histories=histories), log, settings, floors, progress, workspace.runs / "cache"
+        )
         kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.with_suffix(".json").write_bytes(msgspec.json.encode(ranker))
         whole = pl.concat([table.with_columns(pl.lit(name).alias("recommender")) for name, table in lists.items()])
         whole.write_parquet(kept.with_suffix(".tmp"))
         kept.with_suffix(".tmp").replace(kept)
-    return _judged(lists, asked.targets, part.train, asked.words, {"kind": "backtest"}, users)
+    return _judged(lists, asked.targets, part.train, asked.words, {"kind": "backtest", "ranker": ranker}, users)
 
 
 def _known(histories: Sequence[IntArray], whole: list[str], train: list[str]) -> list[IntArray]:
@@ -178,23 +195,31 @@ def _known(histories: Sequence[IntArray], whole: list[str], train: list[str]) ->
 
 
 def _trained_lists(
-    part: Split, asked: Questions, settings: Settings, floors: bool, progress: Progress, cache: Path
-) -> dict[str, pl.DataFrame]:
-    """The lists of the learner and of the floors, all trained on the earlier events alone."""
+    part: Split, asked: Questions, log: pl.DataFrame, settings: Settings, floors: bool, progress: Progress, cache: Path
+) -> tuple[dict[str, pl.DataFrame], dict[str, Any] | None]:
+    """The lists of the learner and of the floors, all trained on the earlier events alone; and what is to be said of the learner's ranker.
+
+    Args:
+        log: all that happened, whatever its type; a question is told what came before its moment.
+    """
     from threadpoolctl import threadpool_limits
 
-    from tastemaker.evaluation.report import OURS
+    from tastemaker.evaluation.recommenders import OURS, UNRANKED
     from tastemaker.training.fit import fit
+    from tastemaker.training.ranked import Asked
 
-    brain = fit(part.train, settings, progress, None, cache, rows=False)
+    brain = fit(part.train, settings, progress, None, cache, rows=settings.ranker.mode != "off")
     ids, depth = brain.sequences.item_ids, max(20, *settings.evaluation.k)
     with threadpool_limits(1, "blas"):
-        lists = {OURS: _lists(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth)], ids)}
+        moments = Asked(asked.users, asked.times, log)
+        lists = {OURS: _lists(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth, moments)], ids)}
+        if brain.ranker is not None and brain.ranker.ranker.plan.orders:
+            lists[UNRANKED] = _lists(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth)], ids)
         if floors:
             text = brain.channels.text.rows(_every(brain.channels.n_items))
             train, order = brain.sequences, part.train.time_is_order
             lists |= _floor_lists(train, text, order, asked.rows, asked.histories, settings, progress)
-    return lists
+    return lists, brain.ranker.report() if brain.ranker is not None else None
 
 
 def _floor_lists(

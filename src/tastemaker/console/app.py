@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 from tastemaker.bundle.registry import Registry
 from tastemaker.journal.append import Journal
 from tastemaker.monitoring.metrics import Metrics
-from tastemaker.schema.errors import BundleError
-from tastemaker.schema.settings import ServingSettings
+from tastemaker.schema.errors import BundleError, SettingsError
+from tastemaker.schema.settings import RankerSettings, ServingSettings
 from tastemaker.serving.answers import Answers
 from tastemaker.serving.drain import Server
 from tastemaker.serving.http import make_app
@@ -25,21 +25,24 @@ from tastemaker.serving.writer import Writer
 WATCH_SECONDS = 0.5
 
 
-def create(workspace: Path, settings: ServingSettings, version: str | None = None) -> Starlette:
+def create(
+    workspace: Path, settings: ServingSettings, version: str | None = None, ranker: RankerSettings | None = None
+) -> Starlette:
     """The application of a workspace.
 
     Args:
         workspace: with `journal/` and `bundles/`.
         settings: limits.
         version: a bundle to stay with; None: the live one, and each that is released later.
+        ranker: how the ranker is to order now; None: as the bundle's own settings say.
     """
     journal = Journal.open(workspace / "journal")
-    answers = Answers(open_live(workspace / "bundles", journal, version), journal, settings)
-    follow = None if version else (lambda: follow_releases(workspace / "bundles", answers))
+    answers = Answers(open_live(workspace / "bundles", journal, version, ranker=ranker), journal, settings)
+    follow = None if version else (lambda: follow_releases(workspace / "bundles", answers, ranker))
     return make_app(answers, Writer(Journal.open(workspace / "journal")), Metrics(), pages(), follow)
 
 
-async def follow_releases(bundles: Path, answers: Answers) -> None:
+async def follow_releases(bundles: Path, answers: Answers, ranker: RankerSettings | None = None) -> None:
     """Swaps to a newly released bundle: loaded and checked beside, then put in place at once; a bad one changes nothing."""
     registry, refused = Registry(bundles), ""
     while True:
@@ -49,9 +52,9 @@ async def follow_releases(bundles: Path, answers: Answers) -> None:
             if wanted and wanted not in (answers.live.version, refused):
                 refused = wanted
                 folder = registry.folder(wanted)
-                answers.live = await asyncio.to_thread(Live, folder, answers.journal)
+                answers.live = await asyncio.to_thread(Live, folder, answers.journal, ranker=ranker)
                 refused = ""
-        except (BundleError, OSError, KeyError, ValueError) as error:
+        except (BundleError, SettingsError, OSError, KeyError, ValueError) as error:
             print(f"the released bundle was refused, the old one answers on: {error}", flush=True)
 
 
@@ -61,10 +64,12 @@ def pages() -> dict[str, str]:
     return {"/": (static / "index.html").read_text("utf-8"), "/docs": (static / "docs.html").read_text("utf-8")}
 
 
-def work(sock: socket.socket, workspace: str, settings: ServingSettings, version: str | None) -> None:
+def work(
+    sock: socket.socket, workspace: str, settings: ServingSettings, version: str | None, ranker: RankerSettings | None = None
+) -> None:
     """One worker: answers on the shared socket until SIGTERM."""
     threadpool_limits(1)
-    app = create(Path(workspace), settings, version)
+    app = create(Path(workspace), settings, version, ranker)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=8, server_header=False
     )

@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 
 from tastemaker.evaluation import page
+from tastemaker.evaluation.ranker_part import ranker_part
 from tastemaker.evaluation.ranking import beyond_accuracy, per_user
+from tastemaker.evaluation.recommenders import OURS, UNRANKED
 from tastemaker.evaluation.significance import Groups, interval, paired
 from tastemaker.evaluation.slices import slices
 
-OURS = "Tastemaker"
 MAIN = "NDCG@10"
 
 
@@ -99,7 +100,7 @@ def write_report(report: dict[str, Any], folder: Path) -> Path:
 
 def best_baseline(report: dict[str, Any]) -> str | None:
     """The baseline with the highest NDCG@10."""
-    others = [name for name in report["recommenders"] if name != OURS]
+    others = [name for name in report["recommenders"] if name not in (OURS, UNRANKED)]
     return max(others, key=lambda name: report["recommenders"][name]["metrics"][MAIN]["mean"], default=None)
 
 
@@ -127,7 +128,7 @@ def _body(report: dict[str, Any]) -> str:
         "<p class=soft>Coverage: share of the catalogue that somebody is shown. Novelty: bits of surprise of a place. "
         "Gini: 0 if all items are shown equally often, 1 if one takes every place.</p>"
     )
-    return text + _protocol(report)
+    return text + ranker_part(report) + _protocol(report)
 
 
 def _summary(report: dict[str, Any]) -> str:

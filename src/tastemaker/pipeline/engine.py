@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tastemaker.pipeline.explain import reason, sources
 from tastemaker.pipeline.rerank import diversify, order, reserve
-from tastemaker.schema.candidates import ChannelScores
-from tastemaker.schema.protocols import BoolArray, ChannelSource, FloatArray, FusionModel, IntArray, QueryState
+from tastemaker.schema.candidates import ChannelScores, Ranked
+from tastemaker.schema.protocols import BoolArray, CandidateRanker, ChannelSource, FloatArray, FusionModel, IntArray, QueryState
 
 FRESH_RANK = 20
 """A new item suits a user if at most this many items of the whole catalogue are closer to the user's history."""
@@ -39,6 +39,7 @@ class Wish:
         diversity: in [0, 1].
         newest: item indices from here on are newer than the bundle; None: none are.
         fresh_slots: places kept for those of them whose text suits this user.
+        tell: the chances of the ranker are wanted, even where they decide nothing.
     """
 
     k: int
@@ -46,6 +47,7 @@ class Wish:
     diversity: float = 0.0
     newest: int | None = None
     fresh_slots: int = 1
+    tell: bool = False
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Found:
     Attributes:
         near: for each place the item of the history that is closest, or -1.
         parts: how much each channel brought, float32 [n, C]; None unless asked for.
+        chances: by head, float32 [n, heads]; None where no ranker was asked.
+        heads: names of the chances.
     """
 
     items: IntArray
@@ -62,6 +66,8 @@ class Found:
     sources: list[str]
     near: list[int] = field(default_factory=list)
     parts: FloatArray | None = None
+    chances: FloatArray | None = None
+    heads: tuple[str, ...] = ()
 
 
 class Road:
@@ -69,10 +75,23 @@ class Road:
 
     Args:
         channels: finds candidates. fusion: scores them. vectors: item vectors, for diversity and reasons. depth: candidates of each channel.
+        ranker: orders the fusion's best; None: the fusion's order stays.
     """
 
-    def __init__(self, channels: ChannelSource, fusion: FusionModel, vectors: ItemVectors, depth: int) -> None:
-        self.channels, self.fusion, self.vectors, self.depth = channels, fusion, vectors, depth
+    def __init__(
+        self,
+        channels: ChannelSource,
+        fusion: FusionModel,
+        vectors: ItemVectors,
+        depth: int,
+        ranker: CandidateRanker | None = None,
+    ) -> None:
+        self.channels, self.fusion, self.vectors, self.depth, self.ranker = channels, fusion, vectors, depth, ranker
+
+    def scored(self, found: ChannelScores, state: QueryState, tell: bool = False) -> Ranked:
+        """Final scores of candidates, and their chances where a ranker decides or is asked."""
+        scores = self.fusion.score(found, len(state.history))
+        return Ranked(scores) if self.ranker is None else self.ranker.rank(found, scores, state, tell)
 
     def recommend(self, state: QueryState, wish: Wish) -> Found:
         """The best k items that are allowed; exactly k where as many exist."""
@@ -89,12 +108,13 @@ class Road:
             lists += [self._select(one, state, wish) for one, (state, wish) in zip(found, pairs, strict=True)]
         return lists
 
-    def rank(self, found: ChannelScores, state: QueryState) -> Found:
+    def rank(self, found: ChannelScores, state: QueryState, tell: bool = False) -> Found:
         """The given candidates in order."""
-        return self._select(found, state, Wish(k=len(found.items), fresh_slots=0))
+        return self._select(found, state, Wish(k=len(found.items), fresh_slots=0, tell=tell))
 
     def _select(self, found: ChannelScores, state: QueryState, wish: Wish) -> Found:
-        scores = self.fusion.score(found, len(state.history))
+        ranked = self.scored(found, state, wish.tell)
+        scores = ranked.scores
         if wish.newest is not None and len(state.history):
             scores = self._modest(scores, found, wish.newest)
         if wish.diversity > 0:
@@ -107,7 +127,9 @@ class Road:
             found.items[places], found.channels, found.scores[places], found.ranks[places], found.counts[places], found.depth
         )
         parts = self.fusion.parts(chosen, len(state.history))
-        return Found(chosen.items, scores[places], self._sources(parts, chosen, state), self._near(chosen.items, state), parts)
+        chances = None if ranked.chances is None else ranked.chances[places]
+        near = self._near(chosen.items, state)
+        return Found(chosen.items, scores[places], self._sources(parts, chosen, state), near, parts, chances, ranked.heads)
 
     def _fresh(self, found: ChannelScores, newest: int) -> NDArray[np.int64]:
         """Places of new items that are among the closest of all to this user's history in some channel, best first."""

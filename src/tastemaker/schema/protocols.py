@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.schema.candidates import ChannelScores
+from tastemaker.schema.candidates import ChannelScores, Ranked
 
 FloatArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int32]
@@ -19,16 +19,33 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Asker:
+    """Who asks, and the moment of the question.
+
+    Attributes:
+        user_id: empty for nobody in particular.
+        now: epoch seconds.
+        context: such as `{"device": "mobile"}`.
+    """
+
+    user_id: str
+    now: float
+    context: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class QueryState:
     """What is known about the asker at this moment.
 
     Attributes:
         history: item indices, int32 [L], oldest first; empty for an unknown user.
         user_vector: float32 [D] from the user tower, or None with an empty history.
+        asker: who asks, when, and on what; None: nothing is known of that.
     """
 
     history: IntArray
     user_vector: FloatArray | None
+    asker: Asker | None = None
 
 
 class ChannelSource(Protocol):
@@ -50,6 +67,18 @@ class FusionModel(Protocol):
 
     def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
         """How much of the score each channel brings, float32 [M, C]; what the reasons are made of."""
+
+
+class CandidateRanker(Protocol):
+    """Orders scored candidates anew. Implemented by `serving.ranking.LiveRanker`."""
+
+    def rank(self, found: ChannelScores, scores: FloatArray, state: QueryState, tell: bool = False) -> Ranked:
+        """Final scores, float32 [M], and the chances of each label where they were computed.
+
+        Args:
+            found: the candidates. scores: of the fusion, float32 [M]. state: who asks.
+            tell: chances are wanted even where they decide nothing.
+        """
 
 
 class UserEncoder(Protocol):

@@ -94,13 +94,14 @@ class ItemBody(Body, kw_only=True, frozen=True):
 
 
 class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One place of a list."""
+    """One place of a list; `chances` of each label, where the question was to explain and a ranker was learned."""
 
     item_id: str
     score: float
     source: str
     reason: str | None = None
     title: str | None = None
+    chances: dict[str, float] | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -17,7 +17,7 @@ from tastemaker.schema.columns import DEFAULT_EVENT_TYPE
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
-from tastemaker.schema.protocols import BoolArray, IntArray
+from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
 from tastemaker.schema.queries import (
     Answer,
     ExplainQuery,
@@ -61,8 +61,9 @@ class Answers:
         k = min(query.k, self.settings.max_k, live.channels.n_items)
         if k == 0 or barred.all():
             return self._answer(live, [])
-        wish = Wish(k, barred, query.diversity, live.state.n_base, self.settings.fresh_slots)
-        return self._answer(live, self._listed(live, live.road.recommend(live.query(history), wish), query.explain))
+        wish = Wish(k, barred, query.diversity, live.state.n_base, self.settings.fresh_slots, query.explain)
+        state = live.query(history, Asker(query.user_id or "", time.time(), query.context))
+        return self._answer(live, self._listed(live, live.road.recommend(state, wish), query.explain))
 
     def rank(self, query: RankQuery) -> Answer:
         """The given items in the order in which they suit a user; unknown ones are left out."""
@@ -72,7 +73,7 @@ class Answers:
         items = np.array([place for place in places if not live.state.barred[place]], dtype=np.int32)
         if not len(items):
             return self._answer(live, [])
-        state = live.query(history)
+        state = live.query(history, Asker(query.user_id or "", time.time()))
         found = live.road.rank(live.channels.score_items(state, items, live.settings.fusion.depth), state)
         return self._answer(live, self._listed(live, found, False))
 
@@ -103,9 +104,10 @@ class Answers:
         if place is None:
             raise NotFound(f"There is no item {query.item_id!r}.")
         history = live.state.history(query.user_id)
-        state = live.query(history)
+        state = live.query(history, Asker(query.user_id, time.time()))
         found = live.channels.score_items(state, np.array([place], dtype=np.int32), live.settings.fusion.depth)
         parts = live.road.fusion.parts(found, len(history))[0]
+        ranker = live.ranker
         dropped = [
             name for name, holds in (("hidden or deleted", live.barred()[place]), ("seen", place in set(history.tolist()))) if holds
         ]
@@ -120,6 +122,7 @@ class Answers:
             "channels": channels,
             "in_candidates": bool((found.ranks < found.depth).any()) and not dropped,
             "dropped_by": dropped,
+            "ranker": None if ranker is None else {"orders": ranker.list.decides, "chances": self._chances(live, state, place)},
             "features": self._told(live, query.user_id, query.item_id),
             "model_version": live.version,
         }
@@ -225,23 +228,46 @@ class Answers:
         numbers = features.told(user_id, [item_id], time.time())[0]
         return dict(zip(features.features.names, numbers.tolist(), strict=True))
 
+    def _chances(self, live: Live, state: QueryState, place: int) -> dict[str, float]:
+        """Chances of each head for an item among the candidates of now, by name; none where it stands too low to be looked at."""
+        found = live.channels.candidates([state], live.settings.fusion.depth, ~live.barred())[0]
+        ranked, at = live.road.scored(found, state, tell=True), np.flatnonzero(found.items == place)
+        if ranked.chances is None or not len(at):
+            return {}
+        return _named(ranked.heads, ranked.chances[at[0]])
+
     def _listed(self, live: Live, found: Found, explain: bool) -> list[Recommended]:
         words = (
             reasons(found, lambda place: str(live.state.rows[place].get("title") or live.state.rows[place]["item_id"]))
             if explain
             else None
         )
+        told = found.chances if explain else None
         return [
-            self._recommended(live, int(item), float(found.scores[place]), found.sources[place], words[place] if words else None)
+            self._recommended(
+                live,
+                int(item),
+                float(found.scores[place]),
+                found.sources[place],
+                words[place] if words else None,
+                None if told is None else _named(found.heads, told[place]) or None,
+            )
             for place, item in enumerate(found.items)
         ]
 
-    def _recommended(self, live: Live, place: int, score: float, source: str, why: str | None) -> Recommended:
+    def _recommended(
+        self, live: Live, place: int, score: float, source: str, why: str | None, chances: dict[str, float] | None = None
+    ) -> Recommended:
         row = live.state.rows[place]
-        return Recommended(row["item_id"], score, source, why, row.get("title"))
+        return Recommended(row["item_id"], score, source, why, row.get("title"), chances)
 
     def _answer(self, live: Live, items: list[Recommended]) -> Answer:
         return Answer(request_id=secrets.token_hex(8), model_version=live.version, items=items)
+
+
+def _named(heads: Sequence[str], chances: FloatArray) -> dict[str, float]:
+    """Chances by the names of their heads; none where they were not computed."""
+    return {} if np.isnan(chances).any() else dict(zip(heads, chances.tolist(), strict=True))
 
 
 def item_of(item_id: str, body: ItemBody) -> Item:

@@ -21,7 +21,9 @@ from tastemaker.pipeline.rerank import order
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
-from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
+from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
+from tastemaker.schema.settings import RankerSettings
+from tastemaker.serving.ranking import LiveRanker
 from tastemaker.streaming.consume import Consumer
 from tastemaker.streaming.features import LiveFeatures
 from tastemaker.streaming.state import LiveState
@@ -35,25 +37,37 @@ class Live:
         journal: what happened; None: nothing but the bundle.
         threads: of the models.
         check: compare every file with its checksum first.
+        ranker: how the ranker is to order now; None: as the bundle's settings say.
 
     Raises:
-        BundleError: the bundle is not whole.
+        BundleError: the bundle is not whole. SettingsError: the ranker's weights name a head that the bundle's ranker has not.
     """
 
-    def __init__(self, folder: Path, journal: Journal | None = None, threads: int = 1, check: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        journal: Journal | None = None,
+        threads: int = 1,
+        check: bool = True,
+        ranker: RankerSettings | None = None,
+    ) -> None:
         self.bundle = open_bundle(folder, check)
         self.brain = Brain(folder, threads)
         self.settings = self.brain.settings
         self.channels = Channels.load(folder / "channels")
         fusion = Fusion.from_dict(msgspec.json.decode((folder / "fusion.json").read_bytes()))
-        self.road = Road(self.channels, fusion, self.channels.items.rows, self.settings.fusion.depth)
         rows = [_row(row) for row in self.brain.catalogue.iter_rows(named=True)]
         labels = [parse_label(text) for text in self.settings.data.positive]
         self.reader = BundleReader(self.brain)
-        told = LiveFeatures.open(folder / "features") if (folder / "features").is_dir() and journal is not None else None
+        wanted = ranker or self.settings.ranker
+        ranks = (folder / "ranker").is_dir() and wanted.mode != "off"
+        features = (folder / "features").is_dir() and (journal is not None or ranks)
+        told = LiveFeatures.open(folder / "features", self.brain.latest) if features else None
         self.state = LiveState(
             rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width, told
         )
+        self.ranker = LiveRanker(folder / "ranker", fusion, self.channels, self.state, wanted) if ranks else None
+        self.road = Road(self.channels, fusion, self.channels.items.rows, self.settings.fusion.depth, self.ranker)
         self.lexicon = Lexicon([words_of(row) for row in rows])
         data = self.bundle.manifest.data
         self._consumer = Consumer(journal, self.state, data.position, data.change) if journal is not None else None
@@ -68,27 +82,36 @@ class Live:
         """Folds what happened since the last look."""
         if self._consumer is None or not self._consumer.poll():
             return
-        for place, words in self.state.take_changed():
+        changed = self.state.take_changed()
+        for place, words in changed:
             self.lexicon.put(place, words_of(words))
+        if self.ranker is not None:
+            self.ranker.changed([place for place, _ in changed])
 
-    def query(self, history: IntArray) -> QueryState:
+    def query(self, history: IntArray, asker: Asker | None = None) -> QueryState:
         """The state of somebody with this history."""
-        return self.queries([history])[0]
+        return self.queries([history], None if asker is None else [asker])[0]
 
-    def queries(self, histories: Sequence[IntArray]) -> list[QueryState]:
-        """The states of many, their user vectors computed together."""
+    def queries(self, histories: Sequence[IntArray], askers: Sequence[Asker] | None = None) -> list[QueryState]:
+        """The states of many, their user vectors computed together; who asks, and when, where that is known."""
         if not histories:
             return []
         vectors = self.brain.user.vectors(histories, self.channels.items.rows)
-        return [QueryState(history, vector if len(history) else None) for history, vector in zip(histories, vectors, strict=True)]
+        who = askers if askers is not None else [None] * len(histories)
+        return [
+            QueryState(history, vector if len(history) else None, asker)
+            for history, vector, asker in zip(histories, vectors, who, strict=True)
+        ]
 
-    def best(self, states: Sequence[QueryState], k: int, filter_seen: bool = True) -> list[tuple[IntArray, FloatArray]]:
-        """The k best items and their scores for many queries at once, best first: no reasons, no fresh slots."""
+    def best(
+        self, states: Sequence[QueryState], k: int, filter_seen: bool = True, rank: bool = True
+    ) -> list[tuple[IntArray, FloatArray]]:
+        """The k best items and their scores for many queries at once, best first: no reasons, no fresh slots; without `rank` by the fusion alone."""
         allowed = ~self.state.barred if self.state.barred.any() else None
         found = self.channels.candidates(states, max(self.settings.fusion.depth, k), allowed, filter_seen)
         lists = []
         for one, state in zip(found, states, strict=True):
-            scores = self.road.fusion.score(one, len(state.history))
+            scores = self.road.scored(one, state).scores if rank else self.road.fusion.score(one, len(state.history))
             places = order(scores, k)
             lists.append((one.items[places], scores[places]))
         return lists
@@ -140,7 +163,13 @@ class BundleReader:
         return self._brain.new_item(text)
 
 
-def open_live(bundles: Path, journal: Journal | None, version: str | None = None, threads: int = 1) -> Live:
+def open_live(
+    bundles: Path,
+    journal: Journal | None,
+    version: str | None = None,
+    threads: int = 1,
+    ranker: RankerSettings | None = None,
+) -> Live:
     """The live bundle of a workspace, or the named one; where the live one is not whole, the previous one.
 
     Raises:
@@ -148,15 +177,15 @@ def open_live(bundles: Path, journal: Journal | None, version: str | None = None
     """
     registry = Registry(bundles)
     if version:
-        return Live(registry.folder(version), journal, threads)
+        return Live(registry.folder(version), journal, threads, ranker=ranker)
     try:
-        return Live(registry.live(), journal, threads)
+        return Live(registry.live(), journal, threads, ranker=ranker)
     except BundleError as error:
         previous = registry.stages().previous
         if previous is None:
             raise
         print(f"the live bundle was refused, the previous one answers: {error}", flush=True)
-        return Live(registry.folder(previous), journal, threads)
+        return Live(registry.folder(previous), journal, threads, ranker=ranker)
 
 
 def words_of(row: dict[str, Any]) -> str:

@@ -9,8 +9,8 @@ text_encoder/                     model.onnx (input_ids, attention_mask [B, L] -
                                   whitening_mean.npy [H], whitening_components.npy [T, H]; absent where the catalogue has no text
 users/                            user_ids.parquet, offsets.npy, items.npy, times.npy
 settings.json
-features/                         `features.feature_set.FeatureSet` with its state, preparation.json, text_reduction.json; absent where the
-                                  log has no times
+features/                         `features.feature_set.FeatureSet` with its state; absent where the log has no times
+ranker/                           `models.ranker.Ranker`, `features.ranker_input.RankerInput`, report.json; absent where none was learned
 baseline.json                     `schema.baseline.Baseline`: what the data looked like
 """
 
@@ -51,6 +51,8 @@ def export(brain: TrainedBrain, folder: Path) -> None:
         (folder / "baseline.json").write_bytes(msgspec.json.format(msgspec.json.encode(brain.baseline), indent=1))
     if brain.features is not None:
         brain.features.export(folder / "features")
+    if brain.ranker is not None:
+        brain.ranker.export(folder / "ranker")
     _towers(brain, folder)
     if brain.encoder is not None and brain.whitening is not None:
         export_text(brain.encoder, brain.whitening, brain.settings.text.template, folder / "text_encoder")
