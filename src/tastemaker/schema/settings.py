@@ -239,9 +239,9 @@ class RankerSettings(Section, kw_only=True, frozen=True):
     next. Empty: {next = 1}. Read when answering: a change needs no training."""
     horizon_days: Annotated[float, Meta(ge=0.0)] = 0.0
     """Days within which an event must follow for a label to hold; 0: whenever."""
-    depth: Positive = 50
+    depth: Positive = 30
     """Candidates that are ordered anew, the fusion's best; the others stay behind them in the fusion's order."""
-    questions: Positive = 4_000
+    questions: Positive = 3_000
     """Held-back events that it learns from and is judged by; of more a sample is drawn by the seed."""
     body: str = "dcn"
     """What stands beside the experts: `dcn` (a cross network, DCNv2), `deepfm` (a factorisation machine) or `mlp` (a linear part)."""
@@ -253,12 +253,14 @@ class RankerSettings(Section, kw_only=True, frozen=True):
     """Widths of an expert's layers."""
     embedding_dim: Positive = 6
     """Length of the vector of each category."""
-    categories: tuple[str, ...] = ("category", "brand", "device")
-    """Read by name: `category` (the first), `brand`, `device`, `item_id`, `user_id`, or any column of the catalogue."""
+    categories: tuple[str, ...] = ()
+    """Read by name: `category` (the first), `brand`, `device`, `item_id`, `user_id`, or any column of the catalogue. A few thousand questions are too
+    few to learn their vectors by: with them MovieLens' order gets worse and its chances get better."""
     buckets: Positive = 1_000
     """Names of a category are hashed into so many vectors."""
-    vector_dim: Annotated[int, Meta(ge=0)] = 8
-    """Leading directions of the item and user vectors that are read; 0: none but their cosine."""
+    vector_dim: Annotated[int, Meta(ge=0)] = 0
+    """Leading directions of the item and user vectors, and of their product, that are read; 0: nothing but their cosine. As `categories`: worth it
+    with tens of thousands of questions."""
     dropout: Share = 0.2
     epochs: Positive = 8
     learning_rate: float = 2e-3
