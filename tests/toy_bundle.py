@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,14 @@ def write_payload(folder: Path, catalogue: list[Item], lists: list[NDArray[np.in
     (folder / "settings.json").write_bytes(msgspec.json.encode(to_table(settings)))
 
 
-def write_workspace(folder: Path, catalogue: list[Item] | None = None, users: int = 30, seed: int = 0) -> str:
-    """A workspace with a journal, a live bundle and settings; gives the bundle's version."""
+def write_workspace(
+    folder: Path,
+    catalogue: list[Item] | None = None,
+    users: int = 30,
+    seed: int = 0,
+    besides: Callable[[Path], None] = lambda place: None,
+) -> str:
+    """A workspace with a journal, a live bundle and settings; gives the bundle's version. `besides` adds to the bundle's payload."""
     catalogue = items() if catalogue is None else catalogue
     lists = histories(catalogue, users) if catalogue else []
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +195,12 @@ def write_workspace(folder: Path, catalogue: list[Item] | None = None, users: in
     data = DataFingerprint(items=len(catalogue), users=len(lists), change=journal.change(), position=journal.position())
     journal.close()
     (folder / "tastemaker.toml").touch()
-    version = write_bundle(folder / "bundles", lambda place: write_payload(place, catalogue, lists, seed), data=data)
+
+    def fill(place: Path) -> None:
+        write_payload(place, catalogue, lists, seed)
+        besides(place)
+
+    version = write_bundle(folder / "bundles", fill, data=data)
     Registry(folder / "bundles").add(version)
     return version
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError
-from tastemaker.schema.protocols import Progress
-from tastemaker.schema.settings import ListSettings, Settings
+from tastemaker.schema.protocols import Asker, Progress
+from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import from_table
 
 if TYPE_CHECKING:
@@ -69,26 +70,26 @@ class Recommender:
             folder, brain.export, settings=to_table(self.settings), data=brain.fingerprint(), metrics=dict(brain.metrics)
         )
         people = {user: msgspec.json.decode(extra) for user, extra in _profiles(data.users) if extra}
-        self._live = Live(folder / version, check=False, lists=self.settings.lists, profile_of=people.get)
+        self._live = Live(folder / version, check=False, service=self.settings, profile_of=people.get)
         return self
 
     @classmethod
-    def load(cls, path: str | Path, journal: Journal | None = None, lists: ListSettings | None = None) -> Recommender:
+    def load(cls, path: str | Path, journal: Journal | None = None, service: Settings | None = None) -> Recommender:
         """Opens a bundle; needs no torch.
 
         Args:
             path: the bundle's folder.
             journal: what happened since is folded in from it; None: the bundle alone.
-            lists: rules that every list obeys; None: none.
+            service: the settings of now, of which `lists` and `ranker` are read; None: no rules, and the ranker's settings of the bundle.
 
         Raises:
-            BundleError: it is not whole.
+            BundleError: it is not whole. SettingsError: a weight names a head that the ranker has not.
         """
         from tastemaker.inference.cpu import cores
         from tastemaker.serving.wire import Live
 
         found = cls()
-        found._live = Live(Path(path), journal, threads=cores(), lists=lists)
+        found._live = Live(Path(path), journal, threads=cores(), service=service)
         found.settings = found._live.settings
         return found
 
@@ -158,7 +159,8 @@ class Recommender:
         return list(dict.fromkeys([*live.brain.users, *live.state.latest_users(10**9)]))
 
     def _batch(self, live: Live, names: list[str], k: int, filter_seen: bool) -> pl.DataFrame:
-        states = live.queries([live.state.history(name) for name in names], names)
+        now = time.time()
+        states = live.queries([live.state.history(name) for name in names], [Asker(name, now) for name in names])
         found = live.best(states, k, filter_seen)
         ids = np.array([row["item_id"] for row in live.state.rows], dtype=object)
         counts = [len(items) for items, _ in found]

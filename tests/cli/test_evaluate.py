@@ -10,7 +10,7 @@ import pytest
 import toy_bundle
 from tastemaker.cli.app import call
 from tastemaker.cli.evaluate import ENOUGH_USERS
-from tastemaker.evaluation.report import OURS
+from tastemaker.evaluation.recommenders import OURS
 from tastemaker.journal.append import Journal
 from tastemaker.schema.events import Event
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.evaluation.ranking import beyond_accuracy, per_user
-from tastemaker.evaluation.report import OURS, Judged, best_baseline, make_report, write_report
+from tastemaker.evaluation.recommenders import OURS
+from tastemaker.evaluation.report import Judged, best_baseline, make_report, write_report
 from tastemaker.evaluation.significance import interval, paired
 from tastemaker.evaluation.slices import slices
 

@@ -23,7 +23,7 @@ from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item, User
 from tastemaker.schema.queries import Answer, ExplainQuery, RecommendQuery
-from tastemaker.schema.settings import FreshSettings, ListSettings, ServingSettings
+from tastemaker.schema.settings import FreshSettings, ListSettings, ServingSettings, Settings
 from tastemaker.schema.settings_file import load_settings
 from tastemaker.serving.answers import Answers
 from tastemaker.serving.wire import Live, open_live
@@ -41,8 +41,8 @@ def journal(tmp_path: Path) -> Journal:
 @pytest.fixture
 def answers(journal: Journal, tmp_path: Path) -> Make:
     def make(serving: dict[str, Any] | None = None, fresh: dict[str, Any] | None = None, **lists: Any) -> Answers:
-        settings = msgspec.convert(lists, ListSettings)
-        live = open_live(tmp_path / "bundles", journal, None, 1, settings, FreshSettings(**(fresh or {})))
+        rules = Settings(lists=msgspec.convert(lists, ListSettings), fresh=FreshSettings(**(fresh or {})))
+        live = open_live(tmp_path / "bundles", journal, service=rules)
         return Answers(live, journal, ServingSettings(**(serving or {})), ServedLog(tmp_path / "served", 30))
 
     return make

@@ -172,7 +172,7 @@ def test_a_new_item_reaches_the_right_people_at_once_and_leaves_at_once(service:
 
 def test_a_rankers_rows_are_made_and_explained(workspace: Path) -> None:
     rows = pl.read_parquet(next((workspace / "runs").glob("*/ranker_rows.parquet")))
-    assert rows["label"].sum() == rows["question"].n_unique() > 50
+    assert 50 < rows["label"].sum() <= rows["question"].n_unique()
     told = rows.drop("question", "user_id", "item_id", "timestamp", "label")
     assert told.width > 8
     assert told.select(pl.all().is_finite().all()).row(0) == (True,) * told.width

@@ -11,12 +11,13 @@ import pytest
 from ring_world import ITEMS, ring
 
 from tastemaker.data.dataset import Dataset
+from tastemaker.models.fusion import boosted
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.training.fit import TrainedBrain, fit, states_of
-from tastemaker.training.ranker_rows import LABEL, NEGATIVES, QUESTION, columns_of
+from tastemaker.training.ranker_rows import LABEL, QUESTION, list_of
 
-SHOWN = 6
+SHOWN, DEPTH = 6, 20
 
 
 def shown_ring() -> tuple[Dataset, dict[tuple[str, str], set[str]]]:
@@ -38,7 +39,9 @@ def shown_ring() -> tuple[Dataset, dict[tuple[str, str], set[str]]]:
 
 def quick(settings: Settings, kind: str) -> Settings:
     sequence = msgspec.structs.replace(settings.sequence, min_steps=20, epochs=1)
-    return msgspec.structs.replace(settings, sequence=sequence, sampling=msgspec.structs.replace(settings.sampling, ranker=kind))
+    sampling = msgspec.structs.replace(settings.sampling, ranker=kind)
+    ranker = msgspec.structs.replace(settings.ranker, depth=DEPTH, mode="off")
+    return msgspec.structs.replace(settings, sequence=sequence, sampling=sampling, ranker=ranker)
 
 
 @pytest.mark.parametrize("kind", ["unclicked", "both", "candidates"])
@@ -54,18 +57,20 @@ def test_negatives_are_what_the_answer_showed_in_vain(toy_settings: Settings, ki
         user = part["user_id"][0]
         target = part.filter(pl.col(LABEL) == 1.0)["item_id"].to_list()
         others = part.filter(pl.col(LABEL) == 0.0)["item_id"].to_list()
+        if kind == "candidates":
+            assert len(target) <= 1
+            assert part.height == DEPTH
+            continue
         assert len(target) == 1
         shown = beside[user, target[0]] - met[user]
         questions += 1
         if kind == "unclicked":
             assert set(others) == shown
-        elif kind == "both":
-            assert shown <= set(others)
-            assert len(others) == NEGATIVES
         else:
-            assert len(others) == NEGATIVES
+            assert shown <= set(others)
+            assert part.height == DEPTH or not shown
         assert len(set(others)) == len(others)
-    assert questions > 80
+    assert questions > 80 or kind == "candidates"
 
 
 def test_a_log_without_impressions_falls_back_to_candidates(toy_settings: Settings) -> None:
@@ -84,16 +89,22 @@ def test_shown_items_have_the_columns_of_candidates_or_of_their_own(brain: Train
     others = np.setdiff1d(np.arange(ITEMS, dtype=np.int32), [*found.items, 3, 4, 5])
     assert min(len(found.items), len(others)) > 3
     items = np.random.default_rng(0).permutation(np.concatenate([found.items, others])).astype(np.int32)
-    rows = columns_of(brain.channels, brain.fusion, state, found, items)
     score = brain.fusion.score(found, 3)
-    for row, item in zip(rows, items, strict=True):
+    told = list_of(brain.channels, brain.fusion, state, found, score, items, np.full(len(items), -1))
+    width = 2 * len(found.channels)
+    for at, item in enumerate(items):
         place = np.flatnonzero(found.items == item)
         if len(place):
-            expected = [*np.maximum(found.scores[place[0]], -20.0), score[place[0]]]
+            scores, whole = found.scores[place[0]], score[place[0]]
         else:
             apart = brain.channels.score_items(state, np.array([item]), 4)
-            expected = [*np.maximum(apart.scores[0], -20.0), brain.fusion.score(apart, 3)[0]]
-        np.testing.assert_allclose([*row[: len(expected) - 1], row[-1]], expected, rtol=1e-4, atol=1e-4)
+            scores, whole = apart.scores[0], brain.fusion.score(apart, 3)[0]
+        np.testing.assert_allclose(told.columns[at, : len(scores)], np.maximum(scores, -20.0), rtol=1e-4, atol=1e-4)
+        assert told.scores[at] == pytest.approx(whole, abs=1e-4)
+        plain = whole - brain.fusion.cold_boost * told.raised[at]
+        assert told.columns[at, -1] == pytest.approx(plain, abs=1e-4)
+        above = (score - brain.fusion.cold_boost * boosted(found) > plain + 1e-4).sum()
+        assert told.columns[at, width + 1] == pytest.approx(np.log1p(above), abs=1e-4), "the place among the candidates"
 
 
 def test_an_unknown_word_is_refused(toy_settings: Settings) -> None:

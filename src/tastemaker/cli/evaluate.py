@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json as json_module
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,25 +123,30 @@ def judge_bundle(folder: Path, data: Dataset, part: Split, settings: Settings, f
     from threadpoolctl import threadpool_limits
 
     from tastemaker.data.sequences import build
-    from tastemaker.evaluation.report import OURS
+    from tastemaker.evaluation.recommenders import OURS, UNRANKED
     from tastemaker.inference.cpu import cores
+    from tastemaker.schema.protocols import Asker
+    from tastemaker.schema.settings import Settings
     from tastemaker.serving.wire import Live
 
     targets = _sampled(part.test, settings.evaluation.max_users, settings.train.seed)
     users = targets["user_id"].unique(maintain_order=True).to_list()
-    live, depth = Live(folder, threads=cores()), max(20, *settings.evaluation.k)
+    depth = max(20, *settings.evaluation.k)
+    live = Live(folder, threads=cores(), service=Settings(ranker=settings.ranker))  # no rule of the house
     ids = [row["item_id"] for row in live.state.rows]
     histories = [live.state.history(user) for user in users]
-    facts: dict[str, Any] = {"kind": "bundle"}
+    facts: dict[str, Any] = {"kind": "bundle", "ranker": _ranker_report(folder)}
     with threadpool_limits(1, "blas"):
-        states = live.queries(histories)
-        ours = [items for items, _ in live.best(states, depth)]
-        lists = {OURS: lists_of(users, ours, ids)}
+        askers = [Asker(user, time.time()) for user in users]
+        plain = live.queries(histories)
+        lists = {OURS: lists_of(users, [items for items, _ in live.best(live.queries(histories, askers), depth)], ids)}
+        if live.ranker is not None and live.ranker.list.decides:
+            lists[UNRANKED] = lists_of(users, [items for items, _ in live.best(plain, depth, rank=False)], ids)
         wanted = _wanted(targets, ids)
         categories = [row.get("categories") or [] for row in live.state.rows]
         few = slice(0, MOST_LISTS)
         facts["frontier"] = variety(
-            live.channels, live.road.fusion, states[few], [wanted[user] for user in users[few]], categories, settings.fusion.depth
+            live.channels, live.road.fusion, plain[few], [wanted[user] for user in users[few]], categories, settings.fusion.depth
         )
         if floors:
             text = live.channels.text.rows(_every(live.channels.n_items))
@@ -148,6 +154,12 @@ def judge_bundle(folder: Path, data: Dataset, part: Split, settings: Settings, f
             lists |= _floor_lists(train, text, part.train.time_is_order, users, histories, settings, progress)
             facts |= _curve(strangers(part, data, train, live.answers_to, settings))
     return _judged(lists, targets, part.train, f"{part.words}; the bundle itself was judged", facts)
+
+
+def _ranker_report(folder: Path) -> dict[str, Any] | None:
+    """What the bundle's ranker says of itself; None where it has none."""
+    path = folder / "ranker" / "report.json"
+    return dict(json_module.loads(path.read_bytes())) if path.is_file() else None
 
 
 def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, progress: Progress) -> Judged:
@@ -190,14 +202,18 @@ def _trained_lists(
     import numpy as np
     from threadpoolctl import threadpool_limits
 
-    from tastemaker.evaluation.report import OURS
+    from tastemaker.evaluation.recommenders import OURS, UNRANKED
     from tastemaker.training.fit import fit, states_of
+    from tastemaker.training.ranked import Asked
 
-    brain = fit(part.train, settings, progress, None, cache, rows=False)
+    brain = fit(part.train, settings, progress, None, cache, rows=settings.ranker.mode != "off")
     ids, depth = brain.sequences.item_ids, max(20, *settings.evaluation.k)
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"ranker": brain.ranker.report() if brain.ranker is not None else None}
     with threadpool_limits(1, "blas"):
-        lists = {OURS: lists_of(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth)], ids)}
+        moments = Asked(asked.users, asked.times, whole.events if whole.log is None else whole.log)
+        lists = {OURS: lists_of(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth, asked=moments)], ids)}
+        if brain.ranker is not None and brain.ranker.ranker.plan.orders:
+            lists[UNRANKED] = lists_of(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth)], ids)
         some = sorted(np.random.default_rng(settings.train.seed).permutation(len(asked.rows))[:MOST_LISTS].tolist())
         states, wanted = states_of(brain.model, [asked.histories[row] for row in some]), _wanted(asked.targets, ids)
         categories = [list(words or []) for words in brain.catalogue["categories"].to_list()]

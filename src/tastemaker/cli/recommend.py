@@ -39,7 +39,7 @@ def run(
     registry = Registry(workspace.bundles)
     journal = Journal.open(workspace.journal)
     try:
-        recommender = Recommender.load(registry.folder(bundle) if bundle else registry.live(), journal, workspace.settings.lists)
+        recommender = Recommender.load(registry.folder(bundle) if bundle else registry.live(), journal, workspace.settings)
         names = recommender.users() if users is None else read_users(users)
         parts = []
         with progress_bars(not json) as progress:

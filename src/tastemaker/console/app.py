@@ -17,7 +17,7 @@ from tastemaker.bundle.registry import Registry
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
-from tastemaker.schema.errors import BundleError
+from tastemaker.schema.errors import BundleError, SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.serving.admission import Admission
 from tastemaker.serving.answers import Answers
@@ -38,21 +38,21 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
 
     Args:
         workspace: with `journal/` and `bundles/`.
-        settings: limits and rules; the sections `serving`, `fresh` and `lists` are read.
+        settings: limits and rules; the sections `serving`, `fresh`, `lists` and `ranker` are read.
         version: a bundle to stay with; None: the live one, and each that is released later.
         exchange: lets requests in.
     """
     journal = Journal.open(workspace / "journal")
-    live = open_live(workspace / "bundles", journal, version, 1, settings.lists, settings.fresh)
+    live = open_live(workspace / "bundles", journal, version, service=settings)
     served = ServedLog(workspace / "journal" / "served", settings.serving.record_days)
     answers = Answers(live, journal, settings.serving, served)
-    follow = None if version else (lambda: follow_releases(workspace / "bundles", answers))
+    follow = None if version else (lambda: follow_releases(workspace / "bundles", answers, settings))
     log = log_of(settings.serving.access_log, workspace)
     writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
     return make_app(answers, writer, exchange, log, pages(), compat, follow)
 
 
-async def follow_releases(bundles: Path, answers: Answers) -> None:
+async def follow_releases(bundles: Path, answers: Answers, service: Settings | None = None) -> None:
     """Swaps to a newly released bundle: loaded and checked beside, then put in place at once; a bad one changes nothing."""
     registry, refused = Registry(bundles), ""
     while True:
@@ -62,11 +62,9 @@ async def follow_releases(bundles: Path, answers: Answers) -> None:
             if wanted and wanted not in (answers.live.version, refused):
                 refused = wanted
                 folder = registry.folder(wanted)
-                answers.live = await asyncio.to_thread(
-                    Live, folder, answers.journal, 1, True, answers.live.house.settings, answers.live.fresh
-                )
+                answers.live = await asyncio.to_thread(Live, folder, answers.journal, service=service)
                 refused = ""
-        except (BundleError, OSError, KeyError, ValueError) as error:
+        except (BundleError, SettingsError, OSError, KeyError, ValueError) as error:
             print(f"the released bundle was refused, the old one answers on: {error}", flush=True)
 
 

@@ -58,11 +58,8 @@ class Impressions:
             user_ids, item_ids: what an index stands for.
             own: what each user met.
         """
-        known = self.table.with_columns(
-            _numbers(self.table[Columns.USER_ID], user_ids).alias("_user"),
-            _numbers(self.table[Columns.ITEM_ID], item_ids).alias("_item"),
-        ).drop_nulls(["_user", "_item"])
-        number = known[REQUEST].rank("dense").to_numpy().astype(np.int64) - 1
+        known = self._known(user_ids, item_ids)
+        number = known["_number"].to_numpy()
         users, items = known["_user"].to_numpy().astype(np.int64), known["_item"].to_numpy().astype(np.int32)
         label = known[LABEL].to_numpy()
         clicked = label == 1
@@ -71,6 +68,25 @@ class Impressions:
         asker[number] = users
         offsets, left = _packed(number[~clicked], items[~clicked], total)
         return Positives(users[clicked], items[clicked], requests=number[clicked]), Unclicked(offsets, left, asker, own)
+
+    def places(self, user_ids: list[str], item_ids: list[str]) -> dict[int, dict[int, int]]:
+        """Where each answer showed its items, 0 the first place: answer, numbered as `Positives.requests`, to item index to place; what the log does
+        not tell is left out."""
+        known = self._known(user_ids, item_ids).drop_nulls(Columns.POSITION)
+        found: dict[int, dict[int, int]] = {}
+        for number, item, position in known.select("_number", "_item", Columns.POSITION).iter_rows():
+            places = found.setdefault(number, {})
+            places[item] = min(position, places.get(item, position))
+        least = int(known[Columns.POSITION].min() or 0) if known.height else 0  # type: ignore[arg-type]
+        return {number: {item: place - least for item, place in places.items()} for number, places in found.items()}
+
+    def _known(self, user_ids: list[str], item_ids: list[str]) -> pl.DataFrame:
+        """The rows of known users and items, with `_user`, `_item` and the number of the answer, `_number`."""
+        known = self.table.with_columns(
+            _numbers(self.table[Columns.USER_ID], user_ids).alias("_user"),
+            _numbers(self.table[Columns.ITEM_ID], item_ids).alias("_item"),
+        ).drop_nulls(["_user", "_item"])
+        return known.with_columns((pl.col(REQUEST).rank("dense").cast(pl.Int64) - 1).alias("_number"))
 
 
 def impressions(events: pl.DataFrame, shown: Sequence[str] = ("impression",), clicked: Sequence[str] = ("click",)) -> Impressions:

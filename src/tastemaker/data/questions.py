@@ -26,6 +26,7 @@ class Questions:
         histories: item indices, oldest first, one array a question.
         targets: user_id (the question's name), item_id, cold.
         words: the protocol in plain words.
+        times: when each is asked, float64 [Q]: the moment of the first target.
     """
 
     rows: list[str]
@@ -33,6 +34,7 @@ class Questions:
     histories: list[NDArray[np.int32]]
     targets: pl.DataFrame
     words: str
+    times: NDArray[np.float64]
 
 
 def questions(part: Split, whole: Dataset, item_ids: list[str], most: int, seed: int) -> Questions:
@@ -50,7 +52,17 @@ def questions(part: Split, whole: Dataset, item_ids: list[str], most: int, seed:
     row_of = {user: row for row, user in enumerate(sequences.user_ids)}
     names = [user for user in users.to_list() if user in row_of]
     targets = part.test.filter(part.test[Columns.USER_ID].is_in(pl.Series(names, dtype=pl.String).implode()))
-    return Questions(names, names, [sequences.history(row_of[user]) for user in names], targets, part.words)
+    histories = [sequences.history(row_of[user]) for user in names]
+    return Questions(names, names, histories, targets, part.words, _moments(names, targets, whole))
+
+
+def _moments(users: list[str], targets: pl.DataFrame, whole: Dataset) -> NDArray[np.float64]:
+    """When each user first met one of his targets, float64 [Q]; NaN where the log has no times."""
+    met = targets.join(whole.events, on=[Columns.USER_ID, Columns.ITEM_ID]).group_by(Columns.USER_ID)
+    first = met.agg(pl.col(Columns.TIMESTAMP).cast(pl.Float64).min())
+    asked = pl.DataFrame({Columns.USER_ID: users}, schema={Columns.USER_ID: pl.String})
+    joined = asked.join(first, on=Columns.USER_ID, how="left", maintain_order="left")
+    return joined[Columns.TIMESTAMP].fill_null(float("nan")).to_numpy()
 
 
 def _rolling(part: Split, whole: Dataset, item_ids: list[str], most: int, seed: int) -> Questions:
@@ -63,7 +75,7 @@ def _rolling(part: Split, whole: Dataset, item_ids: list[str], most: int, seed: 
         later = np.sort(np.random.default_rng(seed).permutation(later)[:most])
     warm = set(part.train.events[Columns.ITEM_ID].unique().to_list())
     owner = np.repeat(np.arange(sequences.n_users), sequences.lengths())
-    rows, users, histories, items = [], [], [], []
+    rows, users, histories, items, times = [], [], [], [], []
     for event in later.tolist():
         begin = int(sequences.offsets[owner[event]])
         history = sequences.items[begin:event]
@@ -74,6 +86,7 @@ def _rolling(part: Split, whole: Dataset, item_ids: list[str], most: int, seed: 
         users.append(user)
         histories.append(history)
         items.append(item_ids[sequences.items[event]])
+        times.append(sequences.times[event])
     cold = [item not in warm for item in items]
     schema = {Columns.USER_ID: pl.String, Columns.ITEM_ID: pl.String, Columns.COLD: pl.Boolean}
     targets = pl.DataFrame({Columns.USER_ID: rows, Columns.ITEM_ID: items, Columns.COLD: cold}, schema=schema)
@@ -81,4 +94,4 @@ def _rolling(part: Split, whole: Dataset, item_ids: list[str], most: int, seed: 
         f"{part.words}; the model is frozen there, and at {len(rows):,} of the {total:,} later events it is asked for what comes next, knowing "
         "what the user did until then"
     )
-    return Questions(rows, users, histories, targets, words)
+    return Questions(rows, users, histories, targets, words, np.array(times, dtype=np.float64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -11,7 +11,7 @@ from tastemaker.data.dataset import Dataset
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import SettingsError
 
-_ROW = "_row"
+_ROW, _FIRST = "_row", "_first"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def global_time(dataset: Dataset, share: float = 0.1) -> Split:
     cut = float(times.quantile(1.0 - share, interpolation="lower") or 0.0)
     early, late = dataset.events.filter(times <= cut), dataset.events.filter(times > cut)
     words = f"global time split: the last {late.height:,} of {dataset.events.height:,} events are held back"
-    return _made(dataset, early, late, "global_time", words)
+    made = _made(dataset, early, late, "global_time", words)
+    log = None if dataset.log is None else dataset.log.filter(pl.col(Columns.TIMESTAMP) <= cut)
+    return replace(made, train=replace(made.train, log=log))
 
 
 def leave_last_out(dataset: Dataset) -> Split:
@@ -92,4 +94,14 @@ def _made(dataset: Dataset, train: pl.DataFrame, late: pl.DataFrame, name: str, 
     fresh = known.join(train, on=[Columns.USER_ID, Columns.ITEM_ID], how="anti", maintain_order="left")
     warm = train[Columns.ITEM_ID].unique()
     test = fresh.with_columns((~pl.col(Columns.ITEM_ID).is_in(warm.implode())).alias(Columns.COLD))
-    return Split(dataset.with_events(train), test, name, words)
+    return Split(replace(dataset.with_events(train), log=_earlier(dataset.log, late)), test, name, words)
+
+
+def _earlier(log: pl.DataFrame | None, late: pl.DataFrame) -> pl.DataFrame | None:
+    """The log of every type without what a user did from the first event on that is held back of him; None where there are no times to tell."""
+    if log is None or late.is_empty() or late[Columns.TIMESTAMP].null_count() or log[Columns.TIMESTAMP].null_count():
+        return None
+    first = late.group_by(Columns.USER_ID).agg(pl.col(Columns.TIMESTAMP).min().alias(_FIRST))
+    joined = log.join(first, on=Columns.USER_ID, how="left", maintain_order="left")
+    kept = joined.filter(pl.col(_FIRST).is_null() | (pl.col(Columns.TIMESTAMP) < pl.col(_FIRST)))
+    return kept.drop(_FIRST)

@@ -114,6 +114,23 @@ def lines(
     return _figure(marks, label, 220)
 
 
+def reliability_plot(said: Sequence[float], happened: Sequence[float], size: Sequence[int], label: str) -> str:
+    """Bins of probabilities: what was said across, what happened upwards; on the diagonal the two agree."""
+    if not said:
+        return _nothing(label)
+    top = max([*said, *happened, 1e-6])
+    across, up = _scale(0, top, LEFT, RIGHT, False), _scale(0, top, BOTTOM, TOP, False)
+    marks = "".join(_grid(up(tick), f"{tick:.3g}") for tick in _linear(0, top))
+    marks += f"<path d='M{LEFT} {BOTTOM}L{RIGHT} {TOP}' stroke='var(--mute)' stroke-dasharray='4 4' fill=none />"
+    path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in zip(said, happened, strict=True))
+    marks += f"<path d='M{path}' stroke='var(--main)' stroke-width=2 fill=none />"
+    for x, y, rows in zip(said, happened, size, strict=True):
+        words = html.escape(f"said {x:.4f}, happened {y:.4f}, {rows:,} rows")
+        marks += f"<circle cx={across(x):.1f} cy={up(y):.1f} r=3 fill='var(--main)'><title>{words}</title></circle>"
+    marks += _below([(across(tick), f"{tick:.3g}") for tick in _linear(0, top)])
+    return _figure(marks + f"<text x={LEFT + 10} y=212>{html.escape(label)}: said across, happened upwards</text>", label, 220)
+
+
 def heat(
     rows: Sequence[str],
     columns: Sequence[str],

@@ -14,11 +14,12 @@ import polars as pl
 from tastemaker.evaluation import page
 from tastemaker.evaluation.curve import curve_section
 from tastemaker.evaluation.frontier import frontier_section
+from tastemaker.evaluation.ranker_part import ranker_part
 from tastemaker.evaluation.ranking import beyond_accuracy, per_user
+from tastemaker.evaluation.recommenders import OURS, UNRANKED
 from tastemaker.evaluation.significance import Groups, interval, paired
 from tastemaker.evaluation.slices import slices
 
-OURS = "Tastemaker"
 MAIN = "NDCG@10"
 
 
@@ -101,7 +102,7 @@ def write_report(report: dict[str, Any], folder: Path) -> Path:
 
 def best_baseline(report: dict[str, Any]) -> str | None:
     """The baseline with the highest NDCG@10."""
-    others = [name for name in report["recommenders"] if name != OURS]
+    others = [name for name in report["recommenders"] if name not in (OURS, UNRANKED)]
     return max(others, key=lambda name: report["recommenders"][name]["metrics"][MAIN]["mean"], default=None)
 
 
@@ -133,7 +134,7 @@ def _body(report: dict[str, Any]) -> str:
         text += curve_section(report["first events"], OURS)
     if "frontier" in report:
         text += frontier_section(report["frontier"])
-    return text + _protocol(report)
+    return text + ranker_part(report) + _protocol(report)
 
 
 def _summary(report: dict[str, Any]) -> str:

@@ -47,6 +47,12 @@ class Brain:
         self._items: NDArray[np.int32] = np.load(folder / "users" / "items.npy", mmap_mode="r", allow_pickle=False)
 
     @property
+    def latest(self) -> float:
+        """Epoch seconds of the latest event that training knew; infinite where the log had no times."""
+        times: NDArray[np.float64] = np.load(self.folder / "users" / "times.npy", mmap_mode="r", allow_pickle=False)
+        return float(times.max()) if len(times) and np.isfinite(times).all() else float("inf")
+
+    @property
     def users(self) -> dict[str, int]:
         """User id to the row of its history."""
         if self._users is None:

@@ -81,6 +81,11 @@ class Fusion:
         """Final score of each candidate, float32 [M], always finite."""
         return self._forward(features(found, history_length), found)
 
+    def without_boost(self, found: ChannelScores, scores: FloatArray) -> FloatArray:
+        """Scores as they would be if no new item were raised, float32 [M]."""
+        plain: FloatArray = (scores - self.cold_boost * boosted(found)).astype(np.float32)
+        return plain
+
     def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
         """How much the score would fall without each channel, float32 [M, C]."""
         given = features(found, history_length)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def with_profile(state: QueryState, segments: Segments | None, attributes: Mappi
     if segments is None or not attributes or len(state.history):
         return state
     found = segments.popular(attributes)
-    return state if found is None else QueryState(state.history, state.user_vector, *found)
+    return state if found is None else replace(state, popular=found[0], segment=found[1])
 
 
 def newcomer_scores(scores: FloatArray, found: ChannelScores, state: QueryState) -> FloatArray:

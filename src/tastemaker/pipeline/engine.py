@@ -14,8 +14,8 @@ from tastemaker.pipeline.explain import reason, sources
 from tastemaker.pipeline.explore import Explore
 from tastemaker.pipeline.rules import RowOf, Rules
 from tastemaker.pipeline.select import FRESH_SLOT, Facts, Picked, pick
-from tastemaker.schema.candidates import ChannelScores
-from tastemaker.schema.protocols import BoolArray, ChannelSource, FloatArray, FusionModel, IntArray, QueryState
+from tastemaker.schema.candidates import ChannelScores, Ranked
+from tastemaker.schema.protocols import BoolArray, CandidateRanker, ChannelSource, FloatArray, FusionModel, IntArray, QueryState
 
 CONTENT = ("text", "taste")
 """Channels that know an item before anybody has met it."""
@@ -38,6 +38,7 @@ class Wish:
         newest: item indices from here on are newer than the bundle; None: none are.
         rules: everything besides relevance that the list obeys.
         explore: the fresh slot, for askers with a history; None: there is none.
+        tell: the chances of the ranker are wanted, even where they decide nothing.
     """
 
     k: int
@@ -45,6 +46,7 @@ class Wish:
     newest: int | None = None
     rules: Rules = field(default_factory=Rules)
     explore: Explore | None = None
+    tell: bool = False
 
 
 @dataclass
@@ -56,6 +58,8 @@ class Found:
         parts: how much each channel brought, float32 [n, C]; None unless asked for.
         picked: how the list came about, its places those of `candidates` (item indices, int32 [M]); None where nothing was picked.
         segment: whose popularity it was, in words; empty where nobody's.
+        chances: by head, float32 [n, heads]; None where no ranker was asked.
+        heads: names of the chances.
     """
 
     items: IntArray
@@ -66,6 +70,8 @@ class Found:
     picked: Picked | None = None
     candidates: IntArray | None = None
     segment: str = ""
+    chances: FloatArray | None = None
+    heads: tuple[str, ...] = ()
 
 
 class Road:
@@ -75,6 +81,7 @@ class Road:
         channels: finds candidates. fusion: scores them. vectors: item vectors, for diversity and reasons. depth: candidates of each channel.
         texts: unit text vectors by item index, by which doubles are known; None: item vectors.
         row_of: fields of an item, for rules; None: items have none.
+        ranker: orders the fusion's best; None: the fusion's order stays.
     """
 
     def __init__(
@@ -85,9 +92,15 @@ class Road:
         depth: int,
         texts: ItemVectors | None = None,
         row_of: RowOf | None = None,
+        ranker: CandidateRanker | None = None,
     ) -> None:
-        self.channels, self.fusion, self.vectors, self.depth = channels, fusion, vectors, depth
+        self.channels, self.fusion, self.vectors, self.depth, self.ranker = channels, fusion, vectors, depth, ranker
         self.facts = Facts(vectors, texts or vectors, row_of or (lambda item: {"item_id": str(item)}))
+
+    def scored(self, found: ChannelScores, state: QueryState, tell: bool = False) -> Ranked:
+        """Final scores of candidates, and their chances where a ranker decides or is asked."""
+        scores = self.fusion.score(found, len(state.history))
+        return Ranked(scores) if self.ranker is None else self.ranker.rank(found, scores, state, tell)
 
     def recommend(self, state: QueryState, wish: Wish) -> Found:
         """The best k items that are allowed; exactly k where as many exist."""
@@ -107,9 +120,9 @@ class Road:
             ]
         return lists
 
-    def rank(self, found: ChannelScores, state: QueryState) -> Found:
+    def rank(self, found: ChannelScores, state: QueryState, tell: bool = False) -> Found:
         """The given candidates in order."""
-        return self._select(found, state, Wish(k=len(found.items)))
+        return self._select(found, state, Wish(k=len(found.items), tell=tell))
 
     def with_pins(self, found: ChannelScores, state: QueryState, rules: Rules) -> ChannelScores:
         """The candidates and, behind them, pinned items that no channel found."""
@@ -122,7 +135,8 @@ class Road:
         return ChannelScores(items, found.channels, scores, ranks, counts, found.depth)
 
     def _select(self, found: ChannelScores, state: QueryState, wish: Wish) -> Found:
-        scores = self.fusion.score(found, len(state.history))
+        ranked = self.scored(found, state, wish.tell)
+        scores = ranked.scores
         if wish.newest is not None and len(state.history):
             scores = self._modest(scores, found, wish.newest)
         scores = newcomer_scores(scores, found, state)
@@ -135,8 +149,9 @@ class Road:
         parts = self.fusion.parts(chosen, len(state.history))
         names = self._sources(parts, chosen, state)
         names = [FRESH_SLOT if slot else name for slot, name in zip(picked.slot.tolist(), names, strict=True)]
+        chances = None if ranked.chances is None else ranked.chances[places]
         near = self._near(chosen.items, state)
-        return Found(chosen.items, scores[places], names, near, parts, picked, found.items, state.segment)
+        return Found(chosen.items, scores[places], names, near, parts, picked, found.items, state.segment, chances, ranked.heads)
 
     def _modest(self, scores: FloatArray, found: ChannelScores, newest: int) -> FloatArray:
         """New items stand no higher among the others than their text does: they suit some people, not everybody."""

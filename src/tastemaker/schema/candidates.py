@@ -30,6 +30,21 @@ class ChannelScores:
     depth: int
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """What a ranker says of candidates.
+
+    Attributes:
+        scores: the final scores, float32 [M].
+        heads: names of the labels.
+        chances: of each label, float32 [M, heads], NaN where a candidate stood too low to be looked at; None where none was asked for.
+    """
+
+    scores: NDArray[np.float32]
+    heads: tuple[str, ...] = ()
+    chances: NDArray[np.float32] | None = None
+
+
 @dataclass
 class Candidates:
     """Candidates of one request: item indices, their channel scores, the final score and where each came from.

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.schema.candidates import ChannelScores
+from tastemaker.schema.candidates import ChannelScores, Ranked
 
 FloatArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int32]
 BoolArray: TypeAlias = NDArray[np.bool_]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(what, done, total) by everything that takes longer than a second."""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks, and the moment of the question.
+
+    Attributes:
+        user_id: empty for nobody in particular.
+        now: epoch seconds.
+        context: such as `{"device": "mobile"}`.
+    """
+
+    user_id: str
+    now: float
+    context: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -27,12 +42,14 @@ class QueryState:
         user_vector: float32 [D] from the user tower, or None with an empty history.
         popular: what is popular with people like the asker, in [0, 1], float32 [items of the bundle]; None: with everybody.
         segment: who these people are, in words.
+        asker: who asks, when, and on what; None: nothing is known of that.
     """
 
     history: IntArray
     user_vector: FloatArray | None
     popular: FloatArray | None = None
     segment: str = ""
+    asker: Asker | None = None
 
 
 class ChannelSource(Protocol):
@@ -57,6 +74,18 @@ class FusionModel(Protocol):
 
     def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
         """How much of the score each channel brings, float32 [M, C]; what the reasons are made of."""
+
+
+class CandidateRanker(Protocol):
+    """Orders scored candidates anew. Implemented by `serving.ranking.LiveRanker`."""
+
+    def rank(self, found: ChannelScores, scores: FloatArray, state: QueryState, tell: bool = False) -> Ranked:
+        """Final scores, float32 [M], and the chances of each label where they were computed.
+
+        Args:
+            found: the candidates. scores: of the fusion, float32 [M]. state: who asks.
+            tell: chances are wanted even where they decide nothing.
+        """
 
 
 class UserEncoder(Protocol):

@@ -121,6 +121,7 @@ class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         propensity: the chance that this item stood in the list, where chance took part in it; it would for certain where there is none.
+        chances: with `explain`: of each label, where a ranker was learned.
         moves: with `explain`: the rules that moved the item, in order.
     """
 
@@ -130,6 +131,7 @@ class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str | None = None
     title: str | None = None
     propensity: float | None = None
+    chances: dict[str, float] | None = None
     moves: list[Move] | None = None
 
 

@@ -228,6 +228,51 @@ class FusionSettings(Section, kw_only=True, frozen=True):
     """Added to the score of items that training never saw, on top of what the fusion learned."""
 
 
+class RankerSettings(Section, kw_only=True, frozen=True):
+    """The ranker: it orders the fusion's best candidates and tells the chance of each label; see docs/ranking.md."""
+
+    mode: str = "auto"
+    """`auto` (it orders where it was found better than the fusion, else it only tells chances), `always` (it orders), `chances` (it never orders) or
+    `off` (none is learned)."""
+    heads: tuple[str, ...] = ()
+    """Labels whose chance is told, as in ["click", "purchase", "rating>=4"]; empty: the most frequent event types of the log."""
+    weights: dict[str, float] = {}
+    """The final score is the sum of weight * chance over these heads, as in {purchase = 1.0, click = 0.1}; `next` is the chance to be what comes
+    next. Empty: {next = 1}. Read when answering: a change needs no training."""
+    horizon_days: Annotated[float, Meta(ge=0.0)] = 0.0
+    """Days within which an event must follow for a label to hold; 0: whenever."""
+    depth: Positive = 30
+    """Candidates that are ordered anew, the fusion's best; the others stay behind them in the fusion's order."""
+    questions: Positive = 3_000
+    """Held-back events that it learns from and is judged by; of more a sample is drawn by the seed."""
+    body: str = "dcn"
+    """What stands beside the experts: `dcn` (a cross network, DCNv2), `deepfm` (a factorisation machine) or `mlp` (a linear part)."""
+    sharing: str = "mmoe"
+    """What the heads share: `mmoe` (experts behind a gate of each head), `ple` (own experts besides) or `bottom` (one network)."""
+    cross_layers: Annotated[int, Meta(ge=0)] = 2
+    experts: Positive = 3
+    hidden: tuple[int, ...] = (48, 24)
+    """Widths of an expert's layers."""
+    embedding_dim: Positive = 6
+    """Length of the vector of each category."""
+    categories: tuple[str, ...] = ()
+    """Read by name: `category` (the first), `brand`, `device`, `item_id`, `user_id`, or any column of the catalogue. A few thousand questions are too
+    few to learn their vectors by: with them MovieLens' order gets worse and its chances get better."""
+    buckets: Positive = 1_000
+    """Names of a category are hashed into so many vectors."""
+    vector_dim: Annotated[int, Meta(ge=0)] = 0
+    """Leading directions of the item and user vectors, and of their product, that are read; 0: nothing but their cosine. As `categories`: worth it
+    with tens of thousands of questions."""
+    dropout: Share = 0.2
+    epochs: Positive = 8
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    task_weights: dict[str, float] = {}
+    """Weight of each head's loss, as in {purchase = 2.0}, heads that are not named 1; empty: weights are learned (by the uncertainty of each)."""
+    calibration: str = "auto"
+    """`isotonic`, `platt`, `none` or `auto`: isotonic where there are events enough, else Platt's."""
+
+
 class TrainSettings(Section, kw_only=True, frozen=True):
     """How a training run behaves."""
 
@@ -394,6 +439,7 @@ class Settings(Section, kw_only=True, frozen=True):
     neighbours: NeighbourSettings = NeighbourSettings()
     features: FeatureSettings = FeatureSettings()
     fusion: FusionSettings = FusionSettings()
+    ranker: RankerSettings = RankerSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     profile: ProfileSettings = ProfileSettings()

@@ -19,7 +19,7 @@ from tastemaker.schema.columns import DEFAULT_EVENT_TYPE
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
-from tastemaker.schema.protocols import BoolArray, IntArray
+from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
 from tastemaker.schema.queries import (
     Answer,
     ExplainQuery,
@@ -70,7 +70,7 @@ class Answers:
         items = np.array([place for place in places if not live.state.barred[place]], dtype=np.int32)
         if not len(items):
             return self._answer(live, [])
-        state = live.query(history, query.user_id)
+        state = live.query(history, Asker(query.user_id or "", time.time()))
         found = live.road.rank(live.channels.score_items(state, items, live.settings.fusion.depth), state)
         return self._answer(live, self._listed(live, found, False))
 
@@ -101,9 +101,10 @@ class Answers:
         if place is None:
             raise NotFound(f"There is no item {query.item_id!r}.")
         history = live.state.history(query.user_id)
-        state = live.query(history, query.user_id)
+        state = live.query(history, Asker(query.user_id, time.time()))
         found = live.channels.score_items(state, np.array([place], dtype=np.int32), live.settings.fusion.depth)
         parts = live.road.fusion.parts(found, len(history))[0]
+        ranker = live.ranker
         dropped = [
             name
             for name, holds in (
@@ -125,6 +126,7 @@ class Answers:
             "dropped_by": dropped,
             "list": self._in_list(live, query),
             "fresh": live.state.fresh.why_not(place, time.time()) or "fresh",
+            "ranker": None if ranker is None else {"orders": ranker.list.decides, "chances": self._chances(live, state, place)},
             "features": self._told(live, query.user_id, query.item_id),
             "model_version": live.version,
         }
@@ -237,8 +239,9 @@ class Answers:
             if k:
                 notes.append("Nothing may be shown: every item is hidden, filtered or excluded.")
             return self._answer(live, [], request_id, notes), None
-        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id))
-        found = live.road.recommend(live.query(history, query.user_id), wish)
+        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain)
+        asker = Asker(query.user_id or "", time.time(), query.context)
+        found = live.road.recommend(live.query(history, asker), wish)
         rows = self._listed(live, found, query.explain)
         left = self._left_out(live, found) if query.explain else None
         notes += found.picked.notes if found.picked is not None else []
@@ -283,6 +286,14 @@ class Answers:
         numbers = features.told(user_id, [item_id], time.time())[0]
         return dict(zip(features.features.names, numbers.tolist(), strict=True))
 
+    def _chances(self, live: Live, state: QueryState, place: int) -> dict[str, float]:
+        """Chances of each head for an item among the candidates of now, by name; none where it stands too low to be looked at."""
+        found = live.channels.candidates([state], live.settings.fusion.depth, ~live.barred())[0]
+        ranked, at = live.road.scored(found, state, tell=True), np.flatnonzero(found.items == place)
+        if ranked.chances is None or not len(at):
+            return {}
+        return _named(ranked.heads, ranked.chances[at[0]])
+
     def _listed(self, live: Live, found: Found, explain: bool) -> list[Recommended]:
         words = (
             reasons(found, lambda place: str(live.state.rows[place].get("title") or live.state.rows[place]["item_id"]))
@@ -294,6 +305,7 @@ class Answers:
         moves: Sequence[list[Move] | None] = (
             picked.moves if explain and picked is not None and picked.moves else [None] * len(found.items)
         )
+        told = found.chances if explain else None
         return [
             self._recommended(
                 live,
@@ -302,6 +314,7 @@ class Answers:
                 found.sources[at],
                 words[at] if words else None,
                 chance[at],
+                None if told is None else _named(found.heads, told[at]) or None,
                 moves[at] or None,
             )
             for at, item in enumerate(found.items)
@@ -315,10 +328,11 @@ class Answers:
         source: str,
         why: str | None,
         propensity: float | None = None,
+        chances: dict[str, float] | None = None,
         moves: list[Move] | None = None,
     ) -> Recommended:
         row = live.state.rows[place]
-        return Recommended(row["item_id"], score, source, why, row.get("title"), propensity, moves)
+        return Recommended(row["item_id"], score, source, why, row.get("title"), propensity, chances, moves)
 
     def _answer(
         self,
@@ -335,6 +349,11 @@ class Answers:
             notes=notes or None,
             left_out=left_out or None,
         )
+
+
+def _named(heads: Sequence[str], chances: FloatArray) -> dict[str, float]:
+    """Chances by the names of their heads; none where they were not computed."""
+    return {} if np.isnan(chances).any() else dict(zip(heads, chances.tolist(), strict=True))
 
 
 def item_of(item_id: str, body: ItemBody) -> Item:

@@ -23,9 +23,10 @@ from tastemaker.pipeline.select import pick
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
-from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
-from tastemaker.schema.settings import FreshSettings, ListSettings
+from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
+from tastemaker.schema.settings import FreshSettings, ListSettings, Settings
 from tastemaker.serving.house import House
+from tastemaker.serving.ranking import LiveRanker
 from tastemaker.streaming.consume import Consumer
 from tastemaker.streaming.features import LiveFeatures
 from tastemaker.streaming.state import LiveState
@@ -42,11 +43,11 @@ class Live:
         journal: what happened; None: nothing but the bundle.
         threads: of the models.
         check: compare every file with its checksum first.
-        lists, fresh: the service's own rules, by default those that change nothing.
+        service: the settings of now, of which `lists`, `fresh` and `ranker` are read; None: no rules, and the ranker's settings of the bundle.
         profile_of: attributes of a user by id; None: the journal's.
 
     Raises:
-        BundleError: the bundle is not whole.
+        BundleError: the bundle is not whole. SettingsError: the ranker's weights name a head that the bundle's ranker has not.
         InputError: a rule of the service makes no sense.
     """
 
@@ -56,8 +57,7 @@ class Live:
         journal: Journal | None = None,
         threads: int = 1,
         check: bool = True,
-        lists: ListSettings | None = None,
-        fresh: FreshSettings | None = None,
+        service: Settings | None = None,
         profile_of: ProfileOf | None = None,
     ) -> None:
         self.bundle = open_bundle(folder, check)
@@ -65,19 +65,23 @@ class Live:
         self.settings = self.brain.settings
         self.channels = Channels.load(folder / "channels")
         fusion = Fusion.from_dict(msgspec.json.decode((folder / "fusion.json").read_bytes()))
-        self.house, self.fresh = House(lists or ListSettings()), fresh or FreshSettings()
+        now = service or msgspec.structs.replace(self.settings, lists=ListSettings(), fresh=FreshSettings())
+        self.house, self.fresh = House(now.lists), now.fresh
         self.segments = Segments.load(folder / "segments") if (folder / "segments").is_dir() else None
         self._profile_of = profile_of or (_profiles(journal) if journal is not None else None)
         rows = [_row(row) for row in self.brain.catalogue.iter_rows(named=True)]
         labels = [parse_label(text) for text in self.settings.data.positive]
         self.reader = BundleReader(self.brain)
-        told = LiveFeatures.open(folder / "features") if (folder / "features").is_dir() and journal is not None else None
+        ranks = (folder / "ranker").is_dir() and now.ranker.mode != "off"
+        features = (folder / "features").is_dir() and (journal is not None or ranks)
+        told = LiveFeatures.open(folder / "features", self.brain.latest) if features else None
         self.state = LiveState(
             rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width, told,
             self.settings.sampling.shown, self.house.admitted, self.fresh,
         )  # fmt: skip
+        self.ranker = LiveRanker(folder / "ranker", fusion, self.channels, self.state, now.ranker) if ranks else None
         vectors, depth = self.channels.items.rows, self.settings.fusion.depth
-        self.road = Road(self.channels, fusion, vectors, depth, self._texts, self.state.rows.__getitem__)
+        self.road = Road(self.channels, fusion, vectors, depth, self._texts, self.state.rows.__getitem__, self.ranker)
         self.lexicon = Lexicon([words_of(row) for row in rows])
         data = self.bundle.manifest.data
         self._consumer = Consumer(journal, self.state, data.position, data.change) if journal is not None else None
@@ -92,28 +96,45 @@ class Live:
         """Folds what happened since the last look."""
         if self._consumer is None or not self._consumer.poll():
             return
-        for place, words in self.state.take_changed():
+        changed = self.state.take_changed()
+        for place, words in changed:
             self.lexicon.put(place, words_of(words))
+        if self.ranker is not None:
+            self.ranker.changed([place for place, _ in changed])
 
-    def query(self, history: IntArray, user_id: str | None = None) -> QueryState:
-        """The state of somebody with this history; without one, of somebody with the attributes of this user."""
-        return self.queries([history], [user_id])[0]
+    def query(self, history: IntArray, asker: Asker | None = None) -> QueryState:
+        """The state of somebody with this history; without one, of somebody with the asker's attributes."""
+        return self.queries([history], None if asker is None else [asker])[0]
 
-    def queries(self, histories: Sequence[IntArray], user_ids: Sequence[str | None] | None = None) -> list[QueryState]:
-        """The states of many, their user vectors computed together; those without a history are known by their attributes, if by any."""
+    def queries(self, histories: Sequence[IntArray], askers: Sequence[Asker] | None = None) -> list[QueryState]:
+        """The states of many, their user vectors computed together; who asks, and when, where that is known.
+
+        Those without a history are known by their attributes, if by any.
+        """
         if not histories:
             return []
         vectors = self.brain.user.vectors(histories, self.channels.items.rows)
-        states = [QueryState(history, vector if len(history) else None) for history, vector in zip(histories, vectors, strict=True)]
-        if self.segments is None or self._profile_of is None or user_ids is None:
+        who = askers if askers is not None else [None] * len(histories)
+        states = [
+            QueryState(history, vector if len(history) else None, asker=asker)
+            for history, vector, asker in zip(histories, vectors, who, strict=True)
+        ]
+        if self.segments is None or self._profile_of is None:
             return states
         return [
-            with_profile(state, self.segments, self._profile_of(user)) if user is not None and not len(state.history) else state
-            for state, user in zip(states, user_ids, strict=True)
+            with_profile(state, self.segments, self._profile_of(state.asker.user_id))
+            if state.asker is not None and state.asker.user_id and not len(state.history)
+            else state
+            for state in states
         ]
 
-    def best(self, states: Sequence[QueryState], k: int, filter_seen: bool = True) -> list[tuple[IntArray, FloatArray]]:
-        """The k best items and their scores for many queries at once, best first, by the rules of the house: no reasons, no fresh slots."""
+    def best(
+        self, states: Sequence[QueryState], k: int, filter_seen: bool = True, rank: bool = True
+    ) -> list[tuple[IntArray, FloatArray]]:
+        """The k best items and their scores for many queries at once, best first, by the rules of the house: no reasons, no fresh slots.
+
+        Without `rank` by the fusion alone.
+        """
         allowed = ~self.state.barred if self.state.barred.any() else None
         found = self.channels.candidates(states, max(self.settings.fusion.depth, k), allowed, filter_seen)
         lists = []
@@ -123,7 +144,7 @@ class Live:
                 met = state.history if filter_seen else state.history[:0]
                 rules = self.house.rules(self.state.index_of, k, self.state.barred, met)
                 one = self.road.with_pins(one, state, rules)
-            scores = self.road.fusion.score(one, len(state.history))
+            scores = self.road.scored(one, state).scores if rank else self.road.fusion.score(one, len(state.history))
             scores = newcomer_scores(scores, one, state)
             places = order(scores, k) if rules is None else pick(one, scores, k, rules, None, self.road.facts).places
             lists.append((one.items[places], scores[places]))
@@ -190,8 +211,7 @@ def open_live(
     journal: Journal | None,
     version: str | None = None,
     threads: int = 1,
-    lists: ListSettings | None = None,
-    fresh: FreshSettings | None = None,
+    service: Settings | None = None,
 ) -> Live:
     """The live bundle of a workspace, or the named one; where the live one is not whole, the previous one. Arguments as of `Live`.
 
@@ -200,15 +220,15 @@ def open_live(
     """
     registry = Registry(bundles)
     if version:
-        return Live(registry.folder(version), journal, threads, True, lists, fresh)
+        return Live(registry.folder(version), journal, threads, service=service)
     try:
-        return Live(registry.live(), journal, threads, True, lists, fresh)
+        return Live(registry.live(), journal, threads, service=service)
     except BundleError as error:
         previous = registry.stages().previous
         if previous is None:
             raise
         print(f"the live bundle was refused, the previous one answers: {error}", flush=True)
-        return Live(registry.folder(previous), journal, threads, True, lists, fresh)
+        return Live(registry.folder(previous), journal, threads, service=service)
 
 
 def _profiles(journal: Journal) -> ProfileOf:

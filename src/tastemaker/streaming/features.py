@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tastemaker.features.base import FeatureQuery
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.state import State
@@ -13,29 +15,41 @@ from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
 from tastemaker.schema.protocols import FloatArray
 
+SILENCE = 86_400.0
+"""Seconds without any event after which time stands still for a ranker."""
+
 
 class LiveFeatures:
     """Features of one process, kept up to date event by event: the same lines that made the rows of training.
 
     Args:
-        features, state: as a bundle holds them.
+        features, state: as a bundle holds them. latest: epoch seconds of the latest event that they know.
     """
 
-    def __init__(self, features: FeatureSet, state: State) -> None:
-        self.features, self._state = features, state
+    def __init__(self, features: FeatureSet, state: State, latest: float = np.inf) -> None:
+        self.features, self._state, self.latest = features, state, latest
 
     @classmethod
-    def open(cls, folder: Path) -> LiveFeatures:
-        """Starts from the folder `features/` of a bundle.
+    def open(cls, folder: Path, latest: float = np.inf) -> LiveFeatures:
+        """Starts from the folder `features/` of a bundle; `latest` as in the class.
 
         Raises:
             BundleError: it can't be read.
         """
-        return cls(*FeatureSet.load(folder))
+        return cls(*FeatureSet.load(folder), latest)
 
     def fold_event(self, event: Event) -> None:
         """An event of whatever type."""
         self.features.update(self._state, event)
+        if event.timestamp is not None and np.isfinite(event.timestamp):
+            self.latest = max(self.latest, event.timestamp)
+
+    def moment(self, now: float) -> float:
+        """The moment that a ranker is asked at: now, but at most a day after the latest event.
+
+        A log that ended years ago is answered as on its last day: a ranker has never learned what years of silence mean.
+        """
+        return min(now, self.latest + SILENCE)
 
     def put_item(self, item: Item, text: FloatArray) -> None:
         """An item that was added or changed, with its whitened text vector [T]."""

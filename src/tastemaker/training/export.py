@@ -12,6 +12,7 @@ settings.json
 features/                         `features.feature_set.FeatureSet` with its state, preparation.json, text_reduction.json; absent where the
                                   log has no times
 segments/                         `models.segments.Segments`; absent where no attribute of people tells what they like
+ranker/                           `models.ranker.Ranker`, `features.ranker_input.RankerInput`, report.json; absent where none was learned
 baseline.json                     `schema.baseline.Baseline`: what the data looked like
 """
 
@@ -54,6 +55,8 @@ def export(brain: TrainedBrain, folder: Path) -> None:
         brain.features.export(folder / "features")
     if brain.segments is not None:
         brain.segments.save(folder / "segments")
+    if brain.ranker is not None:
+        brain.ranker.export(folder / "ranker")
     _towers(brain, folder)
     if brain.encoder is not None and brain.whitening is not None:
         export_text(brain.encoder, brain.whitening, brain.settings.text.template, folder / "text_encoder")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import polars as pl
 
 from tastemaker.data.dataset import Dataset
@@ -44,11 +43,9 @@ class TrainedFeatures:
         return self.rows.table(self.preparation)
 
     def export(self, folder: Path) -> None:
-        """Writes the features, their state, the preparation and the reduction."""
+        """Writes the features and their state: what a service goes on from."""
         folder.mkdir(parents=True, exist_ok=True)
         self.features.save(self.state, folder)
-        self.preparation.save(folder)
-        (folder / "text_reduction.json").write_bytes(msgspec.json.encode(self.text))
 
 
 def check_features(settings: Settings) -> None:
@@ -62,7 +59,29 @@ def check_features(settings: Settings) -> None:
         raise SettingsError(f"sampling.ranker is {settings.sampling.ranker!r}; expected {', '.join(RANKER_NEGATIVES)}.")
 
 
-def train_features(
+@dataclass(frozen=True)
+class LearnedRows:
+    """A ranker's rows and how their columns are read.
+
+    Attributes:
+        rows, preparation, text: as in `TrainedFeatures`.
+        features: declared over the catalogue; None where the log has no times. log: every event.
+    """
+
+    rows: RankerRows
+    preparation: Preparation
+    text: Reduction
+    features: FeatureSet | None
+    log: pl.DataFrame
+
+    def remembered(self) -> TrainedFeatures | None:
+        """The features with their memory of the whole log; None where there are none."""
+        if self.features is None:
+            return None
+        return TrainedFeatures(self.features, self.features.remember(self.log), self.preparation, self.text, self.rows)
+
+
+def learn_rows(
     dataset: Dataset,
     sequences: Sequences,
     catalogue: pl.DataFrame,
@@ -72,18 +91,18 @@ def train_features(
     fusion: Fusion,
     user_vectors: Callable[[Sequence[IntArray]], FloatArray],
     settings: Settings,
-) -> TrainedFeatures:
-    """Declares the features, makes the rows, fits the preparation on them, and remembers the whole log.
+) -> LearnedRows:
+    """Declares the features, makes the rows, and fits the preparation on those that may be learned from.
 
     Args:
         dataset: its log is what features read. sequences: its histories.
         catalogue: one row an item, in the order of item indices. text: whitened text vectors, float32 [N, T].
         held: the questions. channels, fusion, user_vectors: of a fit that has not seen them.
-        settings: sections `features`, `fusion` and `train` are read.
+        settings: sections `features`, `fusion`, `ranker`, `sampling` and `train` are read.
     """
     log = dataset.events if dataset.log is None else dataset.log
-    features = FeatureSet.declared(settings.features.use, catalogue, text)
+    features = None if dataset.time_is_order else FeatureSet.declared(settings.features.use, catalogue, text)
     names = catalogue["item_id"].to_list()
     known = Known(held, channels, fusion, user_vectors, log, features, text, sequences, names)
     rows, reduction = ranker_rows(known, settings)
-    return TrainedFeatures(features, features.remember(log), prepare(rows, settings), reduction, rows)
+    return LearnedRows(rows, prepare(rows, settings), reduction, features, log)

@@ -27,11 +27,13 @@ from tastemaker.schema.protocols import FloatArray, IntArray, Progress, QuerySta
 from tastemaker.schema.settings import Settings
 from tastemaker.training.encoder import Encoder
 from tastemaker.training.export import export
-from tastemaker.training.features import TrainedFeatures, check_features, train_features
+from tastemaker.training.features import LearnedRows, TrainedFeatures, check_features, learn_rows
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_all, learn_early, learn_fusion, make_channels
 from tastemaker.training.precision import check_device, use_threads
+from tastemaker.training.ranked import Asked, recommend_ranked
+from tastemaker.training.ranker import TrainedRanker, check_ranker, train_ranker
 from tastemaker.training.reading import read_texts
 from tastemaker.training.segments import learn_segments
 from tastemaker.training.sequence import SequenceModel
@@ -53,6 +55,7 @@ class TrainedBrain:
         sha256: hash over the events.
         baseline: what the data looked like; drift is measured against it.
         features: what is told besides the channels, and a ranker's rows; None where the log has no times.
+        ranker: what orders the fusion's best; None where none was learned.
         notes: sentences for whoever trains: what was skipped, and why.
         segments: popularity by attributes of people, for those without a history; None where no attribute tells anything.
     """
@@ -69,6 +72,7 @@ class TrainedBrain:
     sha256: str = ""
     baseline: Baseline | None = None
     features: TrainedFeatures | None = None
+    ranker: TrainedRanker | None = None
     notes: list[str] = field(default_factory=list)
     segments: Segments | None = None
 
@@ -86,12 +90,23 @@ class TrainedBrain:
         return DataFingerprint(events=events, users=users, items=items, position=position, change=change, sha256=self.sha256)
 
     def recommend(
-        self, histories: Sequence[IntArray], k: int, profiles: Sequence[Mapping[str, Any] | None] | None = None
+        self,
+        histories: Sequence[IntArray],
+        k: int,
+        profiles: Sequence[Mapping[str, Any] | None] | None = None,
+        asked: Asked | None = None,
     ) -> list[tuple[IntArray, FloatArray]]:
-        """The k best items for each history and their scores, best first, the history's own items left out; `profiles`: what is known of the askers."""
+        """The k best items for each history and their scores, best first, the history's own items left out.
+
+        Args:
+            histories: item indices, oldest first. k: items each. profiles: what is known of the askers.
+            asked: who asks and when: the ranker orders where there is one; None: the fusion alone.
+        """
         states = states_of(self.model, histories)
         if profiles is not None:
             states = [with_profile(state, self.segments, told) for state, told in zip(states, profiles, strict=True)]
+        if asked is not None and self.ranker is not None:
+            return recommend_ranked(self, states, asked, k)
         best = []
         for begin in range(0, len(states), 256):
             part = states[begin : begin + 256]
@@ -129,6 +144,7 @@ def fit(
     settings = settings or Settings()
     if rows:
         check_features(settings)
+        check_ranker(settings)
     check_device(settings.train.device)
     use_threads(settings.train.threads)
     sequences, catalogue = build(dataset), dataset.catalogue()
@@ -143,22 +159,43 @@ def fit(
     clock.lap("seconds_validate")
     fused = learn_fusion(early, held, text, order, settings, progress)
     clock.lap("seconds_fusion")
-    features = None
-    if rows and not order:
+    told, ranker, notes = None, None, list(read.notes)
+    if rows and (not order or settings.ranker.mode != "off"):
         vectors = early.user_vectors
-        features = train_features(dataset, sequences, catalogue, text, held, fused.channels, fused.fusion, vectors, settings)
+        told = learn_rows(dataset, sequences, catalogue, text, held, fused.channels, fused.fusion, vectors, settings)
         clock.lap("seconds_features")
+        ranker = _ranker(told, catalogue, fused, settings, notes)
+        clock.lap("seconds_ranker")
     model = learn_all(early, found.best_epoch, sequences, text, settings, process)
     clock.lap("seconds_refit")
     channels = make_channels(sequences, model, text, order, settings)
     newcomers = learn_segments(dataset.users, sequences, order, settings.train.seed)
     clock.lap("seconds_channels")
-    metrics = {**_figures(found, fused), **read.metrics, **clock.laps, "seconds": sum(clock.laps.values())}
+    if ranker is not None:
+        met = held.train.counts() > 0
+        ranker = ranker.for_vectors(early.item_vectors()[met], model.item_vectors()[met])
+    features = told.remembered() if told is not None else None
+    clock.lap("seconds_memory")
+    own = ranker.metrics if ranker is not None else {}
+    metrics = {**_figures(found, fused), **read.metrics, **own, **clock.laps, "seconds": sum(clock.laps.values())}
     return TrainedBrain(
         settings, catalogue, sequences, model, channels, fused.fusion, read.encoder, read.whitening, metrics,
-        dataset.fingerprint(), _baseline(dataset, settings, features), features,
-        [*read.notes, *([newcomers.note] if newcomers.note else [])], newcomers.segments,
+        dataset.fingerprint(), _baseline(dataset, settings, features), features, ranker,
+        [*notes, *([newcomers.note] if newcomers.note else [])], newcomers.segments,
     )  # fmt: skip
+
+
+def _ranker(
+    told: LearnedRows, catalogue: pl.DataFrame, fused: LearnedFusion, settings: Settings, notes: list[str]
+) -> TrainedRanker | None:
+    """The ranker of the rows; adds its sentences to the notes."""
+    if settings.ranker.mode == "off":
+        return None
+    vectors = fused.channels.items.rows(np.arange(fused.channels.n_items))
+    boost = fused.fusion.cold_boost
+    found = train_ranker(told.rows, told.text, told.preparation, catalogue, vectors, boost, settings)
+    notes += [found] if isinstance(found, str) else found.notes
+    return None if isinstance(found, str) else found
 
 
 def states_of(model: SequenceModel, histories: Sequence[IntArray]) -> list[QueryState]:

@@ -25,6 +25,7 @@ class Holdout:
         known: bool [N], items with events in the whole log; others can be no target.
         users: whose target it is, an index into `train.user_ids`, int32 [R].
         times: when it came, float64 [R], as in the log.
+        fresh: bool [N], the pretended-new items.
     """
 
     train: Sequences
@@ -34,6 +35,7 @@ class Holdout:
     known: NDArray[np.bool_]
     users: IntArray
     times: NDArray[np.float64]
+    fresh: NDArray[np.bool_]
 
     def warm_rows(self, limit: int, seed: int) -> NDArray[np.int64]:
         """Up to `limit` random rows whose target `train` shows."""
@@ -75,4 +77,5 @@ def hold_out(sequences: Sequences, cold_share: float, seed: int) -> Holdout:
                 users.append(user)
                 times.append(sequences.times[begin + cut])
     found = np.array(targets, dtype=np.int32)
-    return Holdout(train, histories, found, ~warm[found], known, np.array(users, dtype=np.int32), np.array(times, dtype=np.float64))
+    whose, when = np.array(users, dtype=np.int32), np.array(times, dtype=np.float64)
+    return Holdout(train, histories, found, ~warm[found], known, whose, when, fresh)

@@ -1,7 +1,7 @@
-"""Rows that a ranker can learn from: one question's target among other candidates, with what was known of each just before.
+"""Rows that a ranker can learn from: the lists that the fusion would have given at held-back events, with what was known just before.
 
-Questions are the held-back events of the fit. Candidates come from channels that have learned from earlier events alone, and every feature is
-as of the question's own moment, so that no row knows more than a service would have known.
+Candidates come from channels that have learned from earlier events alone, and every feature is as of the question's own moment, so that no row knows
+more than a service would have known.
 """
 
 from __future__ import annotations
@@ -11,41 +11,71 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tastemaker.data.sequences import Sequences
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
+from tastemaker.features.ranker_input import channel_columns, channel_names, cosines
 from tastemaker.index.channels import CHANNELS, Channels
-from tastemaker.models.fusion import Fusion
+from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.protocols import FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import Settings
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.preparation import fit_preparation, fit_reduction
+from tastemaker.training.ranker_labels import heads_of, labels_of
 from tastemaker.training.unclicked import left_alone
 
-QUESTIONS = 2_000
-NEGATIVES = 24
-LOWEST = -20.0
-"""What a channel's score is where it has none, and no score lies lower."""
 QUESTION, LABEL = "question", "label"
 RANKER_NEGATIVES = ("unclicked", "candidates", "both")
+JUDGED = 0.3
+"""Share of the questions, the latest, that nothing learns from: chances are calibrated and the order is judged by them."""
+_BATCH = 256
 
 
 @dataclass(frozen=True)
 class RankerRows:
-    """Rows in the order of time.
+    """Rows in the order of time, those of one question together; R rows of Q questions.
 
     Attributes:
         asked: question int64, user_id, item_id, timestamp (epoch seconds), label (1.0 the item that came next, else 0.0).
         names: of the raw columns, F: channels, fusion, features, reduced text.
         values: float32 [R, F].
+        heads: labels of the settings. labels: whether each holds, float32 [R, H].
+        begin: where each question's rows begin, int64 [Q + 1].
+        items: item indices, int32 [R]. users: user vectors of the questions, float32 [Q, D].
+        scores: of the fusion, float32 [R]. plain: the same without the boost of new items. raised: bool [R], items that the boost is for.
+        new: bool [R], items that the channels have not learned from.
+        positions: places at which items were shown, int64 [R], -1 where they were not.
+        judged: bool [Q], questions that nothing may learn from.
     """
 
     asked: pl.DataFrame
     names: list[str]
     values: FloatArray
+    heads: tuple[str, ...]
+    labels: FloatArray
+    begin: NDArray[np.int64]
+    items: IntArray
+    users: FloatArray
+    scores: FloatArray
+    plain: FloatArray
+    raised: NDArray[np.bool_]
+    new: NDArray[np.bool_]
+    positions: NDArray[np.int64]
+    judged: NDArray[np.bool_]
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """Which question each row belongs to, counted from 0, int64 [R]."""
+        return np.repeat(np.arange(len(self.begin) - 1), np.diff(self.begin))
+
+    @property
+    def learned(self) -> NDArray[np.bool_]:
+        """Rows that may be learned from, bool [R]."""
+        return ~self.judged[self.owner]
 
     def table(self, preparation: Preparation) -> pl.DataFrame:
         """Who, what, when, the label, and the prepared columns: what a ranker is trained on."""
@@ -61,7 +91,7 @@ class Known:
         held: the questions. channels, fusion: of a fit that has not seen them.
         user_vectors: gives float32 [B, D] for histories.
         log: every event of the journal, whatever its type.
-        features: declared over the catalogue.
+        features: declared over the catalogue; None where the log has no times.
         text: whitened text vectors, float32 [N, T].
         sequences: the whole histories. item_ids: names of the indices.
     """
@@ -71,100 +101,177 @@ class Known:
     fusion: Fusion
     user_vectors: Callable[[Sequence[IntArray]], FloatArray]
     log: pl.DataFrame
-    features: FeatureSet
+    features: FeatureSet | None
     text: FloatArray
     sequences: Sequences
     item_ids: list[str]
 
 
-def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction]:
-    """Each question's target and some of the other candidates, with all their columns; and the reduction of the text vectors.
+@dataclass(frozen=True)
+class List:
+    """One question's rows, n of them.
 
-    The other candidates are what the same answer showed in vain, where the log tells, filled up with what the channels found; see
-    `sampling.ranker`. Questions whose target no channel found and no answer showed are left out.
+    Attributes:
+        items: int32 [n]. columns: float32 [n, 2C + 7].
+        scores, plain, raised: as in `RankerRows`, [n]. counts: training events, [n].
+        positions: int64 [n].
+    """
+
+    items: IntArray
+    columns: FloatArray
+    scores: FloatArray
+    plain: FloatArray
+    raised: NDArray[np.bool_]
+    counts: FloatArray
+    positions: NDArray[np.int64]
+
+
+def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction]:
+    """The lists of held-back events, with all their columns and labels; and the reduction of the text vectors.
+
+    A list holds what the same answer showed in vain, where the log tells (see `sampling.ranker`), then the fusion's best, `ranker.depth` in all. A
+    target that is among neither is not in its list.
     """
     seed, held = settings.train.seed, known.held
     random = np.random.default_rng(seed)
-    chosen = random.permutation(len(held.targets))[:QUESTIONS]
+    chosen = random.permutation(len(held.targets))[: settings.ranker.questions]
     chosen = chosen[np.argsort(held.times[chosen], kind="stable")]
-    histories = [held.histories[row] for row in chosen]
-    states = [QueryState(history, vector) for history, vector in zip(histories, known.user_vectors(histories), strict=True)]
-    found = known.channels.candidates(states, settings.fusion.depth, held.known)
-    beside = left_alone(known.sequences, known.log, known.item_ids, settings.sampling)
-    parts, owners, labels = [], [], []
-    for row, one, state in zip(chosen.tolist(), found, states, strict=True):
-        shown = beside.of(int(held.users[row]), int(held.targets[row])) if beside is not None else held.targets[:0]
-        items = _told_apart(int(held.targets[row]), shown, one.items, settings.sampling.ranker, random)
-        if len(items):
-            parts.append((items, columns_of(known.channels, known.fusion, state, one, items)))
-            owners += [row] * len(items)
-            labels += [1.0] + [0.0] * (len(items) - 1)
-    asked = _asked(known, np.array(owners, dtype=np.int64), [items for items, _ in parts], labels)
+    vectors = known.user_vectors([held.histories[row] for row in chosen])
+    kept, lists = _lists(known, chosen, vectors, settings, random)
+    begin = np.concatenate([[0], np.cumsum([len(one.items) for one in lists])]).astype(np.int64)
+    items = np.concatenate([held.targets[:0], *(one.items for one in lists)]).astype(np.int32)
+    asked = _asked(known, np.repeat(chosen[kept], np.diff(begin)), items)
+    heads = heads_of(known.log, settings)
     reduction = fit_reduction("text_part", known.text, settings.features.text_columns, seed=seed)
-    width = 2 * len(CHANNELS) + 1
-    values = np.concatenate(
-        [
-            np.concatenate([columns for _, columns in parts]) if parts else np.zeros((0, width), np.float32),
-            known.features.rows(known.log, asked),
-            reduction.apply(known.text[np.concatenate([items for items, _ in parts])] if parts else known.text[:0]),
-        ],
-        axis=1,
+    parts = [np.concatenate([np.zeros((0, len(channel_names(CHANNELS))), np.float32), *(one.columns for one in lists)])]
+    names = channel_names(CHANNELS)
+    if known.features is not None:
+        parts.append(known.features.rows(_without(known.log, known.item_ids, held), asked))
+        names += known.features.names
+    parts.append(reduction.apply(known.text[items]))
+    floats = np.zeros(0, np.float32)
+    rows = RankerRows(
+        asked=asked,
+        names=names + reduction.names,
+        values=np.concatenate(parts, axis=1).astype(np.float32),
+        heads=heads,
+        labels=labels_of(known.log, asked, heads, settings.ranker.horizon_days),
+        begin=begin,
+        items=items,
+        users=vectors[kept],
+        scores=np.concatenate([floats, *(one.scores for one in lists)]),
+        plain=np.concatenate([floats, *(one.plain for one in lists)]),
+        raised=np.concatenate([np.zeros(0, bool), *(one.raised for one in lists)]),
+        new=np.concatenate([floats, *(one.counts for one in lists)]) == 0,
+        positions=np.concatenate([np.zeros(0, np.int64), *(one.positions for one in lists)]),
+        judged=_judged(known, chosen[kept], random),
     )
-    names = [f"{name}.{what}" for what in ("score", "near") for name in CHANNELS] + ["fusion"]
-    return RankerRows(asked, [*names, *known.features.names, *reduction.names], values.astype(np.float32)), reduction
+    return rows, reduction
 
 
 def prepare(rows: RankerRows, settings: Settings) -> Preparation:
-    """The preparation that suits the rows: see `training.preparation.fit_preparation`."""
-    label = rows.asked[LABEL].to_numpy().astype(np.float32)
+    """The preparation that suits the rows that may be learned from: see `training.preparation.fit_preparation`."""
+    learned = rows.learned
+    label = rows.asked[LABEL].to_numpy().astype(np.float32)[learned]
     chosen = settings.features
-    return fit_preparation(rows.names, rows.values, label, chosen.scaling, chosen.select, settings.train.seed)
+    return fit_preparation(rows.names, rows.values[learned], label, chosen.scaling, chosen.select, settings.train.seed)
 
 
-def _told_apart(target: int, shown: IntArray, found: IntArray, kind: str, random: np.random.Generator) -> IntArray:
-    """The target and what it is told apart from, at most `NEGATIVES`, int32; nothing where neither an answer nor a channel holds it."""
-    if not len(shown) and (kind == "unclicked" or target not in found):
-        return found[:0]
-    others = random.permutation(shown)[:NEGATIVES]
-    if kind != "unclicked":
-        more = random.permutation(np.setdiff1d(found, [target, *shown.tolist()]))
-        others = np.concatenate([others, more[: NEGATIVES - len(others)]])
-    return np.concatenate([[target], others]).astype(np.int32)
+def _lists(
+    known: Known, chosen: NDArray[np.int64], vectors: FloatArray, settings: Settings, random: np.random.Generator
+) -> tuple[list[int], list[List]]:
+    """The lists of questions, and which of the questions they belong to: those without a row are left out."""
+    held, kept, lists = known.held, [], []
+    beside = left_alone(known.sequences, known.log, known.item_ids, settings.sampling)
+    for begin in range(0, len(chosen), _BATCH):
+        part = slice(begin, begin + _BATCH)
+        states = [QueryState(held.histories[row], vector) for row, vector in zip(chosen[part], vectors[part], strict=True)]
+        candidates = known.channels.candidates(states, settings.fusion.depth, held.known)
+        for place, (state, found) in enumerate(zip(states, candidates, strict=True), begin):
+            row = int(chosen[place])
+            user, target = int(held.users[row]), int(held.targets[row])
+            shown = beside.of(user, target) if beside is not None else held.targets[:0]
+            scores = known.fusion.score(found, len(state.history))
+            items = _offered(found.items[np.argsort(-scores, kind="stable")], target, shown, settings, random)
+            if len(items):
+                kept.append(place)
+                places = beside.positions(user, target, items) if beside is not None else np.full(len(items), -1, np.int64)
+                lists.append(list_of(known.channels, known.fusion, state, found, scores, items, places))
+    return kept, lists
 
 
-def columns_of(channels: Channels, fusion: Fusion, state: QueryState, found: ChannelScores, items: IntArray) -> FloatArray:
-    """What the channels and the fusion say of some items, float32 [n, 2C + 1]: as candidates, or where they are none, apart.
+def _offered(best: IntArray, target: int, shown: IntArray, settings: Settings, random: np.random.Generator) -> IntArray:
+    """The items of a list, int32: what was shown with the target, filled up with the best candidates, as `sampling.ranker` wants."""
+    kind, depth = settings.sampling.ranker, settings.ranker.depth
+    if kind == "unclicked" and not len(shown):
+        return best[:0]
+    if len(shown):
+        shown = np.concatenate([[target], random.permutation(shown)[: depth - 1]])
+    more = best[~np.isin(best, shown)] if kind != "unclicked" else best[:0]
+    return np.concatenate([shown, more])[:depth].astype(np.int32)
+
+
+def list_of(
+    channels: Channels,
+    fusion: Fusion,
+    state: QueryState,
+    found: ChannelScores,
+    scores: FloatArray,
+    items: IntArray,
+    positions: NDArray[np.int64],
+) -> List:
+    """What the channels and the fusion say of some items: as candidates, or where they are none, apart.
 
     Args:
-        state: who is asked for. found: the candidates, by item. items: int32 [n].
+        state: who is asked for. found: the candidates, by item. scores: of the fusion, [M].
+        items: int32 [n]. positions: where they were shown, [n].
     """
-    length = len(state.history)
-    columns = _channel_columns(found, fusion.score(found, length))
+    length, best = len(state.history), fusion.without_boost(found, scores)
     place = np.searchsorted(found.items, items).clip(max=max(len(found.items) - 1, 0))
     missing = found.items[place] != items if len(found.items) else np.ones(len(items), dtype=bool)
-    rows = columns[place] if len(found.items) else np.zeros((len(items), columns.shape[1]), dtype=np.float32)
-    if missing.any():
-        apart = channels.score_items(state, items[missing], found.depth)
-        rows[missing] = _channel_columns(apart, fusion.score(apart, length))
-    return rows
+    if missing.all():
+        whole = channels.score_items(state, items, found.depth)
+    else:
+        whole = _part(found, place)
+        if missing.any():
+            apart = channels.score_items(state, items[missing], found.depth)
+            whole.scores[missing], whole.ranks[missing], whole.counts[missing] = apart.scores, apart.ranks, apart.counts
+    own = fusion.score(whole, length) if missing.any() else scores[place]
+    plain = fusion.without_boost(whole, own)
+    columns = channel_columns(whole, plain, best, length, cosines(state.user_vector, channels.items.rows(items)))
+    return List(items, columns, own, plain, boosted(whole), whole.counts, positions)
 
 
-def _channel_columns(found: ChannelScores, fusion: FloatArray) -> FloatArray:
-    """Scores of all channels, 1 / (1 + place) in each, and the fusion's score, float32 [M, 2C + 1]."""
-    scores = np.nan_to_num(found.scores, nan=LOWEST, neginf=LOWEST).clip(LOWEST)
-    near = np.where(found.ranks < found.depth, 1 / (1.0 + found.ranks), 0.0)
-    return np.concatenate([scores, near, fusion[:, None]], axis=1).astype(np.float32)
+def _part(found: ChannelScores, places: NDArray[np.int64]) -> ChannelScores:
+    return ChannelScores(
+        found.items[places], found.channels, found.scores[places], found.ranks[places], found.counts[places], found.depth
+    )
 
 
-def _asked(known: Known, owners: IntArray, items: list[IntArray], labels: list[float]) -> pl.DataFrame:
-    chosen = np.concatenate(items) if items else np.zeros(0, np.int32)
+def _without(log: pl.DataFrame, item_ids: list[str], held: Holdout) -> pl.DataFrame:
+    """The log without the items that are pretended to be new: features must not know them either."""
+    fresh = pl.Series([item_ids[place] for place in np.flatnonzero(held.fresh)], dtype=pl.String)
+    return log.filter(~pl.col(Columns.ITEM_ID).is_in(fresh.implode()))
+
+
+def _judged(known: Known, questions: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.bool_]:
+    """The latest questions; where the log has no times that can be compared, those of some users."""
+    if known.features is not None:
+        return np.arange(len(questions)) >= round(len(questions) * (1 - JUDGED))
+    users = np.unique(known.held.users)
+    some = random.permutation(users)[: round(len(users) * JUDGED)]
+    return np.isin(known.held.users[questions], some)
+
+
+def _asked(known: Known, owners: NDArray[np.int64], items: IntArray) -> pl.DataFrame:
+    held = known.held
     return pl.DataFrame(
         {
             QUESTION: owners,
-            Columns.USER_ID: [known.sequences.user_ids[user] for user in known.held.users[owners]],
-            Columns.ITEM_ID: [known.item_ids[item] for item in chosen],
-            Columns.TIMESTAMP: known.held.times[owners],
-            LABEL: np.array(labels, dtype=np.float32),
+            Columns.USER_ID: [known.sequences.user_ids[user] for user in held.users[owners]],
+            Columns.ITEM_ID: [known.item_ids[item] for item in items],
+            Columns.TIMESTAMP: held.times[owners],
+            LABEL: (held.targets[owners] == items).astype(np.float32),
         },
         schema_overrides={Columns.USER_ID: pl.String, Columns.ITEM_ID: pl.String},
     )

@@ -1,0 +1,130 @@
+"""What a ranker reads of a candidate: what the channels and the fusion say, declared features, text, vectors, names. The same lines offline and online."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from tastemaker.features.categories import Categories
+from tastemaker.features.preparation import Preparation, Reduction
+from tastemaker.schema.candidates import ChannelScores
+from tastemaker.schema.protocols import FloatArray
+
+LOWEST = -20.0
+"""What a channel's score is where it has none, and no score lies lower."""
+SAME = 1e-4
+"""Scores closer than this share a place: a product of another shape differs in the last digits."""
+OF_LIST = ("fusion.gap", "fusion.place", "new", "trained", "history", "cosine", "fusion")
+
+
+def channel_names(channels: Sequence[str]) -> list[str]:
+    """Names of the columns that `channel_columns` gives."""
+    return [*(f"{name}.{what}" for what in ("score", "near") for name in channels), *OF_LIST]
+
+
+def channel_columns(
+    found: ChannelScores, fusion: FloatArray, best: FloatArray, history_length: int, cosine: FloatArray
+) -> FloatArray:
+    """What the channels and the fusion say of candidates, float32 [M, 2C + 7].
+
+    For each channel its score, then for each 1 / (1 + place); the fusion's score below the best one's and the logarithm of its place; whether training
+    never saw the item, the logarithms of its events and of the history's length; the cosine of user and item vector; the fusion's score.
+
+    Args:
+        found: the candidates, or items beside them.
+        fusion: their scores by the fusion, new items not raised, [M].
+        best: such scores of all candidates of the query, in whatever order, [N].
+        history_length: events of the asker. cosine: of the asker's and the items' vectors, [M].
+    """
+    scores = np.nan_to_num(found.scores, nan=LOWEST, neginf=LOWEST).clip(LOWEST)
+    near = np.where(found.ranks < found.depth, 1 / (1.0 + found.ranks), 0.0)
+    order = np.sort(best)
+    place = len(order) - np.searchsorted(order, fusion + SAME, side="right")
+    top = order[-1] if len(order) else 0.0
+    length = np.full(len(fusion), np.log1p(history_length))
+    own = [fusion - top, np.log1p(place), found.counts == 0, np.log1p(found.counts), length, cosine, fusion]
+    return np.concatenate([scores, near, np.stack(own, axis=1)], axis=1).astype(np.float32)
+
+
+def cosines(user: FloatArray | None, items: FloatArray) -> FloatArray:
+    """Cosines of a user vector [D] and unit item vectors [n, D]; zeros for nobody."""
+    if user is None:
+        return np.zeros(len(items), dtype=np.float32)
+    found: FloatArray = items @ unit(user)
+    return found
+
+
+def unit(vectors: FloatArray) -> FloatArray:
+    """Rows of length 1; the zero row stays."""
+    found: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    return found
+
+
+@dataclass(frozen=True)
+class RankerInput:
+    """From raw columns, vectors and names to what the network reads.
+
+    Attributes:
+        preparation: of the raw columns: those of `channel_names`, the declared features', the reduced text's.
+        text: the reduction of text vectors.
+        categories: the names that are read.
+        of_user, of_item: projections of unit user and item vectors, float32 [D, K]. They belong to the towers of one fit.
+    """
+
+    preparation: Preparation
+    text: Reduction
+    categories: Categories
+    of_user: FloatArray
+    of_item: FloatArray
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns that `dense` gives."""
+        vectors = [f"{who}_{place}" for who in ("user", "item", "both") for place in range(self.of_item.shape[1])]
+        return [*self.preparation.kept, *vectors]
+
+    def raw(self, columns: FloatArray, told: FloatArray | None, texts: FloatArray) -> FloatArray:
+        """Raw columns, float32 [n, F].
+
+        Args:
+            columns: of `channel_columns`, [n, 2C + 7]. told: declared features, [n, G]; None: nothing is told.
+            texts: whitened text vectors, [n, T].
+        """
+        reduced = self.text.apply(texts)
+        missing = len(self.preparation.names) - columns.shape[1] - reduced.shape[1]
+        if told is None:
+            told = np.full((len(columns), missing), np.nan, dtype=np.float32)
+        return np.concatenate([columns, told, reduced], axis=1)
+
+    def dense(self, raw: FloatArray, user: FloatArray, items: FloatArray) -> FloatArray:
+        """What the network reads besides names, float32 [n, X].
+
+        Args:
+            raw: raw columns, [n, F]. user: user vectors, [n, D] or [D]. items: unit item vectors, [n, D].
+        """
+        mine = np.broadcast_to(unit(user) @ self.of_user, (len(items), self.of_user.shape[1]))
+        theirs = items @ self.of_item
+        return np.concatenate([self.preparation.apply(raw), mine, theirs, mine * theirs], axis=1).astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Writes the parts into a folder."""
+        self.preparation.save(folder)
+        (folder / "text_reduction.json").write_bytes(msgspec.json.encode(self.text))
+        (folder / "categories.json").write_bytes(msgspec.json.encode(self.categories))
+        np.save(folder / "of_user.npy", self.of_user, allow_pickle=False)
+        np.save(folder / "of_item.npy", self.of_item, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> RankerInput:
+        """Reads what `save` wrote."""
+        return cls(
+            Preparation.load(folder),
+            msgspec.json.decode((folder / "text_reduction.json").read_bytes(), type=Reduction),
+            msgspec.json.decode((folder / "categories.json").read_bytes(), type=Categories),
+            np.load(folder / "of_user.npy", allow_pickle=False),
+            np.load(folder / "of_item.npy", allow_pickle=False),
+        )

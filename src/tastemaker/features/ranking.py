@@ -1,0 +1,97 @@
+"""A ranker asked about the candidates of a query: what it reads is put together and its answer made a score, by the same lines offline and online."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.features.categories import Codes
+from tastemaker.features.ranker_input import RankerInput, channel_columns, cosines
+from tastemaker.models.fusion import Fusion, boosted
+from tastemaker.models.ranker import Ranker, behind
+from tastemaker.schema.candidates import ChannelScores, Ranked
+from tastemaker.schema.protocols import FloatArray, IntArray, QueryState
+from tastemaker.schema.settings import RankerSettings
+
+
+@dataclass(frozen=True)
+class ListRanker:
+    """A ranker with all that it looks up of items.
+
+    Attributes:
+        ranker, given: what answers, and how its input is made. fusion: whose best candidates are ordered.
+        vectors, texts: give unit item vectors [n, D] and whitened text vectors [n, T] of item indices.
+        codes: gives the numbers of the items' names, int64 [n, C].
+        weights: of all heads, [T]. decides: whether the order is the ranker's; if not it only tells chances.
+    """
+
+    ranker: Ranker
+    given: RankerInput
+    fusion: Fusion
+    vectors: Callable[[IntArray], FloatArray]
+    texts: Callable[[IntArray], FloatArray]
+    codes: Callable[[IntArray], Codes]
+    weights: FloatArray
+    decides: bool
+
+    @classmethod
+    def wanted(
+        cls,
+        ranker: Ranker,
+        given: RankerInput,
+        fusion: Fusion,
+        vectors: Callable[[IntArray], FloatArray],
+        texts: Callable[[IntArray], FloatArray],
+        codes: Callable[[IntArray], Codes],
+        settings: RankerSettings,
+    ) -> ListRanker:
+        """As the settings want it: `mode` and `weights` are read when answering.
+
+        Raises:
+            SettingsError: the weights name an unknown head, or weigh nothing.
+        """
+        if settings.mode in ("always", "chances"):
+            orders = settings.mode == "always"
+            ranker = Ranker(msgspec.structs.replace(ranker.plan, orders=orders), ranker.arrays)
+        weights = ranker.weights(settings.weights)
+        decides = settings.mode != "chances" and (ranker.plan.orders or bool(weights[1:].any()))
+        return cls(ranker, given, fusion, vectors, texts, codes, weights, decides)
+
+    def first(self, scores: FloatArray) -> NDArray[np.int64]:
+        """Places of the candidates that are ordered anew, the fusion's best first, [n]."""
+        safe = np.where(np.isfinite(scores), scores, -np.inf)
+        return np.argsort(-safe, kind="stable")[: self.ranker.plan.depth]
+
+    def ranked(
+        self, found: ChannelScores, scores: FloatArray, state: QueryState, first: NDArray[np.int64], told: FloatArray | None
+    ) -> Ranked:
+        """Final scores and chances.
+
+        Args:
+            found: all candidates. scores: of the fusion, [M]. state: who asks.
+            first: of `first`, [n]. told: declared features of these, [n, G]; None: nothing is told.
+        """
+        heads, none = self.ranker.names, np.full((len(scores), len(self.ranker.names)), np.nan, dtype=np.float32)
+        if not len(first) or state.user_vector is None:
+            return Ranked(scores, heads, none)
+        plain = self.fusion.without_boost(found, scores)
+        part = ChannelScores(
+            found.items[first], found.channels, found.scores[first], found.ranks[first], found.counts[first], found.depth
+        )
+        items = np.asarray(self.vectors(part.items), dtype=np.float32)
+        columns = channel_columns(part, plain[first], plain, len(state.history), cosines(state.user_vector, items))
+        raw = self.given.raw(columns, told, self.texts(part.items))
+        asker = state.asker
+        names = self.codes(part.items) + self.given.categories.of_asker(
+            asker.user_id if asker else "", asker.context if asker else None
+        )
+        logits = self.ranker.logits(self.given.dense(raw, state.user_vector, items), names, plain[first])
+        chances = self.ranker.chances(logits, boosted(part), scores[first])
+        none[first] = chances
+        if not self.decides:
+            return Ranked(scores, heads, none)
+        return Ranked(behind(scores, first, chances @ self.weights), heads, none)

@@ -1,0 +1,213 @@
+"""The ranker: from what is known of candidates to the chance of each label, and to one final score. NumPy only: it answers live.
+
+    z          cross network or factorisation machine over all inputs
+    e_1 … e_J  experts over all inputs, shared by the heads through a gate of each
+    logit_h    w_h·z + t_h·Σ_j gate_hj e_j + b_h
+
+The first head is `next`: a · fusion + logit, a softmax over the query's candidates; it begins as the fusion itself. The others are labels, each calibrated.
+final score = Σ weight_h · P(h). `models.ranker_network` is the same formula in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.models.calibration import Calibration
+from tastemaker.schema.errors import SettingsError
+from tastemaker.schema.protocols import FloatArray
+
+NEXT = "next"
+"""The head that tells which candidate comes next."""
+BODIES = ("dcn", "deepfm", "mlp")
+SHARINGS = ("mmoe", "ple", "bottom")
+HIDDEN = -1e9
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """How a network is built.
+
+    Attributes:
+        dense: X, columns besides names. fields: C, names; buckets: B, numbers of a name. embedding: E, length of its vector.
+        tasks: T, `next` and the labels. body, sharing: of `BODIES` and `SHARINGS`.
+        cross_layers: of the cross network. experts: shared ones. hidden: widths of an expert's layers.
+    """
+
+    dense: int
+    fields: int
+    buckets: int
+    embedding: int
+    tasks: int
+    body: str = "dcn"
+    sharing: str = "mmoe"
+    cross_layers: int = 2
+    experts: int = 3
+    hidden: tuple[int, ...] = (48, 24)
+
+    @property
+    def width(self) -> int:
+        """W: columns and vectors of names together."""
+        return self.dense + self.fields * self.embedding
+
+    @property
+    def wide(self) -> int:
+        """Z: what stands beside the experts."""
+        return self.width + (self.embedding if self.body == "deepfm" else 0)
+
+    @property
+    def all_experts(self) -> int:
+        """J: shared experts, and with `ple` one of each task's own."""
+        return 1 if self.sharing == "bottom" else self.experts + (self.tasks if self.sharing == "ple" else 0)
+
+    def mask(self) -> FloatArray:
+        """What is added to the gates, float32 [T, J]: another task's own expert is hidden."""
+        found = np.zeros((self.tasks, self.all_experts), dtype=np.float32)
+        if self.sharing == "ple":
+            found[:, self.experts :] = np.where(np.eye(self.tasks, dtype=bool), 0.0, HIDDEN)
+        return found
+
+
+def forward(shape: Shape, arrays: Mapping[str, FloatArray], dense: FloatArray, codes: NDArray[np.int64]) -> FloatArray:
+    """Logits of all tasks, float32 [n, T], from columns [n, X] and numbers of names [n, C]."""
+    named = arrays["tables"][np.arange(shape.fields), codes]  # [n, C, E]
+    x = np.concatenate([dense, named.reshape(len(dense), shape.fields * shape.embedding)], axis=1)
+    wide = _wide(shape, arrays, dense, named, x)
+    h = x[None]
+    for layer in range(len(shape.hidden)):
+        h = np.maximum(h @ arrays[f"expert_{layer}"] + arrays[f"expert_bias_{layer}"], 0.0)  # [J, n, H]
+    gate = (x @ arrays["gate"]).reshape(len(x), shape.tasks, shape.all_experts) + shape.mask()
+    gate = np.exp(gate - gate.max(axis=-1, keepdims=True))
+    gate /= gate.sum(axis=-1, keepdims=True)
+    told = np.einsum("jnh,th->ntj", h, arrays["tower"], optimize=True)
+    logits: FloatArray = wide @ arrays["wide"] + (gate * told).sum(axis=-1) + arrays["bias"]
+    return logits
+
+
+def _wide(shape: Shape, arrays: Mapping[str, FloatArray], dense: FloatArray, named: FloatArray, x: FloatArray) -> FloatArray:
+    if shape.body == "deepfm":  # H. Guo et al., 2017: the squares' sum against the sum's square
+        total = dense @ arrays["factors"] + named.sum(axis=1)
+        squares = (dense * dense) @ (arrays["factors"] ** 2) + (named * named).sum(axis=1)
+        return np.concatenate([x, 0.5 * (total * total - squares)], axis=1)
+    crossed = x
+    if shape.body == "dcn":  # R. Wang et al., 2021 (DCN V2): x0 ∘ (W x + b) + x
+        for layer in range(shape.cross_layers):
+            crossed = x * (crossed @ arrays["cross"][layer] + arrays["cross_bias"][layer]) + crossed
+    return crossed
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ranker is besides its weights.
+
+    Attributes:
+        shape: of the network. heads: the labels, `next` not among them. calibrations: one a label.
+        orders: whether `next` was found better than the fusion; if not, it is the fusion's own.
+        found: share of the questions whose answer was among the candidates that are ordered.
+        boost: added to the `next` logit of new items that suit the asker.
+        depth: candidates that are ordered.
+    """
+
+    shape: Shape
+    heads: tuple[str, ...]
+    calibrations: tuple[Calibration, ...]
+    orders: bool
+    found: float
+    boost: float
+    depth: int
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """A trained ranker.
+
+    Attributes:
+        plan: how it is built. arrays: its weights.
+    """
+
+    plan: Plan
+    arrays: dict[str, FloatArray]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All heads in the order of `chances`."""
+        return (NEXT, *self.plan.heads)
+
+    def logits(self, dense: FloatArray, codes: NDArray[np.int64], fusion: FloatArray) -> FloatArray:
+        """Of all heads, float32 [n, T]; `next` includes the fusion's score.
+
+        Args:
+            dense, codes: of `features.ranker_input`. fusion: its scores, new items not raised, [n].
+        """
+        found = forward(self.plan.shape, self.arrays, dense, codes)
+        found[:, 0] += self.arrays["fusion_scale"][0] * fusion
+        return np.nan_to_num(found, nan=0.0, posinf=1e9, neginf=-1e9)
+
+    def chances(self, logits: FloatArray, raised: NDArray[np.bool_], scores: FloatArray) -> FloatArray:
+        """Probabilities of all heads for the candidates of one query, float32 [n, T].
+
+        Args:
+            logits: of all heads, [n, T]. raised: new items that suit the asker, [n].
+            scores: of the fusion, which stand for `next` where the ranker was not found better, [n].
+        """
+        first = logits[:, 0] + self.plan.boost * raised if self.plan.orders else scores
+        first = np.exp(first.astype(np.float64) - first.max(initial=-np.inf))
+        columns = [self.plan.found * first / max(first.sum(), 1e-300)]
+        columns += [one.apply(logits[:, place]) for place, one in enumerate(self.plan.calibrations, 1)]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def weights(self, wanted: Mapping[str, float]) -> FloatArray:
+        """Weights of all heads, float32 [T]; with none named, `next` alone.
+
+        Raises:
+            SettingsError: a head is unknown, or nothing has a weight.
+        """
+        unknown = [name for name in wanted if name not in self.names]
+        if unknown:
+            raise SettingsError(
+                f"ranker.weights names {unknown[0]!r}, but this ranker knows {', '.join(self.names)}. "
+                "Name one of these, or add it to ranker.heads and train again."
+            )
+        found = np.array([wanted.get(name, 0.0) for name in self.names] if wanted else [1.0] + [0.0] * len(self.plan.heads))
+        if not np.isfinite(found).all() or not found.any():
+            raise SettingsError(
+                f"ranker.weights is {dict(wanted)}, which weighs nothing: every score would be 0. Give at least one head a weight, "
+                f"as in {{{NEXT} = 1.0}}, or leave it out."
+            )
+        return found.astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Writes `ranker.json` and one `.npy` for each array."""
+        (folder / "ranker.json").write_bytes(msgspec.json.encode(self.plan))
+        for name, array in self.arrays.items():
+            np.save(folder / f"weights.{name}.npy", array, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Ranker:
+        """Reads what `save` wrote."""
+        plan = msgspec.json.decode((folder / "ranker.json").read_bytes(), type=Plan)
+        arrays: dict[str, Any] = {
+            path.name.split(".")[1]: np.load(path, allow_pickle=False) for path in sorted(folder.glob("weights.*.npy"))
+        }
+        return cls(plan, arrays)
+
+
+def behind(scores: FloatArray, first: NDArray[np.int64], final: FloatArray) -> FloatArray:
+    """Final scores of all candidates, float32 [M]: of those that were ordered, and below them the others in the order that they had.
+
+    Args:
+        scores: of all candidates before, [M]. first: places of those that were ordered, [n]. final: their final scores, [n].
+    """
+    found = np.empty(len(scores), dtype=np.float64)
+    lowest, rest = float(final.min(initial=0.0)), np.ones(len(scores), dtype=bool)
+    rest[first] = False
+    step = max(float(final.max(initial=0.0)) - lowest, 1e-3) / max(len(scores), 1)
+    left = np.flatnonzero(rest)
+    down = np.argsort(np.argsort(-scores[left], kind="stable"), kind="stable") + 1
+    found[left] = lowest - step * down
+    found[first] = final
+    return found.astype(np.float32)

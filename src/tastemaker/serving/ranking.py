@@ -1,0 +1,65 @@
+"""The ranker of a bundle, told by the live state: features, vectors and names as they are at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tastemaker.features.categories import Codes
+from tastemaker.features.ranker_input import RankerInput
+from tastemaker.features.ranking import ListRanker
+from tastemaker.index.channels import Channels
+from tastemaker.models.fusion import Fusion
+from tastemaker.models.ranker import Ranker
+from tastemaker.schema.candidates import ChannelScores, Ranked
+from tastemaker.schema.protocols import FloatArray, IntArray, QueryState
+from tastemaker.schema.settings import RankerSettings
+from tastemaker.streaming.state import LiveState
+
+
+class LiveRanker:
+    """Orders candidates with what is known right now.
+
+    Args:
+        folder: `ranker/` of a bundle. fusion, channels: of the bundle. state: what happened since.
+        settings: `mode` and `weights` are read; the rest is as it was learned.
+
+    Raises:
+        SettingsError: the weights name an unknown head, or weigh nothing.
+    """
+
+    def __init__(self, folder: Path, fusion: Fusion, channels: Channels, state: LiveState, settings: RankerSettings) -> None:
+        self._state, given = state, RankerInput.load(folder)
+        self._codes = given.categories.of_items(state.rows)
+        self._given = given
+        vectors, texts = channels.items.rows, channels.text.rows
+        self.list = ListRanker.wanted(Ranker.load(folder), given, fusion, vectors, texts, self._of_items, settings)
+
+    def rank(self, found: ChannelScores, scores: FloatArray, state: QueryState, tell: bool = False) -> Ranked:
+        """Final scores, float32 [M], and the chances where they decide or are wanted."""
+        if not (self.list.decides or tell):
+            return Ranked(scores)
+        first = self.list.first(scores)
+        features, asker, told = self._state.features, state.asker, None
+        if features is not None and asker is not None and len(first):
+            names = [self._state.rows[place]["item_id"] for place in found.items[first].tolist()]
+            told = features.told(asker.user_id, names, features.moment(asker.now), asker.context)
+        return self.list.ranked(found, scores, state, first, told)
+
+    def changed(self, places: Sequence[int]) -> None:
+        """Items that were added or changed: their names are read anew."""
+        if not places:
+            return
+        codes = self._given.categories.of_items([self._state.rows[place] for place in places])
+        grown = np.zeros((max(len(self._state.rows), len(self._codes)), codes.shape[1]), dtype=np.int64)
+        grown[: len(self._codes)] = self._codes
+        grown[list(places)] = codes
+        self._codes = grown
+
+    def _of_items(self, items: IntArray) -> Codes:
+        if len(items) and int(items.max()) >= len(self._codes):  # an item that only events name
+            self.changed(range(len(self._codes), len(self._state.rows)))
+        found: Codes = self._codes[items]
+        return found
