@@ -29,6 +29,8 @@ ITEM_SCHEMA: dict[str, Any] = {
     "extra": pl.String,
 }
 """Columns of the catalogue; `extra` is JSON text with the columns that the project does not know."""
+_EDGE = [Columns.HEAD, Columns.RELATION, Columns.TAIL, Columns.WEIGHT]
+_PIECE = 200_000
 
 
 class Catalogue:
@@ -143,23 +145,28 @@ class Catalogue:
         )
 
     def put_edges(self, edges: pl.DataFrame) -> tuple[int, int]:
-        """Adds edges (head, relation, tail, weight); gives how many were new and how many were there already."""
+        """Adds edges (head, relation, tail, weight), or gives known ones another weight; a weight of 0 takes an edge away. The last of like rows counts.
+
+        Returns:
+            How many rows changed something, and how many changed nothing.
+        """
+        last = edges.select(_EDGE).unique(_EDGE[:3], keep="last", maintain_order=True)
+        gone = last.filter(pl.col(Columns.WEIGHT) == 0)
         with transaction(self._database) as database:
             before = database.total_changes
+            database.executemany("DELETE FROM edge WHERE head=? AND relation=? AND tail=?", gone.select(_EDGE[:3]).iter_rows())
             database.executemany(
-                "INSERT OR IGNORE INTO edge VALUES (?,?,?,?)",
-                edges.select(Columns.HEAD, Columns.RELATION, Columns.TAIL, Columns.WEIGHT).iter_rows(),
+                "INSERT INTO edge VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET weight=excluded.weight WHERE weight<>excluded.weight",
+                last.filter(pl.col(Columns.WEIGHT) != 0).iter_rows(),
             )
             new = database.total_changes - before
         return new, edges.height - new
 
     def edges(self) -> pl.DataFrame:
         """All edges: head, relation, tail, weight."""
-        rows = self._database.execute("SELECT head, relation, tail, weight FROM edge").fetchall()
-        schema = {
-            Columns.HEAD: pl.String,
-            Columns.RELATION: pl.String,
-            Columns.TAIL: pl.String,
-            Columns.WEIGHT: pl.Float64,
-        }
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        schema = {name: pl.Float64 if name == Columns.WEIGHT else pl.String for name in _EDGE}
+        rows = self._database.execute("SELECT head, relation, tail, weight FROM edge")
+        parts = [pl.DataFrame(schema=schema)]
+        while found := rows.fetchmany(_PIECE):
+            parts.append(pl.DataFrame(found, schema=schema, orient="row"))
+        return pl.concat(parts, rechunk=True)

@@ -169,6 +169,31 @@ class SamplingSettings(Section, kw_only=True, frozen=True):
     """Share of the histories of an epoch that are drawn by their rare items (first an item, all alike, then a history in which it comes next)."""
 
 
+class GraphSettings(Section, kw_only=True, frozen=True):
+    """What edges between items, entities and users are used for; nothing here acts without edges. See docs/graph.md."""
+
+    model: str = "auto"
+    """Vectors of items by what they are connected with: `propagate`, `rotate` (RotatE), `transe`, `` (none), or `auto`: `propagate` where it
+    finds held-back new items better than texts alone."""
+    dim: Positive = 128
+    """Length of these vectors."""
+    most_edges: Positive = 5_000
+    """Edges that a node keeps; of a hub with more the heaviest are, ties by a hash."""
+    epochs: Positive = 30
+    """Passes of `rotate` and `transe` over the edges."""
+    batch_size: Positive = 1_024
+    """Edges a step."""
+    negatives: Positive = 64
+    """Wrong ends that each edge of a step is told apart from."""
+    margin: Annotated[float, Meta(gt=0.0)] = 9.0
+    """Distance within which an edge counts as true."""
+    temperature: Annotated[float, Meta(ge=0.0)] = 1.0
+    """How much harder wrong ends weigh in the loss; 0: all alike."""
+    learning_rate: float = 1e-2
+    smoothing: Shares = (0.0, 0.25, 0.5)
+    """Share of a user's vector that comes from those of friends; of several the one that finds held-back events best is kept."""
+
+
 class NeighbourSettings(Section, kw_only=True, frozen=True):
     """Item-to-item neighbours with history decay."""
 
@@ -340,6 +365,7 @@ class Settings(Section, kw_only=True, frozen=True):
     finetune: FinetuneSettings = FinetuneSettings()
     sequence: SequenceSettings = SequenceSettings()
     sampling: SamplingSettings = SamplingSettings()
+    graph: GraphSettings = GraphSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
     features: FeatureSettings = FeatureSettings()
     fusion: FusionSettings = FusionSettings()

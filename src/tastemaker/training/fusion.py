@@ -110,7 +110,9 @@ class _Network(nn.Module):
         return both[..., 0]
 
 
-def train_fusion(examples: Examples, settings: FusionSettings, seed: int) -> tuple[Fusion, float | None]:
+def train_fusion(
+    examples: Examples, settings: FusionSettings, seed: int, channels: tuple[str, ...] = CHANNELS
+) -> tuple[Fusion, float | None]:
     """Listwise softmax over each row's candidates, stopped where a fifth of the rows held aside is best; then the boost of new items.
 
     Returns:
@@ -119,7 +121,7 @@ def train_fusion(examples: Examples, settings: FusionSettings, seed: int) -> tup
     """
     rows = len(examples.target)
     if rows < FEWEST_ROWS:
-        return Fusion.reciprocal_ranks(CHANNELS, settings.cold_boost), None
+        return Fusion.reciprocal_ranks(channels, settings.cold_boost), None
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     order = random.permutation(rows)

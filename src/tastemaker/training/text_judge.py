@@ -19,9 +19,15 @@ _CUTOFF, _PART = 10, 256
 
 
 def new_item_ndcg(vectors: FloatArray, held: Holdout, decay: float) -> float:
-    """NDCG@10 of the held-back items that `held.train` never shows, ranked among their like by the faded mean of a history's vectors.
+    """Mean of `new_item_gains`; 0 without held-back events of new items."""
+    gains = new_item_gains(vectors, held, decay)
+    return float(gains.sum()) / max(len(gains), 1)
 
-    Only new items compete: how they stand beside known ones is the fusion's to learn. A tie counts against the target. 0 without such rows.
+
+def new_item_gains(vectors: FloatArray, held: Holdout, decay: float) -> np.ndarray:
+    """NDCG@10 of each held-back item that `held.train` never shows, ranked among its like by the faded mean of a history's vectors, float64 [R].
+
+    Only new items compete: how they stand beside known ones is the fusion's to learn. A tie counts against the target.
 
     Args:
         vectors: unit rows, float32 [N, T].
@@ -31,19 +37,17 @@ def new_item_ndcg(vectors: FloatArray, held: Holdout, decay: float) -> float:
     new = np.flatnonzero(held.known & (held.train.counts() == 0))
     rows = np.flatnonzero(held.cold)
     rows = np.random.default_rng(0).permutation(rows)[:ROWS]
-    if len(rows) == 0:
-        return 0.0
     place = np.full(len(vectors), -1)
     place[new] = np.arange(len(new))
-    total = 0.0
+    gains = [np.zeros(0)]
     for begin in range(0, len(rows), _PART):
         part = rows[begin : begin + _PART]
         queries = np.asarray(history_matrix([held.histories[row] for row in part], len(vectors), decay) @ vectors)
         scores = queries @ vectors[new].T
         target = place[held.targets[part]]
         better = (scores >= scores[np.arange(len(part)), target][:, None]).sum(axis=1) - 1
-        total += float(np.where(better < _CUTOFF, 1 / np.log2(better + 2.0), 0.0).sum())
-    return total / len(rows)
+        gains.append(np.where(better < _CUTOFF, 1 / np.log2(better + 2.0), 0.0))
+    return np.concatenate(gains)
 
 
 def power_scores(vectors: FloatArray, full: np.ndarray, held: Holdout, settings: Settings) -> dict[float, float]:
