@@ -11,11 +11,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.inference.engine import ItemTower, TextEncoder, UserTower
+from tastemaker.inference.signals import KeptSignal, SignalReader
 from tastemaker.models.text_template import fill
 from tastemaker.schema.columns import Columns
+from tastemaker.schema.items import Item
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import from_table
+from tastemaker.schema.signals import TEXT
 
 _EMPTY = np.zeros(0, dtype=np.int32)
 
@@ -26,6 +29,7 @@ class Brain:
     Attributes:
         settings: those of the training run.
         text, item, user: the models.
+        signals: the other signals of the items, by name.
         catalogue: one row for each item index.
         index_of: item id to item index.
     """
@@ -40,7 +44,11 @@ class Brain:
         self.index_of = {item_id: place for place, item_id in enumerate(self.item_ids)}
         width = int(np.load(folder / "channels" / "text.npy", mmap_mode="r", allow_pickle=False).shape[1])
         self.text = TextEncoder(folder / "text_encoder", width, threads)
-        self.item = ItemTower(folder / "item_tower" / "model.onnx", threads)
+        self.item = ItemTower(folder / "item_tower", width, threads)
+        others = [name for name in self.item.widths if name != TEXT]
+        self.signals: dict[str, SignalReader] = {
+            name: KeptSignal(folder / "signals" / f"{name}.npy", self.index_of) for name in others
+        }
         self.user = UserTower(folder / "user_tower" / "model.onnx", self.settings.sequence.max_length, threads)
         self._users: dict[str, int] | None = None
         self._offsets: NDArray[np.int64] = np.load(folder / "users" / "offsets.npy", mmap_mode="r", allow_pickle=False)
@@ -59,11 +67,17 @@ class Brain:
         row = self.users.get(user_id)
         return _EMPTY if row is None else np.asarray(self._items[self._offsets[row] : self._offsets[row + 1]])
 
-    def item_text(self, title: str | None, text: str | None, categories: Sequence[str]) -> str:
-        """The text that the encoder reads of an item."""
-        return fill(self.text.template, title, text, list(categories))
+    @property
+    def content_version(self) -> str:
+        """Changes with whatever makes contents."""
+        return "+".join([self.text.version, *(reader.version for reader in self.signals.values())])
 
-    def new_item(self, text: FloatArray) -> FloatArray:
-        """The item vector, float32 [D], of an item that only has a text vector [T]."""
-        found: Any = self.item.vectors(text[None])[0]
+    def contents(self, items: Sequence[Item]) -> FloatArray:
+        """What the item tower reads of items, float32 [n, C]: text vectors, then those of the other signals; zeros where an item lacks one."""
+        texts = [fill(self.text.template, item.title, item.text, item.categories) for item in items]
+        return np.concatenate([self.text.encode(texts), *(reader.vectors(items) for reader in self.signals.values())], axis=1)
+
+    def new_item(self, content: FloatArray) -> FloatArray:
+        """The item vector, float32 [D], of an item that only has a content [C]."""
+        found: Any = self.item.vectors(content[None])[0]
         return np.asarray(found, dtype=np.float32)

@@ -50,8 +50,8 @@ class Catalogue:
 
         Args:
             items: the new state of each item.
-            vectors: text vectors (float32 bytes), where the caller has computed them.
-            vector_version: the encoder that computed them.
+            vectors: contents (float32 bytes): text vector and other signals, where the caller has computed them.
+            vector_version: the encoders that computed them.
 
         Returns:
             How many were written and how many were the same as before.

@@ -107,6 +107,8 @@ class SequenceSettings(Section, kw_only=True, frozen=True):
     dropout: Share = 0.4
     id_dropout: Share = 0.1
     """Share of the items whose id part is silenced in a step: makes text alone a good enough vector."""
+    signal_dropout: Share = 0.1
+    """Share of the signals (text, image, audio, graph) of an item that has several which are silenced in a step, so that any may be missing."""
     id_rows: Positive = 262_144
     """Rows of the table of id parts; a larger catalogue shares them by hashes, so that memory does not grow with it."""
     max_length: Positive = 50

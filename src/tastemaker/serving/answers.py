@@ -149,9 +149,9 @@ class Answers:
         return good, rejected
 
     def put_items_with(self, journal: Journal, items: Sequence[Item]) -> None:
-        """Stores items durably, with the text vectors that this worker computed."""
+        """Stores items durably, with the contents that this worker read."""
         reader = self.live.reader
-        vectors = [vector.astype(np.float32).tobytes() for vector in reader.text_vectors(items)]
+        vectors = [content.astype(np.float32).tobytes() for content in reader.contents(items)]
         journal.put_items(items, vectors, reader.version)
 
     def item(self, item_id: str) -> dict[str, Any]:

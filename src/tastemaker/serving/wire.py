@@ -128,16 +128,21 @@ class BundleReader:
 
     @property
     def version(self) -> str:
-        """The encoder's fingerprint."""
-        return self._brain.text.version
+        """The encoders' fingerprint."""
+        return self._brain.content_version
 
-    def text_vectors(self, items: Sequence[Item]) -> FloatArray:
-        """Whitened text vectors, float32 [n, T]."""
-        return self._brain.text.encode([self._brain.item_text(item.title, item.text, item.categories) for item in items])
+    @property
+    def width(self) -> int:
+        """Length C of a content."""
+        return sum(self._brain.item.widths.values())
 
-    def item_vector(self, text: FloatArray) -> FloatArray:
-        """The item vector, float32 [D], of a text vector [T]."""
-        return self._brain.new_item(text)
+    def contents(self, items: Sequence[Item]) -> FloatArray:
+        """What the item tower reads of items, float32 [n, C]."""
+        return self._brain.contents(items)
+
+    def item_vector(self, content: FloatArray) -> FloatArray:
+        """The item vector, float32 [D], of a content [C]."""
+        return self._brain.new_item(content)
 
 
 def open_live(bundles: Path, journal: Journal | None, version: str | None = None, threads: int = 1) -> Live:

@@ -34,13 +34,17 @@ class ItemReader(Protocol):
 
     @property
     def version(self) -> str:
-        """The encoder's fingerprint, by which stored text vectors are recognised."""
+        """The encoders' fingerprint, by which stored contents are recognised."""
 
-    def text_vectors(self, items: Sequence[Item]) -> FloatArray:
-        """Whitened text vectors, float32 [n, T]."""
+    @property
+    def width(self) -> int:
+        """Length C of a content."""
 
-    def item_vector(self, text: FloatArray) -> FloatArray:
-        """The item vector, float32 [D], of a text vector [T]."""
+    def contents(self, items: Sequence[Item]) -> FloatArray:
+        """What the item tower reads, float32 [n, C]: whitened text vectors, other signals behind them."""
+
+    def item_vector(self, content: FloatArray) -> FloatArray:
+        """The item vector, float32 [D], of a content [C]."""
 
 
 class LiveState:
@@ -53,7 +57,7 @@ class LiveState:
         index: where vectors of new items go.
         reader: reads new items.
         labels: which events enter a history; empty: all.
-        text_dim: length of a text vector.
+        text_dim: length T of a text vector, with which a content begins.
         features: what is told besides the channels, kept up to date too; None: nothing is.
     """
 
@@ -93,7 +97,7 @@ class LiveState:
             return
         place = self.index_of.get(event.item_id)
         if place is None:
-            place = self._add({"item_id": event.item_id}, np.zeros(self._text_dim, np.float32))
+            place = self._add({"item_id": event.item_id}, np.zeros(self.reader.width, np.float32))
             self.barred[place] = True  # it can be recommended when the catalogue knows it
         self._later.setdefault(event.user_id, []).append(place)
 
@@ -103,12 +107,12 @@ class LiveState:
         ready = {
             change.item_id: np.frombuffer(change.vector, dtype=np.float32)
             for change, _ in put
-            if change.vector and change.vector_version == self.reader.version and len(change.vector) == 4 * self._text_dim
+            if change.vector and change.vector_version == self.reader.version and len(change.vector) == 4 * self.reader.width
         }
         unread = [item for _, item in put if item.item_id not in ready]
         if unread:
-            text = self.reader.text_vectors(unread)
-            ready |= {item.item_id: vector for item, vector in zip(unread, text, strict=True)}
+            contents = self.reader.contents(unread)
+            ready |= {item.item_id: content for item, content in zip(unread, contents, strict=True)}
         for change in changes:
             if change.item is None:
                 self._remove(change.item_id)
@@ -135,7 +139,7 @@ class LiveState:
             self.rows[place] = {"item_id": item_id, "deleted": True}
             self._changed.add(place)
 
-    def _put(self, item: Item, text: FloatArray) -> None:
+    def _put(self, item: Item, content: FloatArray) -> None:
         row = {
             "item_id": item.item_id,
             "title": item.title,
@@ -147,20 +151,20 @@ class LiveState:
             "hidden": item.hidden,
             "extra": item.extra,
         }
-        place = self.index_of.get(item.item_id)
+        place, text = self.index_of.get(item.item_id), content[: self._text_dim]
         if place is None:
-            place = self._add(row, text)
+            place = self._add(row, content)
         else:
             learned = place < self.n_base and self._trained[place] > 0
-            self._index.replace_item(place, text, None if learned else self.reader.item_vector(text))
+            self._index.replace_item(place, text, None if learned else self.reader.item_vector(content))
             self.rows[place] = row
         if self.features is not None:
             self.features.put_item(item, text)
         self.barred[place] = item.hidden
         self._changed.add(place)
 
-    def _add(self, row: dict[str, Any], text: FloatArray) -> int:
-        place = self._index.append_item(text, self.reader.item_vector(text))
+    def _add(self, row: dict[str, Any], content: FloatArray) -> int:
+        place = self._index.append_item(content[: self._text_dim], self.reader.item_vector(content))
         self.rows.append(row)
         self.index_of[row["item_id"]] = place
         self.barred = np.append(self.barred, False)

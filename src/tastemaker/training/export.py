@@ -3,7 +3,8 @@
 catalogue/items.parquet           row i is item i
 channels/                         `index.channels.Channels`
 fusion.json                       `models.fusion.Fusion`
-item_tower/model.onnx             text [n, T] -> vector [n, D]
+item_tower/                       model.onnx (content [n, C] -> vector [n, D]), signals.json: name and width of each signal, in the content's order
+signals/                          NAME.npy, vectors [N, W] of a signal that can't be read from an item alone
 user_tower/model.onnx             vectors [B, L, D], lengths [B] -> vector [B, D]
 text_encoder/                     model.onnx (input_ids, attention_mask [B, L] -> vector [B, H]), tokenizer.json, config.json,
                                   whitening_mean.npy [H], whitening_components.npy [T, H]; absent where the catalogue has no text
@@ -27,11 +28,12 @@ import polars as pl
 import torch
 from torch import nn
 
-from tastemaker.models.item_tower import TextOnly
+from tastemaker.models.item_tower import ContentOnly, ItemTower
 from tastemaker.models.text import TextTower, Whitening
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.settings_file import to_table
+from tastemaker.schema.signals import TEXT
 from tastemaker.training.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -100,9 +102,21 @@ def _towers(brain: TrainedBrain, folder: Path) -> None:
     for name in ("item_tower", "user_tower"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows = torch.export.Dim("rows", min=1)
-    text = torch.randn(3, model.items.text.shape[1])
-    _write(TextOnly(model.items).eval(), (text,), folder / "item_tower" / "model.onnx", ["text"], {"text": {0: rows}})
+    widths = model.items.widths
+    (folder / "item_tower" / "signals.json").write_bytes(msgspec.json.encode(widths))
+    content = torch.randn(3, sum(widths.values()))
+    path = folder / "item_tower" / "model.onnx"
+    _write(ContentOnly(model.items).eval(), (content,), path, ["content"], {"content": {0: rows}})
+    _kept_signals(model.items, folder / "signals")
     export_users(model.users, brain.settings.sequence.dim, folder / "user_tower" / "model.onnx")
+
+
+def _kept_signals(items: ItemTower, folder: Path) -> None:
+    """Writes the vectors of the signals that nothing in the bundle can read anew."""
+    for name, vectors in zip(items.widths, items.signals(), strict=True):
+        if name != TEXT:
+            folder.mkdir(exist_ok=True)
+            np.save(folder / f"{name}.npy", vectors.numpy(), allow_pickle=False)
 
 
 def export_users(users: UserSequence, dim: int, path: Path) -> None:

@@ -30,8 +30,8 @@ from tastemaker.training.holdout import hold_out
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_all, learn_early, learn_fusion, make_channels
 from tastemaker.training.precision import check_device, use_threads
-from tastemaker.training.reading import read_texts
 from tastemaker.training.sequence import SequenceModel
+from tastemaker.training.signals import read_signals
 from tastemaker.training.together import Launch
 
 
@@ -126,25 +126,26 @@ def fit(
         raise InputError("There is no event to learn from. Give events with user_id and item_id; see `tastemaker import`.")
     clock, process, order = _Clock(), Process(progress, run_dir, launch), dataset.time_is_order
     held = hold_out(sequences, COLD_SHARE, settings.train.seed)
-    read = read_texts(catalogue, settings, cache_dir, progress, held, run_dir)
-    text = read.vectors
+    read = read_signals(dataset, settings, cache_dir, progress, held, run_dir)
+    signals = read.signals
     clock.lap("seconds_text")
-    early, found = learn_early(held, text, settings, process)
+    early, found = learn_early(held, signals, settings, process)
     clock.lap("seconds_validate")
-    fused = learn_fusion(early, held, text, order, settings, progress)
+    fused = learn_fusion(early, held, signals, order, settings, progress)
     clock.lap("seconds_fusion")
     features = None
     if rows and not order:
         vectors = early.user_vectors
-        features = train_features(dataset, sequences, catalogue, text, held, fused.channels, fused.fusion, vectors, settings)
+        given = dataset, sequences, catalogue, signals.text, held, fused.channels, fused.fusion, vectors, settings
+        features = train_features(*given)
         clock.lap("seconds_features")
-    model = learn_all(early, found.best_epoch, sequences, text, settings, process)
+    model = learn_all(early, found.best_epoch, sequences, signals, settings, process)
     clock.lap("seconds_refit")
-    channels = make_channels(sequences, model, text, order, settings)
+    channels = make_channels(sequences, model, signals, order, settings)
     clock.lap("seconds_channels")
     metrics = {**_figures(found, fused), **read.metrics, **clock.laps, "seconds": sum(clock.laps.values())}
     return TrainedBrain(
-        settings, catalogue, sequences, model, channels, fused.fusion, read.encoder, read.whitening, metrics,
+        settings, catalogue, sequences, model, channels, fused.fusion, read.texts.encoder, read.texts.whitening, metrics,
         dataset.fingerprint(), _baseline(dataset, settings, features), features, read.notes,
     )  # fmt: skip
 

@@ -11,8 +11,9 @@ import numpy as np
 from tastemaker.data.sequences import Sequences
 from tastemaker.index.channels import Channels, Decays
 from tastemaker.models.fusion import Fusion
-from tastemaker.schema.protocols import FloatArray, Progress
+from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
+from tastemaker.schema.signals import Signals
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.loop import LoopResult
@@ -56,27 +57,27 @@ class LearnedFusion:
 
 
 def learn_early(
-    held: Holdout, text: FloatArray, settings: Settings, process: Process, what: str = "validate"
+    held: Holdout, signals: Signals, settings: Settings, process: Process, what: str = "validate"
 ) -> tuple[SequenceModel, LoopResult]:
     """The sequence model of the events that are not held back, stopped where it is best on those that are."""
     rows = held.warm_rows(VALIDATION_ROWS, settings.train.seed)
     validation = Validation([held.histories[row] for row in rows], held.targets[rows])
     return train_together(
-        held.train, text, settings, validation, None, what, process.progress, process.run_dir, None, process.launch
+        held.train, signals, settings, validation, None, what, process.progress, process.run_dir, None, process.launch
     )
 
 
 def learn_fusion(
     model: SequenceModel,
     held: Holdout,
-    text: FloatArray,
+    signals: Signals,
     time_is_order: bool,
     settings: Settings,
     progress: Progress | None = None,
 ) -> LearnedFusion:
     """The fusion, from held-back events that no channel has learned from."""
     seed = settings.train.seed
-    channels = make_channels(held.train, model, text, time_is_order, settings)
+    channels = make_channels(held.train, model, signals, time_is_order, settings)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS])
     histories = [held.histories[row] for row in chosen]
     users = model.user_vectors(histories)
@@ -89,7 +90,7 @@ def learn_all(
     early: SequenceModel,
     epochs: int,
     sequences: Sequences,
-    text: FloatArray,
+    signals: Signals,
     settings: Settings,
     process: Process,
     what: str = "refit",
@@ -99,20 +100,20 @@ def learn_all(
     if share < 1.0 and epochs:
         start = Start(early, epochs - max(math.ceil(epochs * share), 1))
     model, _ = train_together(
-        sequences, text, settings, None, epochs, what, process.progress, process.run_dir, start, process.launch
+        sequences, signals, settings, None, epochs, what, process.progress, process.run_dir, start, process.launch
     )
     return model
 
 
 def make_channels(
-    sequences: Sequences, model: SequenceModel, text: FloatArray, time_is_order: bool, settings: Settings
+    sequences: Sequences, model: SequenceModel, signals: Signals, time_is_order: bool, settings: Settings
 ) -> Channels:
     """The channels of one fit."""
     k = settings.neighbours.k
     return Channels(
         items=model.item_vectors(),
         bias=model.bias.detach().numpy().copy(),
-        text=text,
+        text=signals.text,
         popular=recent_popularity(sequences, time_is_order),
         counts=sequences.counts().astype(np.float32),
         neighbours=near_neighbours(sequences, k),

@@ -1,0 +1,47 @@
+"""The signals of new items besides their text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tastemaker.schema.items import Item
+from tastemaker.schema.protocols import FloatArray
+
+
+class SignalReader(Protocol):
+    """Gives the vectors of one signal."""
+
+    @property
+    def version(self) -> str:
+        """Changes with whatever makes the vectors."""
+
+    def vectors(self, items: Sequence[Item]) -> FloatArray:
+        """One row an item, float32 [n, W]; zeros where an item lacks the signal."""
+
+
+class KeptSignal:
+    """A signal that an item does not carry with it, such as its place in a graph: known items keep the vector of the training, new ones lack it.
+
+    Args:
+        path: the bundle's vectors, float32 [N, W].
+        index_of: item id to row.
+    """
+
+    version = "kept"
+
+    def __init__(self, path: Path, index_of: Mapping[str, int]) -> None:
+        self._rows: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._index_of = index_of
+
+    def vectors(self, items: Sequence[Item]) -> FloatArray:
+        """One row an item, float32 [n, W]."""
+        found = np.zeros((len(items), self._rows.shape[1]), dtype=np.float32)
+        for row, item in enumerate(items):
+            place = self._index_of.get(item.item_id)
+            if place is not None:
+                found[row] = self._rows[place]
+        return found
