@@ -78,7 +78,11 @@ def _linked(name: str, links: dict[str, str]) -> pl.Expr:
     own = pl.col(name)
     known = pl.any_horizontal(own.str.starts_with(prefix) for prefix in (ITEM, USER, ENTITY))
     plain = pl.when(known).then(own).otherwise(pl.lit(ENTITY) + own)
-    return pl.coalesce(own.replace_strict(links, default=None, return_dtype=pl.String), plain).alias(name) if links else plain.alias(name)
+    return (
+        pl.coalesce(own.replace_strict(links, default=None, return_dtype=pl.String), plain).alias(name)
+        if links
+        else plain.alias(name)
+    )
 
 
 def _called(good: pl.DataFrame, end: str, name: str) -> pl.DataFrame:

@@ -84,7 +84,9 @@ def _knowledge(edges: pl.DataFrame, item_ids: Sequence[str], called: dict[str, s
     )  # fmt: skip
     heads, tails, names = _numbered(ids, [ITEM + item for item in item_ids])
     unknown = [name for name in names if name.startswith(ITEM)]
-    _name_unknown(notes, unknown, heads, tails, len(item_ids), names, "item", "they have no text and no event, and only connect others")
+    _name_unknown(
+        notes, unknown, heads, tails, len(item_ids), names, "item", "they have no text and no event, and only connect others"
+    )
     relations = ids[Columns.RELATION].unique().sort().to_list()
     of = ids[Columns.RELATION].replace_strict(relations, list(range(len(relations))), return_dtype=pl.Int16).to_numpy()
     weights = ids[Columns.WEIGHT].to_numpy().astype(np.float32)
@@ -94,7 +96,9 @@ def _knowledge(edges: pl.DataFrame, item_ids: Sequence[str], called: dict[str, s
     heads, tails, of, weights = heads[kept], tails[kept], of[kept], weights[kept]
     offsets, others, order = _packed(heads, tails, n)
     both = np.concatenate([of, ~of])[order]
-    labels = [called.get(name, called.get(name.removeprefix(ENTITY), readable(name) if name.startswith(ENTITY) else "")) for name in names]
+    labels = [
+        called.get(name, called.get(name.removeprefix(ENTITY), readable(name) if name.startswith(ENTITY) else "")) for name in names
+    ]
     return Graph(names, labels, len(item_ids), offsets, others, both, np.concatenate([weights, weights])[order], relations)
 
 
@@ -120,10 +124,13 @@ def _numbered(edges: pl.DataFrame, known: list[str]) -> tuple[NDArray[np.int32],
     """Both ends as numbers, int32 [E], known ids first; and the ids that were not known, in alphabetical order."""
     ids = pl.concat([edges[end] for end in _ENDS]).unique()
     later = ids.filter(~ids.is_in(pl.Series(known, dtype=pl.String).implode())).sort().to_list()
-    table = pl.DataFrame({"_id": [*known, *later], "_node": np.arange(len(known) + len(later), dtype=np.int32)}, schema_overrides={"_id": pl.String})
+    table = pl.DataFrame(
+        {"_id": [*known, *later], "_node": np.arange(len(known) + len(later), dtype=np.int32)}, schema_overrides={"_id": pl.String}
+    )
     table = table.unique("_id", keep="first")
     heads, tails = (
-        edges.select(end).join(table, left_on=end, right_on="_id", how="left", maintain_order="left")["_node"].to_numpy() for end in _ENDS
+        edges.select(end).join(table, left_on=end, right_on="_id", how="left", maintain_order="left")["_node"].to_numpy()
+        for end in _ENDS
     )
     return heads, tails, later
 

@@ -147,7 +147,9 @@ class Intake:
                 tables.append(good)
                 self.tell(f"import {path.name}", report.read, 0)
             if links is not None:
-                report.guesses.append(f"{path.name}: {len(links):,} of its ids are items, by {path.with_suffix('.link').name} beside it")
+                report.guesses.append(
+                    f"{path.name}: {len(links):,} of its ids are items, by {path.with_suffix('.link').name} beside it"
+                )
             look.end()
         if tables:
             report.accepted, report.duplicates = self.journal.put_edges(pl.concat(tables))

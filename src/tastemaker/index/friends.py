@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.index.exact import top
 from tastemaker.schema.candidates import ChannelScores
-from tastemaker.schema.columns import Columns
 from tastemaker.schema.graph import Social
 from tastemaker.schema.protocols import FloatArray, IntArray
 
@@ -57,13 +55,6 @@ class Friends:
     def __init__(self, social: Social, tastes: FloatArray, item_tastes: FloatArray, circles: FloatArray) -> None:
         self.social, self.tastes, self.item_tastes, self.circles = social, tastes, item_tastes, circles
         self.degrees = np.diff(social.offsets).astype(np.float32)
-        self._row: dict[str, int] | None = None
-
-    def row(self, user_id: str) -> int:
-        """The number of a user; -1 for one whom the connections do not know."""
-        if self._row is None:
-            self._row = {name: row for row, name in enumerate(self.social.names)}
-        return self._row.get(user_id, -1)
 
     def friends(self, row: int) -> IntArray:
         """Friends of a user, int32 [f], growing; none for -1."""
@@ -96,7 +87,9 @@ class Friends:
     def candidates(self, person: Person, depth: int) -> ChannelScores:
         """The union of each channel's best `depth` users, without the asker, existing friends and those who are barred."""
         whole = self.scores(person)
-        away = np.concatenate([self.friends(person.row), person.barred, np.array([person.row] if person.row >= 0 else [], np.int32)])
+        away = np.concatenate(
+            [self.friends(person.row), person.barred, np.array([person.row] if person.row >= 0 else [], np.int32)]
+        )
         places = np.full((self.social.n_users, len(CHANNELS)), depth, dtype=np.int32)
         found: list[NDArray[np.int64]] = []
         for column, (scores, floor) in enumerate(zip(whole, _FLOORS, strict=True)):
@@ -115,31 +108,15 @@ class Friends:
         return len(np.intersect1d(self.friends(row), self.friends(other), assume_unique=True))
 
     def save(self, folder: Path) -> None:
-        """Writes the arrays as `.npy`, to be memory-mapped by `load`."""
-        save_social(self.social, folder)
+        """Writes the arrays as `.npy`, to be memory-mapped by `load`; not the connections, which `Companions` keeps."""
+        folder.mkdir(parents=True, exist_ok=True)
         for name in ("tastes", "item_tastes", "circles"):
             np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
 
     @classmethod
-    def load(cls, folder: Path) -> Friends:
+    def load(cls, folder: Path, social: Social) -> Friends:
         """Reads what `save` wrote; arrays are memory-mapped and so shared between processes."""
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("tastes", "item_tastes", "circles")]
-        return cls(load_social(folder), *arrays)
-
-
-def save_social(social: Social, folder: Path) -> None:
-    """Writes who is connected with whom."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("offsets", "friends", "weights"):
-        np.save(folder / f"{name}.npy", getattr(social, name), allow_pickle=False)
-    known = np.arange(social.n_users) < social.n_known
-    pl.DataFrame({Columns.USER_ID: social.names, "known": known}, schema={Columns.USER_ID: pl.String, "known": pl.Boolean}).write_parquet(
-        folder / "user_ids.parquet"
-    )
-
-
-def load_social(folder: Path) -> Social:
-    """Reads what `save_social` wrote."""
-    table = pl.read_parquet(folder / "user_ids.parquet")
-    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("offsets", "friends", "weights")]
-    return Social(table[Columns.USER_ID].to_list(), int(table["known"].sum()), *arrays)
+        arrays = [
+            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("tastes", "item_tastes", "circles")
+        ]
+        return cls(social, *arrays)

@@ -53,7 +53,9 @@ class Paths:
     def node(self, item_id: str) -> int | None:
         """The node of an item that the catalogue did not hold when the graph was made; None where no edge names it."""
         if self._index is None:
-            self._index = {name: self.graph.n_items + place for place, name in enumerate(self.graph.names) if name.startswith("item:")}
+            self._index = {
+                name: self.graph.n_items + place for place, name in enumerate(self.graph.names) if name.startswith("item:")
+            }
         return self._index.get(f"item:{item_id}")
 
     def near(self, history: IntArray) -> dict[int, _Reached]:
@@ -100,7 +102,12 @@ class Paths:
         return Path(start, hops[-1].node, hops, cost)
 
     def _better(
-        self, best: tuple[float, tuple[int, ...], int] | None, walked: tuple[int, ...], end: int, item: int, near: dict[int, _Reached]
+        self,
+        best: tuple[float, tuple[int, ...], int] | None,
+        walked: tuple[int, ...],
+        end: int,
+        item: int,
+        near: dict[int, _Reached],
     ) -> tuple[float, tuple[int, ...], int] | None:
         reached = near.get(end)
         if reached is None or reached.near == item or len(walked) + len(reached.back) > MOST_HOPS:
@@ -162,5 +169,12 @@ def load_graph(folder: Folder) -> Graph:
     arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS]
     offsets, others, relations, weights = arrays
     return Graph(
-        nodes["name"].to_list(), nodes["label"].to_list(), int(told["n_items"]), offsets, others, relations, weights, list(told["relations"])
+        nodes["name"].to_list(),
+        nodes["label"].to_list(),
+        int(told["n_items"]),
+        offsets,
+        others,
+        relations,
+        weights,
+        list(told["relations"]),
     )

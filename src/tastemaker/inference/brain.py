@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -35,8 +36,6 @@ class Brain:
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        import msgspec
-
         self.folder = folder
         self.settings: Settings = from_table(msgspec.json.decode((folder / "settings.json").read_bytes()))
         self.catalogue = pl.read_parquet(folder / "catalogue" / "items.parquet")
@@ -47,7 +46,7 @@ class Brain:
         self.item = ItemTower(folder / "item_tower", width, threads)
         others = [name for name in self.item.widths if name != TEXT]
         self.signals: dict[str, SignalReader] = {
-            name: KeptSignal(folder / "signals" / f"{name}.npy", self.index_of) for name in others
+            name: KeptSignal(folder / "signals" / f"{name}.npy", self.index_of, _later(folder, name)) for name in others
         }
         self.user = UserTower(folder / "user_tower" / "model.onnx", self.settings.sequence.max_length, threads)
         self._users: dict[str, int] | None = None
@@ -81,3 +80,10 @@ class Brain:
         """The item vector, float32 [D], of an item that only has a content [C]."""
         found: Any = self.item.vectors(content[None])[0]
         return np.asarray(found, dtype=np.float32)
+
+
+def _later(folder: Path, name: str) -> list[str]:
+    """Ids of items that have a vector of a signal though the catalogue does not hold them: those that only edges name."""
+    path = folder / "signals" / f"{name}_later.json"
+    found: list[str] = msgspec.json.decode(path.read_bytes(), type=list[str]) if path.is_file() else []
+    return found

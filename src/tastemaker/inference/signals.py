@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import xxhash
 
 from tastemaker.schema.items import Item
 from tastemaker.schema.protocols import FloatArray
+
+_LOOKED_AT = 1_000
 
 
 class SignalReader(Protocol):
@@ -29,13 +32,19 @@ class KeptSignal:
     Args:
         path: the bundle's vectors, float32 [N, W].
         index_of: item id to row.
+        later: ids of items that the catalogue did not hold, whose rows stand behind the others.
     """
 
-    version = "kept"
-
-    def __init__(self, path: Path, index_of: Mapping[str, int]) -> None:
+    def __init__(self, path: Path, index_of: Mapping[str, int], later: Sequence[str] = ()) -> None:
         self._rows: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
-        self._index_of = index_of
+        begin = len(self._rows) - len(later)
+        self._index_of = {**index_of, **{item: begin + place for place, item in enumerate(later)}}
+
+    @property
+    def version(self) -> str:
+        """A hash over some of the rows: another training gives another space."""
+        some = self._rows[:: max(len(self._rows) // _LOOKED_AT, 1)]
+        return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(some).tobytes())
 
     def vectors(self, items: Sequence[Item]) -> FloatArray:
         """One row an item, float32 [n, W]."""

@@ -25,10 +25,12 @@ class QueryState:
     Attributes:
         history: item indices, int32 [L], oldest first; empty for an unknown user.
         user_vector: float32 [D] from the user tower, or None with an empty history.
+        user: number of the user among those whose connections are known; -1: none of them.
     """
 
     history: IntArray
     user_vector: FloatArray | None
+    user: int = -1
 
 
 class ChannelSource(Protocol):

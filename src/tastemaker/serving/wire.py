@@ -55,6 +55,8 @@ class Live:
             rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width, told
         )
         self.lexicon = Lexicon([words_of(row) for row in rows])
+        self.paths = Paths(load_graph(folder / "graph")) if (folder / "graph").is_dir() else None
+        self.people = People.open(folder / "friends", self.channels.companions)
         data = self.bundle.manifest.data
         self._consumer = Consumer(journal, self.state, data.position, data.change) if journal is not None else None
         self.poll()
@@ -71,16 +73,24 @@ class Live:
         for place, words in self.state.take_changed():
             self.lexicon.put(place, words_of(words))
 
-    def query(self, history: IntArray) -> QueryState:
+    def query(self, history: IntArray, user_id: str | None = None) -> QueryState:
         """The state of somebody with this history."""
-        return self.queries([history])[0]
+        return self.queries([history], None if user_id is None else [user_id])[0]
 
-    def queries(self, histories: Sequence[IntArray]) -> list[QueryState]:
-        """The states of many, their user vectors computed together."""
+    def queries(self, histories: Sequence[IntArray], user_ids: Sequence[str] | None = None) -> list[QueryState]:
+        """The states of many, their user vectors computed together; with their ids, what their friends met is known too."""
         if not histories:
             return []
-        vectors = self.brain.user.vectors(histories, self.channels.items.rows)
-        return [QueryState(history, vector if len(history) else None) for history, vector in zip(histories, vectors, strict=True)]
+        vectors, companions = self.brain.user.vectors(histories, self.channels.items.rows), self.channels.companions
+        users = None
+        if companions is not None and user_ids is not None:
+            users = np.array([companions.row(user_id) for user_id in user_ids], dtype=np.int32)
+        return self.channels.states(histories, vectors, users)
+
+    def near(self, history: IntArray) -> Callable[[int, int], str | None] | None:
+        """Gives, for an item and the one of the history that stands beside it, the sentence of the path that connects the item with the history, or None; None itself
+        where the bundle has no graph."""
+        return None
 
     def best(self, states: Sequence[QueryState], k: int, filter_seen: bool = True) -> list[tuple[IntArray, FloatArray]]:
         """The k best items and their scores for many queries at once, best first: no reasons, no fresh slots."""

@@ -22,7 +22,7 @@ class ItemIndex(Protocol):
     def n_items(self) -> int:
         """Number of items."""
 
-    def append_item(self, text: FloatArray, vector: FloatArray) -> int:
+    def append_item(self, text: FloatArray, vector: FloatArray, graph: FloatArray | None = None) -> int:
         """Adds an item; gives its index."""
 
     def replace_item(self, index: int, text: FloatArray, vector: FloatArray | None) -> None:
@@ -59,6 +59,7 @@ class LiveState:
         labels: which events enter a history; empty: all.
         text_dim: length T of a text vector, with which a content begins.
         features: what is told besides the channels, kept up to date too; None: nothing is.
+        graph_part: where a content says what the item is connected with; None: nowhere.
     """
 
     def __init__(
@@ -71,12 +72,13 @@ class LiveState:
         labels: Sequence[Label],
         text_dim: int,
         features: LiveFeatures | None = None,
+        graph_part: slice | None = None,
     ) -> None:
         self.rows, self.index_of = rows, {row["item_id"]: place for place, row in enumerate(rows)}
         self.n_base = len(rows)
         self.barred: BoolArray = np.array([bool(row.get("hidden")) for row in rows], dtype=bool)
         self._trained, self._base_history, self._index, self.reader = trained, base_history, index, reader
-        self._labels, self._text_dim, self.features = labels, text_dim, features
+        self._labels, self._text_dim, self.features, self._graph_part = labels, text_dim, features, graph_part
         self._later: dict[str, list[int]] = {}
         self._changed: set[int] = set()
 
@@ -164,7 +166,8 @@ class LiveState:
         self._changed.add(place)
 
     def _add(self, row: dict[str, Any], content: FloatArray) -> int:
-        place = self._index.append_item(content[: self._text_dim], self.reader.item_vector(content))
+        graph = None if self._graph_part is None else content[self._graph_part]
+        place = self._index.append_item(content[: self._text_dim], self.reader.item_vector(content), graph)
         self.rows.append(row)
         self.index_of[row["item_id"]] = place
         self.barred = np.append(self.barred, False)

@@ -4,7 +4,10 @@ catalogue/items.parquet           row i is item i
 channels/                         `index.channels.Channels`
 fusion.json                       `models.fusion.Fusion`
 item_tower/                       model.onnx (content [n, C] -> vector [n, D]), signals.json: name and width of each signal, in the content's order
-signals/                          NAME.npy, vectors [N, W] of a signal that can't be read from an item alone
+signals/                          NAME.npy, vectors [N, W] of a signal that can't be read from an item alone; graph.npy has rows for items that only
+                                  edges name behind them, whose ids are in graph_later.json
+graph/                            `index.paths`: items and entities; absent where no edge leads to an item
+friends/                          `index.friends.Friends` and its fusion.json; absent where no edge is between users
 user_tower/model.onnx             vectors [B, L, D], lengths [B] -> vector [B, D]
 text_encoder/                     model.onnx (input_ids, attention_mask [B, L] -> vector [B, H]), tokenizer.json, config.json,
                                   whitening_mean.npy [H], whitening_components.npy [T, H]; absent where the catalogue has no text
@@ -28,13 +31,15 @@ import polars as pl
 import torch
 from torch import nn
 
+from tastemaker.index.paths import save_graph
 from tastemaker.models.item_tower import ContentOnly, ItemTower
 from tastemaker.models.text import TextTower, Whitening
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.settings_file import to_table
-from tastemaker.schema.signals import TEXT
+from tastemaker.schema.signals import GRAPH, TEXT
 from tastemaker.training.encoder import Encoder
+from tastemaker.training.graph import TrainedGraph
 
 if TYPE_CHECKING:
     from tastemaker.training.fit import TrainedBrain
@@ -57,6 +62,11 @@ def export(brain: TrainedBrain, folder: Path) -> None:
     if brain.encoder is not None and brain.whitening is not None:
         export_text(brain.encoder, brain.whitening, brain.settings.text.template, folder / "text_encoder")
     _histories(brain, folder / "users")
+    if brain.graph is not None:
+        _graph(brain.graph, folder)
+    if brain.friends is not None:
+        brain.friends.friends.save(folder / "friends")
+        (folder / "friends" / "fusion.json").write_bytes(msgspec.json.encode(brain.friends.fusion.to_dict()))
 
 
 def export_text(encoder: Encoder, whitening: Whitening, template: str, folder: Path) -> None:
@@ -117,6 +127,16 @@ def _kept_signals(items: ItemTower, folder: Path) -> None:
         if name != TEXT:
             folder.mkdir(exist_ok=True)
             np.save(folder / f"{name}.npy", vectors.numpy(), allow_pickle=False)
+
+
+def _graph(trained: TrainedGraph, folder: Path) -> None:
+    """Writes the graph, and behind the items' vectors those of items that only edges name."""
+    save_graph(trained.graph, folder / "graph")
+    if trained.later:
+        path = folder / "signals" / f"{GRAPH}.npy"
+        whole = np.concatenate([np.load(path, allow_pickle=False), np.stack(list(trained.later.values()))])
+        np.save(path, whole, allow_pickle=False)
+        (folder / "signals" / "graph_later.json").write_bytes(msgspec.json.encode(list(trained.later)))
 
 
 def export_users(users: UserSequence, dim: int, path: Path) -> None:

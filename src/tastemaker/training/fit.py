@@ -26,6 +26,8 @@ from tastemaker.schema.settings import Settings
 from tastemaker.training.encoder import Encoder
 from tastemaker.training.export import export
 from tastemaker.training.features import TrainedFeatures, check_features, train_features
+from tastemaker.training.friends import LearnedFriends, learn_friends
+from tastemaker.training.graph import TrainedGraph, trained_graph
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_all, learn_early, learn_fusion, make_channels
@@ -51,6 +53,8 @@ class TrainedBrain:
         baseline: what the data looked like; drift is measured against it.
         features: what is told besides the channels, and a ranker's rows; None where the log has no times.
         notes: sentences for whoever trains: what was skipped, and why.
+        graph: what items are connected with; None where no edge says.
+        friends: what finds people; None where no edge between users is known.
     """
 
     settings: Settings
@@ -66,6 +70,8 @@ class TrainedBrain:
     baseline: Baseline | None = None
     features: TrainedFeatures | None = None
     notes: list[str] = field(default_factory=list)
+    graph: TrainedGraph | None = None
+    friends: LearnedFriends | None = None
 
     def export(self, folder: Path) -> None:
         """Writes the payload of a bundle; it answers without torch."""
@@ -80,9 +86,18 @@ class TrainedBrain:
         events, users, items = len(self.sequences.items), self.sequences.n_users, self.sequences.n_items
         return DataFingerprint(events=events, users=users, items=items, position=position, change=change, sha256=self.sha256)
 
-    def recommend(self, histories: Sequence[IntArray], k: int) -> list[tuple[IntArray, FloatArray]]:
-        """The k best items for each history and their scores, best first, the history's own items left out."""
-        states = states_of(self.model, histories)
+    def recommend(
+        self, histories: Sequence[IntArray], k: int, users: Sequence[str] | None = None
+    ) -> list[tuple[IntArray, FloatArray]]:
+        """The k best items for each history and their scores, best first, the history's own items left out.
+
+        Args:
+            histories: item indices, oldest first. k: items of a list. users: whose histories these are, where friends are to be asked.
+        """
+        companions, rows = self.channels.companions, None
+        if companions is not None and users is not None:
+            rows = np.array([companions.row(user) for user in users], dtype=np.int32)
+        states = self.channels.states(histories, self.model.user_vectors(histories), rows)
         best = []
         for begin in range(0, len(states), 256):
             part = states[begin : begin + 256]
@@ -128,10 +143,11 @@ def fit(
     held = hold_out(sequences, COLD_SHARE, settings.train.seed)
     read = read_signals(dataset, settings, cache_dir, progress, held, run_dir)
     signals = read.signals
+    social = read.graphs.social
     clock.lap("seconds_text")
     early, found = learn_early(held, signals, settings, process)
     clock.lap("seconds_validate")
-    fused = learn_fusion(early, held, signals, order, settings, progress)
+    fused = learn_fusion(early, held, signals, order, settings, progress, social)
     clock.lap("seconds_fusion")
     features = None
     if rows and not order:
@@ -139,14 +155,17 @@ def fit(
         given = dataset, sequences, catalogue, signals.text, held, fused.channels, fused.fusion, vectors, settings
         features = train_features(*given)
         clock.lap("seconds_features")
+    signals = read.anew(sequences)
     model = learn_all(early, found.best_epoch, sequences, signals, settings, process)
     clock.lap("seconds_refit")
-    channels = make_channels(sequences, model, signals, order, settings)
+    channels = make_channels(sequences, model, signals, order, settings, social, fused.smoothing)
+    friends = None if social is None else learn_friends(social, sequences, settings, progress)
     clock.lap("seconds_channels")
     metrics = {**_figures(found, fused), **read.metrics, **clock.laps, "seconds": sum(clock.laps.values())}
     return TrainedBrain(
         settings, catalogue, sequences, model, channels, fused.fusion, read.texts.encoder, read.texts.whitening, metrics,
         dataset.fingerprint(), _baseline(dataset, settings, features), features, read.notes,
+        trained_graph(read.graphs.knowledge, read.by_graph, sequences), friends,
     )  # fmt: skip
 
 
@@ -175,6 +194,8 @@ def _figures(found: LoopResult, fused: LearnedFusion) -> dict[str, float | int]:
         metrics["validation_ndcg_sequence"] = found.best_score
     if fused.quality is not None:
         metrics["validation_ndcg_fusion"] = fused.quality
+    if fused.channels.companions is not None:
+        metrics["smoothing"] = fused.smoothing
     return metrics
 
 

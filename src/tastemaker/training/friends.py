@@ -38,9 +38,7 @@ class LearnedFriends:
     quality: float | None
 
 
-def learn_friends(
-    social: Social, sequences: Sequences, settings: Settings, progress: Progress | None = None
-) -> LearnedFriends:
+def learn_friends(social: Social, sequences: Sequences, settings: Settings, progress: Progress | None = None) -> LearnedFriends:
     """Hides a tenth of the connections, learns to find them again with the rest, and then takes all."""
     seed = settings.train.seed
     tastes, item_tastes = user_tastes(social, sequences, settings.graph.dim, seed)
@@ -72,7 +70,9 @@ def user_tastes(social: Social, sequences: Sequences, dim: int, seed: int) -> tu
     length = np.sqrt(np.asarray(weighed.multiply(weighed).sum(axis=1)).ravel())
     rows = (sp.diags(1 / np.maximum(length, 1e-9)) @ weighed).tocsr().astype(np.float32)
     width = max(1, min(dim, *shape))
-    basis = np.linalg.qr(rows.T @ np.random.default_rng(seed).standard_normal((shape[0], min(width + SPARE, *shape))).astype(np.float32))[0]
+    basis = np.linalg.qr(
+        rows.T @ np.random.default_rng(seed).standard_normal((shape[0], min(width + SPARE, *shape))).astype(np.float32)
+    )[0]
     for _ in range(TURNS):
         basis = np.linalg.qr(rows.T @ (rows @ basis))[0]
     _, _, turn = np.linalg.svd(rows @ basis, full_matrices=False)
@@ -92,7 +92,9 @@ def circles(social: Social, dim: int, seed: int) -> FloatArray:
     width = max(1, min(dim, n))
     basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, min(width + SPARE, n))).astype(np.float32))[0]
     for _ in range(4 * TURNS):
-        basis = np.linalg.qr(0.5 * (near @ basis + basis))[0]  # half a step each way: the largest eigenvalues lead, not those near -1
+        basis = np.linalg.qr(0.5 * (near @ basis + basis))[
+            0
+        ]  # half a step each way: the largest eigenvalues lead, not those near -1
     inner = basis.T @ (near @ basis)
     values, turn = np.linalg.eigh((inner + inner.T) / 2)
     order = np.argsort(-values)[:width]
@@ -115,9 +117,7 @@ def social_of(social: Social, low: np.ndarray, high: np.ndarray, weights: np.nda
     return Social(social.names, social.n_known, offsets, other[order].astype(np.int32), twice)
 
 
-def _gather(
-    friends: Friends, hidden: np.ndarray, depth: int, random: np.random.Generator, progress: Progress | None
-) -> Examples:
+def _gather(friends: Friends, hidden: np.ndarray, depth: int, random: np.random.Generator, progress: Progress | None) -> Examples:
     """For each end of a hidden connection the candidates, the other end among them; the asker's other hidden friends are none."""
     both = np.concatenate([hidden, hidden[:, ::-1]])
     theirs: dict[int, list[int]] = {}

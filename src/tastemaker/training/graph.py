@@ -60,6 +60,26 @@ class ItemGraph:
 
 
 @dataclass(frozen=True)
+class TrainedGraph:
+    """What a bundle holds of the graph.
+
+    Attributes:
+        graph: items and entities, for reasons.
+        later: vectors of items that edges name though the catalogue does not hold them yet, by id; empty where vectors are not used.
+    """
+
+    graph: Graph
+    later: dict[str, FloatArray] = field(default_factory=dict)
+
+
+def trained_graph(graph: Graph | None, found: ItemGraph | None, sequences: Sequences) -> TrainedGraph | None:
+    """What a bundle that learned from all of these events holds of the graph; None where no edge leads to an item."""
+    if graph is None:
+        return None
+    return TrainedGraph(graph, {} if found is None else later_items(graph, found.nodes(sequences)))
+
+
+@dataclass(frozen=True)
 class GraphChoice:
     """What became of the edges: `found` is None where they are not used, and `notes` say why."""
 
@@ -117,8 +137,16 @@ def choose_graph(
     gain = beside - alone
     error = float(gain.std() / math.sqrt(max(len(gain), 1)))
     if len(gain) < 2 or gain.mean() <= error:
-        told = f"{float(gain.mean()):+.4f} NDCG@10 ± {error:.4f} on {len(gain):,} held-back events of new items" if len(gain) else "nothing to judge by"
-        return GraphChoice(None, metrics, [f"Edges of items are not used for their vectors: {told} (graph.model = propagate uses them all the same)."])
+        told = (
+            f"{float(gain.mean()):+.4f} NDCG@10 ± {error:.4f} on {len(gain):,} held-back events of new items"
+            if len(gain)
+            else "nothing to judge by"
+        )
+        return GraphChoice(
+            None,
+            metrics,
+            [f"Edges of items are not used for their vectors: {told} (graph.model = propagate uses them all the same)."],
+        )
     return GraphChoice(found, metrics)
 
 
@@ -192,5 +220,7 @@ class EdgeTask(Task):
 
 def later_items(graph: Graph, vectors: FloatArray) -> dict[str, FloatArray]:
     """Vectors of items that edges name though the catalogue does not hold them yet, by id."""
-    rows = {name.removeprefix(ITEM): vectors[graph.n_items + place] for place, name in enumerate(graph.names) if name.startswith(ITEM)}
+    rows = {
+        name.removeprefix(ITEM): vectors[graph.n_items + place] for place, name in enumerate(graph.names) if name.startswith(ITEM)
+    }
     return {item: row for item, row in rows.items() if np.any(row)}

@@ -11,13 +11,15 @@ import numpy as np
 from tastemaker.data.sequences import Sequences
 from tastemaker.index.channels import Channels, Decays
 from tastemaker.models.fusion import Fusion
+from tastemaker.schema.graph import Social
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
-from tastemaker.schema.signals import Signals
+from tastemaker.schema.signals import GRAPH, Signals
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
+from tastemaker.training.companions import choose_smoothing, companions_of, without_histories
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Start, Validation
 from tastemaker.training.together import Launch, train_together
 
@@ -48,12 +50,14 @@ class LearnedFusion:
         channels: of the early events alone; the fusion learned from these.
         fusion: how far each channel is trusted.
         rows: questions that it learned from. quality: its NDCG@10 on those that it did not; None where there were too few.
+        smoothing: share of a user's vector that comes from friends.
     """
 
     channels: Channels
     fusion: Fusion
     rows: int
     quality: float | None
+    smoothing: float = 0.0
 
 
 def learn_early(
@@ -74,16 +78,20 @@ def learn_fusion(
     time_is_order: bool,
     settings: Settings,
     progress: Progress | None = None,
+    social: Social | None = None,
 ) -> LearnedFusion:
-    """The fusion, from held-back events that no channel has learned from."""
-    seed = settings.train.seed
-    channels = make_channels(held.train, model, signals, time_is_order, settings)
+    """The fusion, from held-back events that no channel has learned from, and the smoothing of user vectors by those of friends."""
+    seed, smoothing = settings.train.seed, 0.0
+    channels = make_channels(held.train, model, signals, time_is_order, settings, social)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS])
     histories = [held.histories[row] for row in chosen]
-    users = model.user_vectors(histories)
-    examples = gather(channels, histories, users, held.targets[chosen], held.known, settings.fusion.depth, progress)
-    fusion, quality = train_fusion(examples, settings.fusion, seed)
-    return LearnedFusion(channels, fusion, len(chosen), quality)
+    if channels.companions is not None:
+        smoothing = channels.companions.smoothing = choose_smoothing(channels.companions, model, held, settings)
+        histories = without_histories(histories, channels.companions, held.users[chosen], seed)
+    users, depth = model.user_vectors(histories), settings.fusion.depth
+    examples = gather(channels, histories, users, held.targets[chosen], held.known, depth, progress, held.users[chosen])
+    fusion, quality = train_fusion(examples, settings.fusion, seed, channels.names)
+    return LearnedFusion(channels, fusion, len(chosen), quality, smoothing)
 
 
 def learn_all(
@@ -106,10 +114,17 @@ def learn_all(
 
 
 def make_channels(
-    sequences: Sequences, model: SequenceModel, signals: Signals, time_is_order: bool, settings: Settings
+    sequences: Sequences,
+    model: SequenceModel,
+    signals: Signals,
+    time_is_order: bool,
+    settings: Settings,
+    social: Social | None = None,
+    smoothing: float = 0.0,
 ) -> Channels:
     """The channels of one fit."""
     k = settings.neighbours.k
+    graph = next((part.vectors for part in signals.parts if part.name == GRAPH), None)
     return Channels(
         items=model.item_vectors(),
         bias=model.bias.detach().numpy().copy(),
@@ -119,4 +134,6 @@ def make_channels(
         neighbours=near_neighbours(sequences, k),
         together=shared_neighbours(sequences, k),
         decays=Decays(neighbours=settings.neighbours.decay, text=settings.neighbours.text_decay),
+        graph=graph,
+        companions=None if social is None else companions_of(social, sequences, model, smoothing),
     )

@@ -86,9 +86,7 @@ def unit(rows: FloatArray) -> FloatArray:
 def _met(sequences: Sequences) -> sp.csr_matrix:
     """Who met what, [U, N], rows and columns divided by the root of their sums."""
     users = np.repeat(np.arange(sequences.n_users), sequences.lengths())
-    met = sp.csr_matrix(
-        (np.ones(len(users), np.float32), (users, sequences.items)), shape=(sequences.n_users, sequences.n_items)
-    )
+    met = sp.csr_matrix((np.ones(len(users), np.float32), (users, sequences.items)), shape=(sequences.n_users, sequences.n_items))
     met.data[:] = 1.0  # duplicates were summed
     scales = [sp.diags(np.maximum(np.asarray(met.sum(axis=axis)).ravel(), 1.0) ** -0.5) for axis in (1, 0)]
     return (scales[0] @ met @ scales[1]).tocsr().astype(np.float32)

@@ -15,7 +15,7 @@ import polars as pl
 from tastemaker.data.sequences import Sequences
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
-from tastemaker.index.channels import CHANNELS, Channels
+from tastemaker.index.channels import Channels
 from tastemaker.models.fusion import Fusion
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.columns import Columns
@@ -88,7 +88,7 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     chosen = random.permutation(len(held.targets))[:QUESTIONS]
     chosen = chosen[np.argsort(held.times[chosen], kind="stable")]
     histories = [held.histories[row] for row in chosen]
-    states = [QueryState(history, vector) for history, vector in zip(histories, known.user_vectors(histories), strict=True)]
+    states = known.channels.states(histories, known.user_vectors(histories), held.users[chosen])
     found = known.channels.candidates(states, settings.fusion.depth, held.known)
     beside = left_alone(known.sequences, known.log, known.item_ids, settings.sampling)
     parts, owners, labels = [], [], []
@@ -101,7 +101,7 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
             labels += [1.0] + [0.0] * (len(items) - 1)
     asked = _asked(known, np.array(owners, dtype=np.int64), [items for items, _ in parts], labels)
     reduction = fit_reduction("text_part", known.text, settings.features.text_columns, seed=seed)
-    width = 2 * len(CHANNELS) + 1
+    width = 2 * len(known.channels.names) + 1
     values = np.concatenate(
         [
             np.concatenate([columns for _, columns in parts]) if parts else np.zeros((0, width), np.float32),
@@ -110,7 +110,7 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
         ],
         axis=1,
     )
-    names = [f"{name}.{what}" for what in ("score", "near") for name in CHANNELS] + ["fusion"]
+    names = [f"{name}.{what}" for what in ("score", "near") for name in known.channels.names] + ["fusion"]
     return RankerRows(asked, [*names, *known.features.names, *reduction.names], values.astype(np.float32)), reduction
 
 
