@@ -11,7 +11,9 @@ from hypothesis.extra import numpy as hnp
 
 from tastemaker.inference.batching import length_batches
 from tastemaker.pipeline.engine import Road, Wish
-from tastemaker.pipeline.rerank import diversify, order, reserve
+from tastemaker.pipeline.explore import Explore
+from tastemaker.pipeline.rerank import diversify, order
+from tastemaker.pipeline.rules import Rules
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
 
@@ -66,20 +68,12 @@ def test_an_order_is_sorted_stable_and_ends_with_what_is_no_number(scores: Float
     assert all(a > b or (a == b and i < j) for a, b, i, j in zip(safe, safe[1:], places, places[1:], strict=False))
 
 
-@given(scores=SCORES, k=st.integers(0, 60), strength=st.floats(0, 1))
-def test_a_varied_list_has_k_places_and_no_item_twice(scores: FloatArray, k: int, strength: float) -> None:
-    places = diversify(scores, unit_rows(np.arange(len(scores), dtype=np.int32)), k, strength)
+@given(scores=SCORES, k=st.integers(0, 60), strength=st.floats(0, 1), by=st.sampled_from(["mmr", "dpp"]))
+def test_a_varied_list_has_k_places_and_no_item_twice(scores: FloatArray, k: int, strength: float, by: str) -> None:
+    places = diversify(scores, unit_rows(np.arange(len(scores), dtype=np.int32)), k, strength, by)
     assert len(places) == min(k, len(scores)) == len(set(places.tolist()))
     finite = int(np.isfinite(scores).sum())
     assert np.isfinite(scores[places]).sum() >= min(k, finite)
-
-
-@given(k=st.integers(0, 30), fresh=st.lists(st.integers(0, 40), unique=True, max_size=10), slots=st.integers(0, 5))
-def test_fresh_items_take_places_but_never_all(k: int, fresh: list[int], slots: int) -> None:
-    before = np.arange(k)
-    after = reserve(before, np.array(fresh, dtype=np.int64), slots)
-    assert len(after) == k == len(set(after.tolist()))
-    assert len(set(after.tolist()) - set(before.tolist())) <= min(slots, max(k // 4, 1))
 
 
 @given(
@@ -89,15 +83,18 @@ def test_fresh_items_take_places_but_never_all(k: int, fresh: list[int], slots: 
     barred=st.sets(st.integers(0, 39)),
     newest=st.none() | st.integers(0, 40),
     diversity=st.sampled_from([0.0, 0.5]),
+    fresh=st.sets(st.integers(0, 39)),
 )
 def test_the_road_gives_k_that_are_allowed(
-    scores: FloatArray, k: int, history: list[int], barred: set[int], newest: int | None, diversity: float
+    scores: FloatArray, k: int, history: list[int], barred: set[int], newest: int | None, diversity: float, fresh: set[int]
 ) -> None:
     n = len(scores)
     seen = np.array([item for item in history if item < n], dtype=np.int32)
     bars = np.array([place in barred for place in range(n)], dtype=bool)
     road = Road(Shelf(scores), Plain(), unit_rows, 10)
-    found = road.recommend(QueryState(seen, np.ones(2, np.float32)), Wish(k, bars, diversity, newest))
+    explore = Explore(np.array(sorted(fresh), dtype=np.int32), 0.1, 3.0, 0.4)
+    wish = Wish(k, bars, newest, Rules(diversity=diversity), explore)
+    found = road.recommend(QueryState(seen, np.ones(2, np.float32)), wish)
     free = set(range(n)) - set(seen.tolist()) - barred
     assert len(found.items) == min(k, len(free)) == len(set(found.items.tolist()))
     assert set(found.items.tolist()) <= free

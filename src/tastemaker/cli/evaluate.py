@@ -131,7 +131,7 @@ def judge_bundle(folder: Path, part: Split, settings: Settings, floors: bool, pr
     ids = [row["item_id"] for row in live.state.rows]
     histories = [live.state.history(user) for user in users]
     with threadpool_limits(1, "blas"):
-        ours = [items for items, _ in live.best(live.queries(histories), depth)]
+        ours = [items for items, _ in live.best(live.queries(histories, users), depth)]
         lists = {OURS: _lists(users, ours, ids)}
         if floors:
             text = live.channels.text.rows(_every(live.channels.n_items))
@@ -189,7 +189,7 @@ def _trained_lists(
     brain = fit(part.train, settings, progress, None, cache, rows=False)
     ids, depth = brain.sequences.item_ids, max(20, *settings.evaluation.k)
     with threadpool_limits(1, "blas"):
-        lists = {OURS: _lists(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth)], ids)}
+        lists = {OURS: _lists(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth, users=asked.users)], ids)}
         if floors:
             text = brain.channels.text.rows(_every(brain.channels.n_items))
             train, order = brain.sequences, part.train.time_is_order

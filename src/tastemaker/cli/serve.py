@@ -43,7 +43,7 @@ def run(
     if count > 1:
         share_between_workers(workspace.runs / "metrics")
     threading.Thread(target=_announce, args=(host, sock.getsockname()[1], count, json), daemon=True).start()
-    code = supervise(work, sock, count, (str(directory), settings, bundle))
+    code = supervise(work, sock, count, (str(directory), workspace.settings, bundle))
     raise typer.Exit(code)
 
 

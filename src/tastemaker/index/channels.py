@@ -126,7 +126,7 @@ class Channels:
         else:
             vectors = self.companions.smoothed(users, vectors)
         rows = zip(histories, vectors, users.tolist(), strict=True)
-        return [QueryState(history, vector if len(history) or vector.any() else None, user) for history, vector, user in rows]
+        return [QueryState(history, vector if len(history) or vector.any() else None, user=user) for history, vector, user in rows]
 
     def scores(self, states: Sequence[QueryState]) -> list[FloatArray]:
         """Each channel's score of every item: for each of `names` float32 [B, N]."""
@@ -138,7 +138,7 @@ class Channels:
             self.together.scores(histories, self.decays.together, n),
             self.text.scores(self._queries(self.text, histories, self.decays.text)),
             self.text.scores(self._queries(self.text, histories, self.decays.taste)),
-            np.broadcast_to(self.popular, (len(states), n)).copy(),
+            self._popular(states),
         ]
         if self.graph is not None:
             found.append(self.graph.scores(self._queries(self.graph, histories, self.decays.text)))
@@ -229,6 +229,14 @@ class Channels:
             largest = logits.max(axis=1, keepdims=True)
             logits -= largest + np.log(np.exp(logits - largest).sum(axis=1, keepdims=True))
         return logits
+
+    def _popular(self, states: Sequence[QueryState]) -> FloatArray:
+        """Popularity with everybody, or with the asker's own kind of people, to which items newer than the bundle are unknown."""
+        found = np.broadcast_to(self.popular, (len(states), self.n_items)).copy()
+        for row, state in enumerate(states):
+            if state.popular is not None:
+                found[row, : len(state.popular)] = state.popular
+        return found
 
     def _queries(self, index: DenseIndex, histories: Sequence[IntArray], decay: float) -> FloatArray:
         queries = np.zeros((len(histories), index.dim), dtype=np.float32)

@@ -7,6 +7,7 @@ a bounded number of edges, whatever the graph.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as Folder
 
@@ -14,8 +15,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from tastemaker.schema.graph import Graph, Hop, Path
-from tastemaker.schema.protocols import IntArray
+from tastemaker.schema.graph import ITEM, Graph, Hop, Path
 
 HOP_COST = 1.0
 MOST_HOPS = 3
@@ -43,29 +43,31 @@ class Paths:
 
     Args:
         graph: its arrays may be memory-mapped.
+        title_of: what an item is called, by its node; None: items on the way have no name.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, title_of: Callable[[int], str] | None = None) -> None:
+        self.graph, self._title_of = graph, title_of
         self._dull = max(DULL_LEAST, int(DULL_SHARE * graph.n_items))
         self._index: dict[str, int] | None = None
 
     def node(self, item_id: str) -> int | None:
         """The node of an item that the catalogue did not hold when the graph was made; None where no edge names it."""
         if self._index is None:
-            self._index = {
-                name: self.graph.n_items + place for place, name in enumerate(self.graph.names) if name.startswith("item:")
-            }
-        return self._index.get(f"item:{item_id}")
+            self._index = {name: self.graph.n_items + place for place, name in enumerate(self.graph.names) if name.startswith(ITEM)}
+        return self._index.get(ITEM + item_id)
 
-    def near(self, history: IntArray) -> dict[int, _Reached]:
-        """What is one edge away from the latest items of a history, and these items themselves; made once for a list."""
+    def is_item(self, node: int) -> bool:
+        """Whether a node is an item, in the catalogue or not."""
+        return node < self.graph.n_items or self.graph.names[node - self.graph.n_items].startswith(ITEM)
+
+    def near(self, history: Sequence[int]) -> dict[int, _Reached]:
+        """What is one edge away from the latest items of a history (nodes, oldest first), and these items themselves; made once for a list."""
         found: dict[int, _Reached] = {}
-        latest = list(dict.fromkeys(history[::-1].tolist()))[:LATEST]
+        latest = list(dict.fromkeys(reversed(history)))[:LATEST]
         for item in latest:
-            if item < self.graph.n_items:
-                found[item] = _Reached(item, (), 0.0)
-        for item in [item for item in latest if item < self.graph.n_items]:
+            found[item] = _Reached(item, (), 0.0)
+        for item in latest:
             for edge in self._edges(item):
                 other = int(self.graph.others[edge])
                 cost = HOP_COST + self._price(other)
@@ -125,7 +127,8 @@ class Paths:
         begin, end = int(self.graph.offsets[node]), int(self.graph.offsets[node + 1])
         if end - begin <= EDGES_OF_NODE:
             return range(begin, end)
-        return np.linspace(begin, end - 1, EDGES_OF_NODE).astype(int).tolist()
+        spread: list[int] = np.linspace(begin, end - 1, EDGES_OF_NODE).astype(int).tolist()
+        return spread
 
     def _price(self, node: int) -> float:
         """What it costs to pass a node; no path leads over one that says nothing."""
@@ -144,6 +147,8 @@ class Paths:
     def _hop(self, edge: int) -> Hop:
         graph, relation, node = self.graph, int(self.graph.relations[edge]), int(self.graph.others[edge])
         label = graph.labels[node - graph.n_items] if node >= graph.n_items else ""
+        if self.is_item(node):
+            label = self._title_of(node) if self._title_of is not None else ""
         name = graph.relation_names[relation if relation >= 0 else ~relation]
         return Hop(name, relation >= 0, node, label)
 

@@ -8,15 +8,14 @@ from itertools import groupby
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tastemaker.pipeline.explain import reason, sources
-from tastemaker.pipeline.rerank import diversify, order, reserve
+from tastemaker.models.segments import newcomer_scores
+from tastemaker.pipeline.explain import reason, sources, with_connection
+from tastemaker.pipeline.explore import Explore
+from tastemaker.pipeline.rules import RowOf, Rules
+from tastemaker.pipeline.select import FRESH_SLOT, Facts, Picked, pick
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, ChannelSource, FloatArray, FusionModel, IntArray, QueryState
-
-FRESH_RANK = 20
-"""A new item suits a user if at most this many items of the whole catalogue are closer to the user's history."""
 
 CONTENT = ("text", "taste")
 """Channels that know an item before anybody has met it."""
@@ -36,16 +35,16 @@ class Wish:
     Attributes:
         k: length of the list.
         barred: bool [N], items that must not appear; the history's own items are always left out.
-        diversity: in [0, 1].
         newest: item indices from here on are newer than the bundle; None: none are.
-        fresh_slots: places kept for those of them whose text suits this user.
+        rules: everything besides relevance that the list obeys.
+        explore: the fresh slot, for askers with a history; None: there is none.
     """
 
     k: int
     barred: BoolArray | None = None
-    diversity: float = 0.0
     newest: int | None = None
-    fresh_slots: int = 1
+    rules: Rules = field(default_factory=Rules)
+    explore: Explore | None = None
 
 
 @dataclass
@@ -55,6 +54,8 @@ class Found:
     Attributes:
         near: for each place the item of the history that is closest, or -1.
         parts: how much each channel brought, float32 [n, C]; None unless asked for.
+        picked: how the list came about, its places those of `candidates` (item indices, int32 [M]); None where nothing was picked.
+        segment: whose popularity it was, in words; empty where nobody's.
     """
 
     items: IntArray
@@ -62,6 +63,9 @@ class Found:
     sources: list[str]
     near: list[int] = field(default_factory=list)
     parts: FloatArray | None = None
+    picked: Picked | None = None
+    candidates: IntArray | None = None
+    segment: str = ""
 
 
 class Road:
@@ -69,10 +73,21 @@ class Road:
 
     Args:
         channels: finds candidates. fusion: scores them. vectors: item vectors, for diversity and reasons. depth: candidates of each channel.
+        texts: unit text vectors by item index, by which doubles are known; None: item vectors.
+        row_of: fields of an item, for rules; None: items have none.
     """
 
-    def __init__(self, channels: ChannelSource, fusion: FusionModel, vectors: ItemVectors, depth: int) -> None:
+    def __init__(
+        self,
+        channels: ChannelSource,
+        fusion: FusionModel,
+        vectors: ItemVectors,
+        depth: int,
+        texts: ItemVectors | None = None,
+        row_of: RowOf | None = None,
+    ) -> None:
         self.channels, self.fusion, self.vectors, self.depth = channels, fusion, vectors, depth
+        self.facts = Facts(vectors, texts or vectors, row_of or (lambda item: {"item_id": str(item)}))
 
     def recommend(self, state: QueryState, wish: Wish) -> Found:
         """The best k items that are allowed; exactly k where as many exist."""
@@ -86,34 +101,42 @@ class Road:
             barred = pairs[0][1].barred
             depth = max(self.depth, max(wish.k for _, wish in pairs))
             found = self.channels.candidates([state for state, _ in pairs], depth, None if barred is None else ~barred)
-            lists += [self._select(one, state, wish) for one, (state, wish) in zip(found, pairs, strict=True)]
+            lists += [
+                self._select(self._with_pins(one, state, wish), state, wish)
+                for one, (state, wish) in zip(found, pairs, strict=True)
+            ]
         return lists
 
     def rank(self, found: ChannelScores, state: QueryState) -> Found:
         """The given candidates in order."""
-        return self._select(found, state, Wish(k=len(found.items), fresh_slots=0))
+        return self._select(found, state, Wish(k=len(found.items)))
+
+    def _with_pins(self, found: ChannelScores, state: QueryState, wish: Wish) -> ChannelScores:
+        """The candidates and, behind them, pinned items that no channel found."""
+        missing = [item for item in wish.rules.pins.values() if item not in found.items]
+        if not missing:
+            return found
+        more = self.channels.score_items(state, np.array(missing, dtype=np.int32), found.depth)
+        pairs = [(getattr(found, name), getattr(more, name)) for name in ("items", "scores", "ranks", "counts")]
+        items, scores, ranks, counts = (np.concatenate(pair) for pair in pairs)
+        return ChannelScores(items, found.channels, scores, ranks, counts, found.depth)
 
     def _select(self, found: ChannelScores, state: QueryState, wish: Wish) -> Found:
         scores = self.fusion.score(found, len(state.history))
         if wish.newest is not None and len(state.history):
             scores = self._modest(scores, found, wish.newest)
-        if wish.diversity > 0:
-            places = diversify(scores, self.vectors(found.items), wish.k, wish.diversity)
-        else:
-            places = order(scores, wish.k)
-        if wish.newest is not None and wish.fresh_slots and len(state.history):
-            places = reserve(places, self._fresh(found, wish.newest), wish.fresh_slots)
+        scores = newcomer_scores(scores, found, state)
+        explore = wish.explore if len(state.history) else None
+        picked = pick(found, scores, wish.k, wish.rules, explore, self.facts)
+        places = picked.places
         chosen = ChannelScores(
             found.items[places], found.channels, found.scores[places], found.ranks[places], found.counts[places], found.depth
         )
         parts = self.fusion.parts(chosen, len(state.history))
-        return Found(chosen.items, scores[places], self._sources(parts, chosen, state), self._near(chosen.items, state), parts)
-
-    def _fresh(self, found: ChannelScores, newest: int) -> NDArray[np.int64]:
-        """Places of new items that are among the closest of all to this user's history in some channel, best first."""
-        closest = found.ranks.min(axis=1)
-        new = np.flatnonzero((found.items >= newest) & (closest < FRESH_RANK))
-        return new[np.argsort(closest[new], kind="stable")]
+        names = self._sources(parts, chosen, state)
+        names = [FRESH_SLOT if slot else name for slot, name in zip(picked.slot.tolist(), names, strict=True)]
+        near = self._near(chosen.items, state)
+        return Found(chosen.items, scores[places], names, near, parts, picked, found.items, state.segment)
 
     def _modest(self, scores: FloatArray, found: ChannelScores, newest: int) -> FloatArray:
         """New items stand no higher among the others than their text does: they suit some people, not everybody."""
@@ -128,8 +151,10 @@ class Road:
         return kept
 
     def _sources(self, parts: FloatArray, chosen: ChannelScores, state: QueryState) -> list[str]:
-        names = sources(parts, chosen.channels) if len(state.history) else ["popular"] * len(chosen.items)
-        return ["fresh" if count == 0 and name != "popular" else name for name, count in zip(names, chosen.counts, strict=True)]
+        unknown, known = "popular" if state.popular is None else "segment", len(state.history) or state.user_vector is not None
+        names = sources(parts, chosen.channels) if known else [unknown] * len(chosen.items)
+        popular = ("popular", "segment")
+        return ["fresh" if count == 0 and name not in popular else name for name, count in zip(names, chosen.counts, strict=True)]
 
     def _near(self, items: IntArray, state: QueryState) -> list[int]:
         recent = state.history[-20:]
@@ -139,6 +164,14 @@ class Road:
         return [int(recent[place]) for place in np.argmax(alike, axis=1)]
 
 
-def reasons(found: Found, title_of: Callable[[int], str]) -> list[str]:
-    """A sentence for each place of the list."""
-    return [reason(source, title_of(near) if near >= 0 else None) for source, near in zip(found.sources, found.near, strict=True)]
+def reasons(found: Found, title_of: Callable[[int], str], connected: Callable[[int], str | None] | None = None) -> list[str]:
+    """A sentence for each place of the list.
+
+    Args:
+        title_of: title of an item. connected: how an item is connected with the history, or None; None: nothing is known of connections.
+    """
+    told = []
+    for item, source, near in zip(found.items.tolist(), found.sources, found.near, strict=True):
+        words = reason(source, title_of(near) if near >= 0 else None, found.segment)
+        told.append(with_connection(source, words, connected(item) if connected is not None else None))
+    return told

@@ -46,6 +46,11 @@ def compile_filter(spec: Any, depth: int = 0) -> Test:
     return lambda row: combine(test(row) for test in tests)
 
 
+def values_of(row: Row, field: str) -> set[str]:
+    """The values of a field as texts, those of `extra` too; empty where there is none."""
+    return _values(_get(row, field))
+
+
 def _comparison(spec: Mapping[str, Any]) -> Test:
     field = spec["field"]
     signs = [key for key in spec if key != "field"]

@@ -25,11 +25,15 @@ class QueryState:
     Attributes:
         history: item indices, int32 [L], oldest first; empty for an unknown user.
         user_vector: float32 [D] from the user tower, or None with an empty history.
+        popular: what is popular with people like the asker, in [0, 1], float32 [items of the bundle]; None: with everybody.
+        segment: who these people are, in words.
         user: number of the user among those whose connections are known; -1: none of them.
     """
 
     history: IntArray
     user_vector: FloatArray | None
+    popular: FloatArray | None = None
+    segment: str = ""
     user: int = -1
 
 
@@ -42,6 +46,9 @@ class ChannelSource(Protocol):
 
     def candidates(self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None = None) -> list[ChannelScores]:
         """For each query the union of each channel's best `depth` items among `allowed` (bool [N]; None allows all), history left out."""
+
+    def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
+        """Every channel's score of the given items, whatever their place."""
 
 
 class FusionModel(Protocol):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-Identifier = Annotated[str, Meta(min_length=1, max_length=512)]
+from tastemaker.schema.rules import Cap, Caps, DiversityBy, Identifier, Pins, Shifts
+
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
 class Body(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -24,16 +26,30 @@ class SessionEvent(Body, kw_only=True, frozen=True):
 
 
 class RecommendQuery(Body, kw_only=True, frozen=True):
-    """Ask for a list: for a known user, for a session of events, or for nobody in particular."""
+    """Ask for a list: for a known user, for a session of events, or for nobody in particular.
+
+    The rules from `diversity` to `same_title` come on top of those of the service (section `lists` of the settings). With the same `request_id`,
+    which a client may choose, chance decides the same. With `target` `users` people are asked for whom the user might know: `exclude` then holds users,
+    and rules about items are refused.
+    """
 
     user_id: Identifier | None = None
     session: list[SessionEvent] | None = None
+    target: Literal["items", "users"] = "items"
     k: Count = 10
     filter: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
     exclude: list[Identifier] = []
-    diversity: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
+    diversity: Share | None = None
+    diversity_by: DiversityBy | None = None
+    pinned: Pins = []
+    boost: Shifts = []
+    bury: Shifts = []
+    max_per: Cap | Caps = []
+    near_duplicates: Share | None = None
+    same_title: bool | None = None
     explain: bool = False
+    request_id: Identifier | None = None
 
 
 class RankQuery(Body, kw_only=True, frozen=True):
@@ -52,10 +68,11 @@ class SearchQuery(Body, kw_only=True, frozen=True):
 
 
 class ExplainQuery(Body, kw_only=True, frozen=True):
-    """Ask why an item is, or is not, in a user's list."""
+    """Ask why an item is, or is not, in a user's list; with a `request_id` in the list of that request."""
 
     user_id: Identifier
     item_id: Identifier
+    request_id: Identifier | None = None
 
 
 class IncomingEvent(Body, kw_only=True, frozen=True):
@@ -93,24 +110,65 @@ class ItemBody(Body, kw_only=True, frozen=True):
     extra: dict[str, Any] = {}
 
 
+class Move(msgspec.Struct, frozen=True):
+    """What a rule did to an item: its place before and after, 1 is the top."""
+
+    rule: str
+    before: int
+    after: int
+
+
 class Recommended(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One place of a list."""
+    """One place of a list.
+
+    Attributes:
+        propensity: the chance that this item stood in the list, where chance took part in it; it would for certain where there is none.
+        moves: with `explain`: the rules that moved the item, in order.
+    """
 
     item_id: str
     score: float
     source: str
     reason: str | None = None
     title: str | None = None
+    propensity: float | None = None
+    moves: list[Move] | None = None
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """An item that would stand in the list by its score, and the rule that left it out."""
+
+    item_id: str
+    rule: str
+    before: int
+
+
+class RecommendedUser(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One place of a list of people."""
+
+    user_id: str
+    score: float
+    source: str
+    reason: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer of recommend, rank, search and similar."""
+    """The answer of recommend, rank, search and similar.
+
+    Attributes:
+        degraded: what load or a fault took away. notes: rules that were relaxed or could not be kept, in plain words.
+        left_out: with `explain`: items of the first places that rules left out.
+        users: where people were asked for, best first; `items` is empty then.
+    """
 
     request_id: str
     model_version: str
     items: list[Recommended]
     variant: str = "live"
     degraded: list[str] | None = None
+    notes: list[str] | None = None
+    left_out: list[LeftOut] | None = None
+    users: list[RecommendedUser] | None = None
 
 
 class Rejected(msgspec.Struct, frozen=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+
+from tastemaker.schema.rules import Caps, DiversityBy, Pins, Shifts
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -355,8 +357,50 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     """Bytes of the largest request body."""
     max_events: Positive = 10_000
     """Events in one request."""
-    fresh_slots: int = 1
-    """Places of a first page kept for the best-matching items that are newer than the bundle; 0: none."""
+    fresh_slots: Annotated[int, Meta(ge=0)] = 1
+    """Places of each `fresh.page` that are kept for fresh items; 0: none. Which items and how: the section `fresh`."""
+    record: Literal["explored", "all", "none"] = "explored"
+    """Which answers are kept with the propensity of each place, for off-policy evaluation: those in which chance took part, all, or none."""
+    record_days: Positive = 30
+    """Days after which kept answers are removed."""
+
+
+class FreshSettings(Section, kw_only=True, frozen=True):
+    """The fresh slot: places in which items that little is known of gather evidence; docs/lists.md."""
+
+    page: Positive = 10
+    """Places of a list of which `serving.fresh_slots` are fresh; a list of another length has its share, a fraction of a place by chance."""
+    temperature: Annotated[float, Meta(ge=0.0)] = 3.0
+    """How far chance reaches: the odds of a fresh item fall by e with so many places that it stands farther from this user; 0: always the closest."""
+    graduate_taken: Annotated[int, Meta(ge=0)] = 10
+    """An item that was taken so often is fresh no more; 0: does not matter."""
+    graduate_shown: Annotated[int, Meta(ge=0)] = 500
+    """An item that was shown so often (events of the types `sampling.shown`) is fresh no more; 0: does not matter."""
+    graduate_days: Annotated[float, Meta(ge=0.0)] = 30.0
+    """An item so many days after its `created_at` is fresh no more; one without is not fresh if the bundle knows it. 0: does not matter."""
+
+
+class ListSettings(Section, kw_only=True, frozen=True):
+    """What every list obeys besides relevance; a request can add to it; docs/lists.md. The defaults change nothing."""
+
+    diversity: Share = 0.0
+    """How much unlikeness counts beside relevance in requests that do not say it themselves: 0 nothing, 1 alone."""
+    diversity_by: DiversityBy = "mmr"
+    """`mmr` (maximal marginal relevance) or `dpp` (determinantal point process, greedy)."""
+    filter: dict[str, Any] = {}
+    """What an item must be to be shown at all, as in {all = [{field = "price", lte = 80}]}; the filter of a request comes on top."""
+    pinned: Pins = []
+    """Items at a fixed place, as in [{item_id = "i1", place = 1}]."""
+    boost: Shifts = []
+    """Items that stand higher, as in [{filter = {field = "brand", eq = "ours"}, places = 5}]."""
+    bury: Shifts = []
+    """Items that stand lower; without `places` behind all others."""
+    max_per: Caps = []
+    """At most so many items of a list with the same value, as in [{field = "categories", count = 3}]."""
+    near_duplicates: Share = 0.0
+    """Of items whose texts have at least this cosine only the best stays; 0: all stay."""
+    same_title: bool = False
+    """Of items whose titles are the same but for case, accents, punctuation and spaces only the best stays."""
 
 
 class Settings(Section, kw_only=True, frozen=True):
@@ -376,3 +420,5 @@ class Settings(Section, kw_only=True, frozen=True):
     profile: ProfileSettings = ProfileSettings()
     tune: TuneSettings = TuneSettings()
     serving: ServingSettings = ServingSettings()
+    fresh: FreshSettings = FreshSettings()
+    lists: ListSettings = ListSettings()

@@ -96,13 +96,22 @@ def _put(table: dict[str, Any], name: str, text: str) -> None:
     default = known_keys().get(name)
     if isinstance(default, (list, tuple)):
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        value = msgspec.json.decode(text) if text.startswith("[") else parts
-    if isinstance(default, dict):
+        value = _json(name, text) if text.startswith("[") else parts
+    if isinstance(default, dict) and text.startswith("{"):
+        value = _json(name, text)
+    elif isinstance(default, dict):
         value = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
     inner = table.setdefault(section, {})
     if not isinstance(inner, dict):
         raise SettingsError(f"{section!r} is a section; found the single value {inner!r}")
     inner[key] = value
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise SettingsError(f"{name}={text[:80]}: this begins like JSON, but is none: {error}") from None
 
 
 def _check_keys(table: Mapping[str, Any]) -> None:

@@ -11,8 +11,11 @@ import msgspec
 import numpy as np
 
 from tastemaker.journal.append import Journal
+from tastemaker.journal.served import Served, ServedLog
 from tastemaker.pipeline.engine import Found, Wish, reasons
+from tastemaker.pipeline.explore import Explore, draw_of
 from tastemaker.pipeline.filters import compile_filter
+from tastemaker.pipeline.rules import Rules, compile_pushes, joined_caps
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
@@ -23,6 +26,8 @@ from tastemaker.schema.queries import (
     ExplainQuery,
     IncomingEvent,
     ItemBody,
+    LeftOut,
+    Move,
     RankQuery,
     Recommended,
     RecommendQuery,
@@ -30,6 +35,7 @@ from tastemaker.schema.queries import (
     SearchQuery,
     SessionEvent,
 )
+from tastemaker.schema.rules import Cap, Pin
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.wire import Live
@@ -45,24 +51,20 @@ class Answers:
     """Answers questions with the live bundle.
 
     Args:
-        live: the bundle. journal: what is stored, for reading. settings: limits.
+        live: the bundle. journal: what is stored, for reading. settings: limits. served: where answers are kept; None: nowhere.
     """
 
-    def __init__(self, live: Live, journal: Journal, settings: ServingSettings) -> None:
-        self.live, self.journal, self.settings = live, journal, settings
+    def __init__(self, live: Live, journal: Journal, settings: ServingSettings, served: ServedLog | None = None) -> None:
+        self.live, self.journal, self.settings, self.served = live, journal, settings, served
 
     def recommend(self, query: RecommendQuery) -> Answer:
-        """A list for a user, a session, or nobody in particular."""
-        live = self._now()
-        history = self._session(live, query.session) if query.session is not None else _EMPTY
-        if query.user_id is not None:
-            history = np.concatenate([live.state.history(query.user_id), history])
-        barred = self._barred(live, query.filter, query.exclude)
-        k = min(query.k, self.settings.max_k, live.channels.n_items)
-        if k == 0 or barred.all():
-            return self._answer(live, [])
-        wish = Wish(k, barred, query.diversity, live.state.n_base, self.settings.fresh_slots)
-        return self._answer(live, self._listed(live, live.road.recommend(live.query(history), wish), query.explain))
+        """A list for a user, a session, or nobody in particular; of items, or of people."""
+        if query.target == "users":
+            return self._people(self._now(), query)
+        answer, found = self._list(self._now(), query)
+        if found is not None:
+            self._keep(answer, query.user_id, found)
+        return answer
 
     def rank(self, query: RankQuery) -> Answer:
         """The given items in the order in which they suit a user; unknown ones are left out."""
@@ -72,7 +74,7 @@ class Answers:
         items = np.array([place for place in places if not live.state.barred[place]], dtype=np.int32)
         if not len(items):
             return self._answer(live, [])
-        state = live.query(history)
+        state = live.query(history, query.user_id)
         found = live.road.rank(live.channels.score_items(state, items, live.settings.fusion.depth), state)
         return self._answer(live, self._listed(live, found, False))
 
@@ -103,11 +105,16 @@ class Answers:
         if place is None:
             raise NotFound(f"There is no item {query.item_id!r}.")
         history = live.state.history(query.user_id)
-        state = live.query(history)
+        state = live.query(history, query.user_id)
         found = live.channels.score_items(state, np.array([place], dtype=np.int32), live.settings.fusion.depth)
         parts = live.road.fusion.parts(found, len(history))[0]
         dropped = [
-            name for name, holds in (("hidden or deleted", live.barred()[place]), ("seen", place in set(history.tolist()))) if holds
+            name
+            for name, holds in (
+                ("hidden, deleted or against the service's filter", live.barred()[place]),
+                ("seen", place in set(history.tolist())),
+            )
+            if holds
         ]
         channels = {
             name: {"score": float(found.scores[0, at]), "rank": int(found.ranks[0, at]), "share": float(parts[at])}
@@ -120,6 +127,9 @@ class Answers:
             "channels": channels,
             "in_candidates": bool((found.ranks < found.depth).any()) and not dropped,
             "dropped_by": dropped,
+            "list": self._in_list(live, query, place),
+            "fresh": live.state.fresh.why_not(place, time.time()) or "fresh",
+            "connection": live.connections.to(history)(place) if live.connections is not None else None,
             "features": self._told(live, query.user_id, query.item_id),
             "model_version": live.version,
         }
@@ -217,6 +227,123 @@ class Answers:
                 barred[place] = not test(live.state.rows[place])
         return barred
 
+    def _list(self, live: Live, query: RecommendQuery) -> tuple[Answer, Found | None]:
+        """The answer to a question, and how it came about; None where nothing was looked for."""
+        request_id = query.request_id or secrets.token_hex(8)
+        check_text(request_id)
+        history = self._session(live, query.session) if query.session is not None else _EMPTY
+        if query.user_id is not None:
+            history = np.concatenate([live.state.history(query.user_id), history])
+        barred = self._barred(live, query.filter, query.exclude)
+        k = min(query.k, self.settings.max_k, live.channels.n_items)
+        notes: list[str] = []
+        rules = self._rules(live, query, k, barred, history, notes)
+        if k == 0 or barred.all():
+            if k:
+                notes.append("Nothing may be shown: every item is hidden, filtered or excluded.")
+            return self._answer(live, [], request_id, notes), None
+        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id))
+        found = live.road.recommend(live.query(history, query.user_id), wish)
+        rows = self._listed(live, found, query.explain, history)
+        left = self._left_out(live, found) if query.explain else None
+        notes += found.picked.notes if found.picked is not None else []
+        return self._answer(live, rows, request_id, notes, left), found
+
+    def _people(self, live: Live, query: RecommendQuery) -> Answer:
+        """The people whom somebody might know."""
+        given = {"filter": query.filter, "pinned": query.pinned, "boost": query.boost, "bury": query.bury, "max_per": query.max_per}
+        wrong = [name for name, value in {**given, "diversity": query.diversity}.items() if value]
+        if wrong:
+            raise InputError(f"{', '.join(wrong)} is about items and can't be asked with target 'users'. Leave it out.")
+        if live.people is None:
+            raise InputError(
+                "This bundle knows no connections between users, so nobody can be recommended to anybody. Import edges such as "
+                "user:1, friend, user:2 with `tastemaker import --edges`, then train."
+            )
+        history = self._session(live, query.session) if query.session is not None else _EMPTY
+        if query.user_id is not None:
+            history = np.concatenate([live.state.history(query.user_id), history])
+        k = min(query.k, self.settings.max_k)
+        users = live.people.recommend(query.user_id, history, k, query.exclude, query.explain) if k else []
+        return msgspec.structs.replace(self._answer(live, [], query.request_id), users=users)
+
+    def _explore(self, live: Live, request_id: str) -> Explore | None:
+        """The fresh slot of a request; None where nothing is fresh."""
+        share = min(self.settings.fresh_slots / live.fresh.page, 1.0)
+        fresh = live.state.fresh.now(time.time()) if share > 0 else _EMPTY
+        return Explore(fresh, share, live.fresh.temperature, draw_of(request_id)) if len(fresh) else None
+
+    def _rules(self, live: Live, query: RecommendQuery, k: int, barred: BoolArray, history: IntArray, notes: list[str]) -> Rules:
+        """What the list obeys: the service's rules and those of the request; what can't be kept is told in `notes`."""
+        house, caps = live.lists, [query.max_per] if isinstance(query.max_per, Cap) else query.max_per
+        for shift in (*query.boost, *query.bury):
+            check_json(shift.filter)
+        for cap in caps:
+            check_text(cap.field)
+        pins = self._pins(live, [*query.pinned, *house.pinned], k, barred, history, notes)
+        return Rules(
+            diversity=house.diversity if query.diversity is None else query.diversity,
+            diversity_by=query.diversity_by or house.diversity_by,
+            pins=pins,
+            pushes=(*live.pushes, *compile_pushes(query.boost, query.bury)),
+            caps=joined_caps(house.max_per, caps),
+            near_duplicates=house.near_duplicates if query.near_duplicates is None else query.near_duplicates,
+            same_title=house.same_title if query.same_title is None else query.same_title,
+        )
+
+    def _pins(
+        self, live: Live, pins: Sequence[Pin], k: int, barred: BoolArray, history: IntArray, notes: list[str]
+    ) -> dict[int, int]:
+        """Place (0 is the top) to item index. Pins with a place come first; a pin that can't be kept is left out, and a note tells why."""
+        found: dict[int, int] = {}
+        met, last = set(history.tolist()), min(k, live.channels.n_items)
+        for pin in sorted(pins, key=lambda one: one.place is None):
+            item = live.state.index_of.get(pin.item_id)
+            wanted = next((at for at in range(last) if at not in found), last) if pin.place is None else pin.place - 1
+            why = None
+            if item is None:
+                why = "there is no such item"
+            elif barred[item]:
+                why = "it is hidden, filtered or excluded"
+            elif item in met:
+                why = "the user has met it"
+            elif item in found.values():
+                why = "it is pinned twice"
+            elif wanted >= last:
+                why = f"place {wanted + 1} is below the end of the list"
+            elif wanted in found:
+                why = f"place {wanted + 1} is taken by another pin"
+            if why is not None or item is None:
+                notes.append(f"Pinned item {pin.item_id!r} was left out: {why}.")
+            else:
+                found[wanted] = item
+        return found
+
+    def _in_list(self, live: Live, query: ExplainQuery, place: int) -> dict[str, Any]:
+        """Where the item stands in the user's list of ten, what moved it, or what left it out."""
+        asked = RecommendQuery(user_id=query.user_id, k=10, explain=True, request_id=query.request_id or f"explain:{query.user_id}")
+        answer, _ = self._list(live, asked)
+        for at, item in enumerate(answer.items, 1):
+            if item.item_id == query.item_id:
+                return {"k": 10, "place": at, "source": item.source, "propensity": item.propensity, "moves": item.moves or []}
+        out = next((one for one in answer.left_out or [] if one.item_id == query.item_id), None)
+        return {"k": 10, "place": None, "left_out": None if out is None else {"rule": out.rule, "before": out.before}}
+
+    def _left_out(self, live: Live, found: Found) -> list[LeftOut]:
+        picked, items = found.picked, found.candidates
+        if picked is None or items is None:
+            return []
+        rows = sorted(picked.left_out.items(), key=lambda one: one[1][1])
+        return [LeftOut(live.state.rows[int(items[place])]["item_id"], rule, before + 1) for place, (rule, before) in rows]
+
+    def _keep(self, answer: Answer, user_id: str | None, found: Found) -> None:
+        """Keeps an answer with its propensities, if the settings want it."""
+        chance = found.picked is not None and found.picked.chance
+        if self.served is None or self.settings.record == "none" or (self.settings.record == "explored" and not chance):
+            return
+        items = [(one.item_id, one.score, one.source, 1.0 if one.propensity is None else one.propensity) for one in answer.items]
+        self.served.write(Served(answer.request_id, user_id, time.time(), answer.model_version, items))
+
     def _told(self, live: Live, user_id: str, item_id: str) -> dict[str, float]:
         """The features of a user and an item at this moment, by name; none where the bundle has none."""
         features = live.state.features
@@ -225,23 +352,59 @@ class Answers:
         numbers = features.told(user_id, [item_id], time.time())[0]
         return dict(zip(features.features.names, numbers.tolist(), strict=True))
 
-    def _listed(self, live: Live, found: Found, explain: bool) -> list[Recommended]:
-        words = (
-            reasons(found, lambda place: str(live.state.rows[place].get("title") or live.state.rows[place]["item_id"]))
-            if explain
-            else None
+    def _listed(self, live: Live, found: Found, explain: bool, history: IntArray = _EMPTY) -> list[Recommended]:
+        words = None
+        if explain:
+            connected = live.connections.to(history) if live.connections is not None and len(history) else None
+            words = reasons(
+                found, lambda place: str(live.state.rows[place].get("title") or live.state.rows[place]["item_id"]), connected
+            )
+        picked = found.picked
+        chance = picked.propensity.tolist() if picked is not None and picked.chance else [None] * len(found.items)
+        moves: Sequence[list[Move] | None] = (
+            picked.moves if explain and picked is not None and picked.moves else [None] * len(found.items)
         )
         return [
-            self._recommended(live, int(item), float(found.scores[place]), found.sources[place], words[place] if words else None)
-            for place, item in enumerate(found.items)
+            self._recommended(
+                live,
+                int(item),
+                float(found.scores[at]),
+                found.sources[at],
+                words[at] if words else None,
+                chance[at],
+                moves[at] or None,
+            )
+            for at, item in enumerate(found.items)
         ]
 
-    def _recommended(self, live: Live, place: int, score: float, source: str, why: str | None) -> Recommended:
+    def _recommended(
+        self,
+        live: Live,
+        place: int,
+        score: float,
+        source: str,
+        why: str | None,
+        propensity: float | None = None,
+        moves: list[Move] | None = None,
+    ) -> Recommended:
         row = live.state.rows[place]
-        return Recommended(row["item_id"], score, source, why, row.get("title"))
+        return Recommended(row["item_id"], score, source, why, row.get("title"), propensity, moves)
 
-    def _answer(self, live: Live, items: list[Recommended]) -> Answer:
-        return Answer(request_id=secrets.token_hex(8), model_version=live.version, items=items)
+    def _answer(
+        self,
+        live: Live,
+        items: list[Recommended],
+        request_id: str | None = None,
+        notes: list[str] | None = None,
+        left_out: list[LeftOut] | None = None,
+    ) -> Answer:
+        return Answer(
+            request_id=request_id or secrets.token_hex(8),
+            model_version=live.version,
+            items=items,
+            notes=notes or None,
+            left_out=left_out or None,
+        )
 
 
 def item_of(item_id: str, body: ItemBody) -> Item:

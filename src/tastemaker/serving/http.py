@@ -24,12 +24,12 @@ from tastemaker.schema.queries import (
     EventsAnswer,
     EventsQuery,
     ExplainQuery,
-    Identifier,
     ItemBody,
     RankQuery,
     RecommendQuery,
     SearchQuery,
 )
+from tastemaker.schema.rules import Identifier
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.answers import Answers, NotFound, item_of
 from tastemaker.serving.free_json import check_json, check_text

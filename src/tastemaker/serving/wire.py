@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,25 @@ from tastemaker.index.lexical import Lexicon
 from tastemaker.inference.brain import Brain
 from tastemaker.journal.append import Journal
 from tastemaker.models.fusion import Fusion
+from tastemaker.models.segments import Segments, newcomer_scores, with_profile
 from tastemaker.pipeline.engine import Road
+from tastemaker.pipeline.filters import compile_filter
 from tastemaker.pipeline.rerank import order
+from tastemaker.pipeline.rules import compile_pushes
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
+from tastemaker.schema.settings import FreshSettings, ListSettings
+from tastemaker.schema.signals import GRAPH
+from tastemaker.serving.connections import Connections
+from tastemaker.serving.people import People
 from tastemaker.streaming.consume import Consumer
 from tastemaker.streaming.features import LiveFeatures
 from tastemaker.streaming.state import LiveState
+
+ProfileOf = Callable[[str], Mapping[str, Any] | None]
+"""Attributes of a user by id; None where none are known."""
 
 
 class Live:
@@ -35,28 +45,47 @@ class Live:
         journal: what happened; None: nothing but the bundle.
         threads: of the models.
         check: compare every file with its checksum first.
+        lists, fresh: the service's own rules, by default those that change nothing.
+        profile_of: attributes of a user by id; None: the journal's.
 
     Raises:
         BundleError: the bundle is not whole.
+        InputError: a rule of the service makes no sense.
     """
 
-    def __init__(self, folder: Path, journal: Journal | None = None, threads: int = 1, check: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        journal: Journal | None = None,
+        threads: int = 1,
+        check: bool = True,
+        lists: ListSettings | None = None,
+        fresh: FreshSettings | None = None,
+        profile_of: ProfileOf | None = None,
+    ) -> None:
         self.bundle = open_bundle(folder, check)
         self.brain = Brain(folder, threads)
         self.settings = self.brain.settings
         self.channels = Channels.load(folder / "channels")
         fusion = Fusion.from_dict(msgspec.json.decode((folder / "fusion.json").read_bytes()))
-        self.road = Road(self.channels, fusion, self.channels.items.rows, self.settings.fusion.depth)
+        self.lists, self.fresh = lists or ListSettings(), fresh or FreshSettings()
+        admitted = compile_filter(self.lists.filter) if self.lists.filter else None
+        self.pushes = compile_pushes(self.lists.boost, self.lists.bury, "service ")
+        self.segments = Segments.load(folder / "segments") if (folder / "segments").is_dir() else None
+        self._profile_of = profile_of or (_profiles(journal) if journal is not None else None)
         rows = [_row(row) for row in self.brain.catalogue.iter_rows(named=True)]
         labels = [parse_label(text) for text in self.settings.data.positive]
         self.reader = BundleReader(self.brain)
         told = LiveFeatures.open(folder / "features") if (folder / "features").is_dir() and journal is not None else None
         self.state = LiveState(
-            rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width, told
-        )
+            rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width, told,
+            self.settings.sampling.shown, admitted, self.fresh, self.reader.part(GRAPH),
+        )  # fmt: skip
+        vectors, depth = self.channels.items.rows, self.settings.fusion.depth
+        self.road = Road(self.channels, fusion, vectors, depth, self._texts, self.state.rows.__getitem__)
         self.lexicon = Lexicon([words_of(row) for row in rows])
-        self.paths = Paths(load_graph(folder / "graph")) if (folder / "graph").is_dir() else None
-        self.people = People.open(folder / "friends", self.channels.companions)
+        self.connections = Connections.open(folder / "graph", self.state)
+        self.people = People.open(folder / "friends", self.channels.companions, depth)
         data = self.bundle.manifest.data
         self._consumer = Consumer(journal, self.state, data.position, data.change) if journal is not None else None
         self.poll()
@@ -74,23 +103,25 @@ class Live:
             self.lexicon.put(place, words_of(words))
 
     def query(self, history: IntArray, user_id: str | None = None) -> QueryState:
-        """The state of somebody with this history."""
-        return self.queries([history], None if user_id is None else [user_id])[0]
+        """The state of somebody with this history and these friends; without a history, of somebody with the attributes of this user."""
+        return self.queries([history], [user_id])[0]
 
-    def queries(self, histories: Sequence[IntArray], user_ids: Sequence[str] | None = None) -> list[QueryState]:
-        """The states of many, their user vectors computed together; with their ids, what their friends met is known too."""
+    def queries(self, histories: Sequence[IntArray], user_ids: Sequence[str | None] | None = None) -> list[QueryState]:
+        """The states of many, their user vectors computed together; with their ids their friends are known, and those without a history are known by
+        their attributes, if by any."""
         if not histories:
             return []
         vectors, companions = self.brain.user.vectors(histories, self.channels.items.rows), self.channels.companions
         users = None
         if companions is not None and user_ids is not None:
-            users = np.array([companions.row(user_id) for user_id in user_ids], dtype=np.int32)
-        return self.channels.states(histories, vectors, users)
-
-    def near(self, history: IntArray) -> Callable[[int, int], str | None] | None:
-        """Gives, for an item and the one of the history that stands beside it, the sentence of the path that connects the item with the history, or None; None itself
-        where the bundle has no graph."""
-        return None
+            users = np.array([-1 if user is None else companions.row(user) for user in user_ids], dtype=np.int32)
+        states = self.channels.states(histories, vectors, users)
+        if self.segments is None or self._profile_of is None or user_ids is None:
+            return states
+        return [
+            with_profile(state, self.segments, self._profile_of(user)) if user is not None and not len(state.history) else state
+            for state, user in zip(states, user_ids, strict=True)
+        ]
 
     def best(self, states: Sequence[QueryState], k: int, filter_seen: bool = True) -> list[tuple[IntArray, FloatArray]]:
         """The k best items and their scores for many queries at once, best first: no reasons, no fresh slots."""
@@ -99,6 +130,7 @@ class Live:
         lists = []
         for one, state in zip(found, states, strict=True):
             scores = self.road.fusion.score(one, len(state.history))
+            scores = newcomer_scores(scores, one, state)
             places = order(scores, k)
             lists.append((one.items[places], scores[places]))
         return lists
@@ -125,8 +157,12 @@ class Live:
         """Similarity of every item's text to a text, float32 [N]."""
         return np.asarray(self.channels.text.scores(self.brain.text.encode([text]))[0])
 
+    def _texts(self, indices: IntArray) -> FloatArray:
+        """Unit vectors by which doubles are known, float32 [n, T]: of texts (zero for an item without one), or of the item tower without any texts."""
+        return (self.channels.items if self.brain.text.version == "none" else self.channels.text).rows(indices)
+
     def barred(self) -> BoolArray:
-        """Items that may not appear now: hidden, deleted, or unknown to the catalogue."""
+        """Items that may not appear now: hidden, deleted, unknown to the catalogue, or against the service's filter."""
         return self.state.barred
 
 
@@ -146,6 +182,15 @@ class BundleReader:
         """Length C of a content."""
         return sum(self._brain.item.widths.values())
 
+    def part(self, name: str) -> slice | None:
+        """Where a content holds a signal; None where it does not."""
+        begin = 0
+        for signal, width in self._brain.item.widths.items():
+            if signal == name:
+                return slice(begin, begin + width)
+            begin += width
+        return None
+
     def contents(self, items: Sequence[Item]) -> FloatArray:
         """What the item tower reads of items, float32 [n, C]."""
         return self._brain.contents(items)
@@ -155,23 +200,38 @@ class BundleReader:
         return self._brain.new_item(content)
 
 
-def open_live(bundles: Path, journal: Journal | None, version: str | None = None, threads: int = 1) -> Live:
-    """The live bundle of a workspace, or the named one; where the live one is not whole, the previous one.
+def open_live(
+    bundles: Path,
+    journal: Journal | None,
+    version: str | None = None,
+    threads: int = 1,
+    lists: ListSettings | None = None,
+    fresh: FreshSettings | None = None,
+) -> Live:
+    """The live bundle of a workspace, or the named one; where the live one is not whole, the previous one. Arguments as of `Live`.
 
     Raises:
         BundleError: nothing is live, the name is unknown, or no bundle is whole.
     """
     registry = Registry(bundles)
     if version:
-        return Live(registry.folder(version), journal, threads)
+        return Live(registry.folder(version), journal, threads, True, lists, fresh)
     try:
-        return Live(registry.live(), journal, threads)
+        return Live(registry.live(), journal, threads, True, lists, fresh)
     except BundleError as error:
         previous = registry.stages().previous
         if previous is None:
             raise
         print(f"the live bundle was refused, the previous one answers: {error}", flush=True)
-        return Live(registry.folder(previous), journal, threads)
+        return Live(registry.folder(previous), journal, threads, True, lists, fresh)
+
+
+def _profiles(journal: Journal) -> ProfileOf:
+    def of(user_id: str) -> dict[str, Any] | None:
+        user = journal.user(user_id)
+        return None if user is None else user.extra
+
+    return of
 
 
 def words_of(row: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,9 @@ from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item, ItemChange
 from tastemaker.schema.labels import Label
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray
+from tastemaker.schema.settings import FreshSettings
 from tastemaker.streaming.features import LiveFeatures
+from tastemaker.streaming.fresh import FreshItems
 
 
 class ItemIndex(Protocol):
@@ -59,6 +62,9 @@ class LiveState:
         labels: which events enter a history; empty: all.
         text_dim: length T of a text vector, with which a content begins.
         features: what is told besides the channels, kept up to date too; None: nothing is.
+        shown: event types that say that an item was shown.
+        admitted: which items may appear at all, by their fields; None: all that are not hidden.
+        rule: when a fresh item graduates; None: the defaults.
         graph_part: where a content says what the item is connected with; None: nowhere.
     """
 
@@ -72,13 +78,18 @@ class LiveState:
         labels: Sequence[Label],
         text_dim: int,
         features: LiveFeatures | None = None,
+        shown: Sequence[str] = (),
+        admitted: Callable[[Mapping[str, Any]], bool] | None = None,
+        rule: FreshSettings | None = None,
         graph_part: slice | None = None,
     ) -> None:
         self.rows, self.index_of = rows, {row["item_id"]: place for place, row in enumerate(rows)}
         self.n_base = len(rows)
-        self.barred: BoolArray = np.array([bool(row.get("hidden")) for row in rows], dtype=bool)
+        self._admitted = admitted
+        self.barred: BoolArray = np.array([self._bars(row) for row in rows], dtype=bool)
         self._trained, self._base_history, self._index, self.reader = trained, base_history, index, reader
-        self._labels, self._text_dim, self.features, self._graph_part = labels, text_dim, features, graph_part
+        self._labels, self._text_dim, self.features, self._shown = labels, text_dim, features, frozenset(shown)
+        self.fresh, self._graph_part = FreshItems(rows, trained, rule or FreshSettings(), time.time()), graph_part
         self._later: dict[str, list[int]] = {}
         self._changed: set[int] = set()
 
@@ -95,13 +106,17 @@ class LiveState:
         """An event becomes the newest of its user's history, if it counts; features see every event."""
         if self.features is not None:
             self.features.fold_event(event)
+        place = self.index_of.get(event.item_id)
+        if place is not None and event.event_type in self._shown:
+            self.fresh.show(place)
         if self._labels and not any(label.holds(event.event_type, event.value) for label in self._labels):
             return
-        place = self.index_of.get(event.item_id)
         if place is None:
             place = self._add({"item_id": event.item_id}, np.zeros(self.reader.width, np.float32))
             self.barred[place] = True  # it can be recommended when the catalogue knows it
         self._later.setdefault(event.user_id, []).append(place)
+        if event.event_type not in self._shown:
+            self.fresh.take(place)
 
     def fold_changes(self, changes: Sequence[ItemChange]) -> None:
         """Items that were put or deleted, in order."""
@@ -162,8 +177,12 @@ class LiveState:
             self.rows[place] = row
         if self.features is not None:
             self.features.put_item(item, text)
-        self.barred[place] = item.hidden
+        self.fresh.put(place, item.created_at)
+        self.barred[place] = self._bars(row)
         self._changed.add(place)
+
+    def _bars(self, row: Mapping[str, Any]) -> bool:
+        return bool(row.get("hidden")) or (self._admitted is not None and not self._admitted(row))
 
     def _add(self, row: dict[str, Any], content: FloatArray) -> int:
         graph = None if self._graph_part is None else content[self._graph_part]
@@ -171,4 +190,5 @@ class LiveState:
         self.rows.append(row)
         self.index_of[row["item_id"]] = place
         self.barred = np.append(self.barred, False)
+        self.fresh.add(place)
         return place

@@ -15,6 +15,7 @@ users/                            user_ids.parquet, offsets.npy, items.npy, time
 settings.json
 features/                         `features.feature_set.FeatureSet` with its state, preparation.json, text_reduction.json; absent where the
                                   log has no times
+segments/                         `models.segments.Segments`; absent where no attribute of people tells what they like
 baseline.json                     `schema.baseline.Baseline`: what the data looked like
 """
 
@@ -58,6 +59,8 @@ def export(brain: TrainedBrain, folder: Path) -> None:
         (folder / "baseline.json").write_bytes(msgspec.json.format(msgspec.json.encode(brain.baseline), indent=1))
     if brain.features is not None:
         brain.features.export(folder / "features")
+    if brain.segments is not None:
+        brain.segments.save(folder / "segments")
     _towers(brain, folder)
     if brain.encoder is not None and brain.whitening is not None:
         export_text(brain.encoder, brain.whitening, brain.settings.text.template, folder / "text_encoder")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,6 +18,7 @@ from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import Sequences, build
 from tastemaker.index.channels import Channels
 from tastemaker.models.fusion import Fusion
+from tastemaker.models.segments import Segments, newcomer_scores, with_profile
 from tastemaker.models.text import Whitening
 from tastemaker.schema.baseline import Baseline
 from tastemaker.schema.errors import InputError
@@ -32,6 +34,7 @@ from tastemaker.training.holdout import hold_out
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_all, learn_early, learn_fusion, make_channels
 from tastemaker.training.precision import check_device, use_threads
+from tastemaker.training.segments import learn_segments
 from tastemaker.training.sequence import SequenceModel
 from tastemaker.training.signals import read_signals
 from tastemaker.training.together import Launch
@@ -53,6 +56,7 @@ class TrainedBrain:
         baseline: what the data looked like; drift is measured against it.
         features: what is told besides the channels, and a ranker's rows; None where the log has no times.
         notes: sentences for whoever trains: what was skipped, and why.
+        segments: popularity by attributes of people, for those without a history; None where no attribute tells anything.
         graph: what items are connected with; None where no edge says.
         friends: what finds people; None where no edge between users is known.
     """
@@ -70,6 +74,7 @@ class TrainedBrain:
     baseline: Baseline | None = None
     features: TrainedFeatures | None = None
     notes: list[str] = field(default_factory=list)
+    segments: Segments | None = None
     graph: TrainedGraph | None = None
     friends: LearnedFriends | None = None
 
@@ -87,22 +92,30 @@ class TrainedBrain:
         return DataFingerprint(events=events, users=users, items=items, position=position, change=change, sha256=self.sha256)
 
     def recommend(
-        self, histories: Sequence[IntArray], k: int, users: Sequence[str] | None = None
+        self,
+        histories: Sequence[IntArray],
+        k: int,
+        profiles: Sequence[Mapping[str, Any] | None] | None = None,
+        users: Sequence[str] | None = None,
     ) -> list[tuple[IntArray, FloatArray]]:
         """The k best items for each history and their scores, best first, the history's own items left out.
 
         Args:
-            histories: item indices, oldest first. k: items of a list. users: whose histories these are, where friends are to be asked.
+            histories: item indices, oldest first. k: items of a list.
+            profiles: what is known of the askers. users: who they are, where their friends are to be asked.
         """
         companions, rows = self.channels.companions, None
         if companions is not None and users is not None:
             rows = np.array([companions.row(user) for user in users], dtype=np.int32)
         states = self.channels.states(histories, self.model.user_vectors(histories), rows)
+        if profiles is not None:
+            states = [with_profile(state, self.segments, told) for state, told in zip(states, profiles, strict=True)]
         best = []
         for begin in range(0, len(states), 256):
             part = states[begin : begin + 256]
             for state, found in zip(part, self.channels.candidates(part, self.settings.fusion.depth), strict=True):
                 score = self.fusion.score(found, len(state.history))
+                score = newcomer_scores(score, found, state)
                 order = np.argsort(-score, kind="stable")[:k]
                 best.append((found.items[order], score[order]))
         return best
@@ -159,12 +172,14 @@ def fit(
     model = learn_all(early, found.best_epoch, sequences, signals, settings, process)
     clock.lap("seconds_refit")
     channels = make_channels(sequences, model, signals, order, settings, social, fused.smoothing)
+    newcomers = learn_segments(dataset.users, sequences, order, settings.train.seed)
     friends = None if social is None else learn_friends(social, sequences, settings, progress)
     clock.lap("seconds_channels")
     metrics = {**_figures(found, fused), **read.metrics, **clock.laps, "seconds": sum(clock.laps.values())}
     return TrainedBrain(
         settings, catalogue, sequences, model, channels, fused.fusion, read.texts.encoder, read.texts.whitening, metrics,
-        dataset.fingerprint(), _baseline(dataset, settings, features), features, read.notes,
+        dataset.fingerprint(), _baseline(dataset, settings, features), features,
+        [*read.notes, *([newcomers.note] if newcomers.note else [])], newcomers.segments,
         trained_graph(read.graphs.knowledge, read.by_graph, sequences), friends,
     )  # fmt: skip
 

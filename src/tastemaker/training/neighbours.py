@@ -75,6 +75,16 @@ def _strongest(weights: sp.csr_matrix, k: int) -> sp.csr_matrix:
 def recent_popularity(sequences: Sequences, time_is_order: bool) -> FloatArray:
     """Logarithm of each item's events, the old ones weighing less, float32 [N] in [0, 1].
 
+    See `recent_counts`.
+    """
+    found = np.log1p(recent_counts(sequences, time_is_order))
+    largest = float(found.max()) if len(found) else 0.0
+    return (found / largest if largest > 0 else found).astype(np.float32)
+
+
+def recent_counts(sequences: Sequences, time_is_order: bool) -> NDArray[np.float64]:
+    """Each item's events, the old ones weighing less, float64 [N].
+
     An event's weight halves with each tenth of the log's span of time before its end; where times only give an order, all weigh the same.
     """
     weights = np.ones(len(sequences.items))
@@ -82,6 +92,4 @@ def recent_popularity(sequences: Sequences, time_is_order: bool) -> FloatArray:
     if not time_is_order and len(times) and np.isfinite(times).all():
         span = float(times.max() - times.min()) or 1.0
         weights = 0.5 ** ((times.max() - times) / (span * HALF_LIFE_SHARE))
-    found = np.log1p(np.bincount(sequences.items, weights=weights, minlength=sequences.n_items))
-    largest = float(found.max()) if len(found) else 0.0
-    return (found / largest if largest > 0 else found).astype(np.float32)
+    return np.bincount(sequences.items, weights=weights, minlength=sequences.n_items).astype(np.float64)

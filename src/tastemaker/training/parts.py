@@ -15,11 +15,11 @@ from tastemaker.schema.graph import Social
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.signals import GRAPH, Signals
+from tastemaker.training.companions import choose_smoothing, companions_of, without_histories
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
-from tastemaker.training.companions import choose_smoothing, companions_of, without_histories
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Start, Validation
 from tastemaker.training.together import Launch, train_together
 
