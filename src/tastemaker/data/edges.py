@@ -38,11 +38,10 @@ def links_of(path: Path) -> dict[str, str] | None:
     return found
 
 
-def judge_edges(chunk: Chunk, links: dict[str, str] | None = None) -> tuple[pl.DataFrame, list[Reject]]:
-    """The good edges of a chunk as head, relation, tail, weight, and the rows that are none.
+def judge_edges(chunk: Chunk, links: dict[str, str] | None = None) -> tuple[pl.DataFrame, pl.DataFrame, list[Reject]]:
+    """The good edges of a chunk as head, relation, tail, weight; edges that say what nodes are called; and the rows that are none.
 
-    A weight that is missing is 1; a weight of 0 takes the edge away. Columns `head_name` and `tail_name` become edges of their own that say what
-    their node is called.
+    A weight that is missing is 1; a weight of 0 takes the edge away. Names come from columns `head_name` and `tail_name`.
 
     Args:
         chunk: rows of a file.
@@ -71,7 +70,7 @@ def judge_edges(chunk: Chunk, links: dict[str, str] | None = None) -> tuple[pl.D
         good = good.with_columns(_linked(name, links) for name in (Columns.HEAD, Columns.TAIL))
     edges = good.select(*_ENDS, pl.col("_weight").alias(Columns.WEIGHT))
     called = [_called(good, end, name) for end, name in _NAMES if name in good.columns]
-    return pl.concat([edges, *called]), rejects
+    return edges, pl.concat([edges.clear(), *called]), rejects
 
 
 def _linked(name: str, links: dict[str, str]) -> pl.Expr:

@@ -135,16 +135,17 @@ class Intake:
 
     def _edges(self, patterns: Sequence[str | Path]) -> ImportReport:
         report, files = self._begin("edges", patterns)
-        tables = []
+        tables, names = [], []
         contract = Contract("edges", self.journal.habits("edges"), self.accept_drift)
         for path, _ in files:
             look, links = contract.file(path), links_of(path)
             for chunk in read_chunks(path, EDGE_ALIASES, (Columns.HEAD, Columns.RELATION, Columns.TAIL)):
                 look.see(chunk)
                 report.read += chunk.table.height + len(chunk.rejects)
-                good, rejects = judge_edges(chunk, links)
+                good, named, rejects = judge_edges(chunk, links)
                 self.quarantine.add("edges", path, [*chunk.rejects, *rejects], report)
                 tables.append(good)
+                names.append(named)
                 self.tell(f"import {path.name}", report.read, 0)
             if links is not None:
                 report.guesses.append(
@@ -153,6 +154,7 @@ class Intake:
             look.end()
         if tables:
             report.accepted, report.duplicates = self.journal.put_edges(pl.concat(tables))
+            self.journal.put_edges(pl.concat(names))
         self.journal.commit_import("edges", [(sha, path.name) for path, sha in files], habits=contract.renewed())
         report.guesses += contract.told
         return self._end(report)
