@@ -24,7 +24,8 @@ def test_every_edge_is_kept_at_both_ends_and_strangers_are_named() -> None:
     )  # fmt: skip
     found = build_graphs(edges, ["a", "b"], ["1", "2"], 100)
     graph, social = found.knowledge, found.social
-    assert graph is not None and social is not None
+    assert graph is not None
+    assert social is not None
     assert graph.names == ["entity:Mann", "entity:m.07", "item:x"]
     assert graph.labels == ["Mann", "Michael Mann", ""]
     assert graph.degrees().tolist() == [1, 1, 1, 2, 1]
@@ -34,8 +35,10 @@ def test_every_edge_is_kept_at_both_ends_and_strangers_are_named() -> None:
     assert social.friends.tolist() == [1, 2, 0, 0]
     assert social.weights.tolist() == [3.0, 1.0, 3.0, 1.0]  # said twice: the larger weight
     notes = " ".join(found.notes)
-    assert "1 edges name 1 unknown items (item:x)" in notes and "1 edges name 1 unknown users (user:9)" in notes
-    assert "1 edges between a user and an item" in notes and "1 edges have no weight above 0" in notes
+    assert "1 edges name 1 unknown items (item:x)" in notes
+    assert "1 edges name 1 unknown users (user:9)" in notes
+    assert "1 edges between a user and an item" in notes
+    assert "1 edges have no weight above 0" in notes
 
 
 def test_a_hub_of_a_million_edges_keeps_its_heaviest_and_is_named() -> None:
@@ -46,15 +49,19 @@ def test_a_hub_of_a_million_edges_keeps_its_heaviest_and_is_named() -> None:
         head="item:" + pl.col("head"), relation=pl.lit("genre"), tail=pl.lit("entity:Drama"), weight=pl.col("weight")
     )
     one = build_graphs(edges, items, [], 5_000)
-    assert one.knowledge is not None and one.knowledge.n_edges == 5_000
+    assert one.knowledge is not None
+    assert one.knowledge.n_edges == 5_000
     kept = one.knowledge.others[one.knowledge.offsets[n] :]
     assert set(range(7, n, 1_000)) <= set(kept.tolist())
-    assert "entity:Drama with 1,000,000" in one.notes[-1] and "graph.most_edges" in one.notes[-1]
+    assert "entity:Drama with 1,000,000" in one.notes[-1]
+    assert "graph.most_edges" in one.notes[-1]
     spread = np.histogram(kept, bins=10, range=(0, n))[0]
     assert spread.min() > 350  # the rest is drawn from everywhere, not from the beginning
     again = build_graphs(edges.head(20_000), items[:20_000], [], 5_000).knowledge
     twice = build_graphs(edges.head(20_000), items[:20_000], [], 5_000).knowledge
-    assert again is not None and twice is not None and np.array_equal(again.others, twice.others)
+    assert again is not None
+    assert twice is not None
+    assert np.array_equal(again.others, twice.others)
 
 
 @settings(max_examples=40, deadline=None)
@@ -82,4 +89,6 @@ def test_numbers_of_databases_are_no_names() -> None:
 
 def test_no_edges_are_no_graphs() -> None:
     found = build_graphs(pl.DataFrame(), ["a"], ["1"], 5)
-    assert found.knowledge is None and found.social is None and found.notes == []
+    assert found.knowledge is None
+    assert found.social is None
+    assert found.notes == []

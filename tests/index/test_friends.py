@@ -61,7 +61,8 @@ def test_nobody_is_offered_himself_his_friends_or_whom_he_barred(friends: Friend
         found = friends.candidates(Person(user, friends.tastes[user], barred), USERS)
         assert not set(found.items.tolist()) & {user, *known, *barred.tolist()}
         assert set(found.items.tolist()) == set(range(USERS)) - {user, *known, *barred.tolist()}
-        assert found.channels == CHANNELS and np.isfinite(found.scores).all()
+        assert found.channels == CHANNELS
+        assert np.isfinite(found.scores).all()
 
 
 def test_without_friends_taste_decides_and_without_taste_the_well_known(friends: Friends) -> None:

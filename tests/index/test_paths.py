@@ -49,7 +49,8 @@ def test_reasons_name_what_is_shared_and_not_what_everything_shares(tmp_path: Pa
     assert told(paths, "heat", ["ponyo"]) == "it is sequel of ponyo"
     assert told(paths, "alien", ["heat"]) == "its writer is also actor of heat"  # a number is no name
     assert told(paths, "ponyo", ["alien"]) == "its sequel heat and a writer of alien belong together (actor)"
-    assert told(paths, "chihiro", ["chihiro"]) is None and told(paths, "chihiro", []) is None
+    assert told(paths, "chihiro", ["chihiro"]) is None
+    assert told(paths, "chihiro", []) is None
 
 
 def test_relations_are_read_as_roles() -> None:
@@ -93,7 +94,8 @@ def test_law_the_path_is_the_cheapest_of_all(pairs: set[tuple[int, int]], item: 
         return
     assert found.cost == pytest.approx(best)
     walk = [item, *(hop.node for hop in found.hops)]
-    assert walk[-1] == found.near and found.near in history
+    assert walk[-1] == found.near
+    assert found.near in history
     assert all(two in near[one] for one, two in itertools.pairwise(walk))
 
 

@@ -23,7 +23,7 @@ from tastemaker.training.holdout import Holdout
 from tastemaker.training.loop import LoopOptions, Task, run
 from tastemaker.training.optimisers import OptimiserOptions
 from tastemaker.training.propagation import item_tastes, propagate, taste_basis, unit
-from tastemaker.training.text_judge import new_item_gains
+from tastemaker.training.text_judge import chance_gain, new_item_gains
 
 AUTO, PROPAGATE, NONE = "auto", "propagate", ""
 MODELS = (AUTO, PROPAGATE, ROTATE, TRANSE, NONE)
@@ -106,7 +106,8 @@ def choose_graph(
 ) -> GraphChoice:
     """The vectors that the settings ask for; with `auto` those of `propagate`, if texts and they find held-back new items better than texts alone.
 
-    "Better" is a mean gain of more than one standard error, so that edges which say nothing are not used.
+    "Better" is a mean gain of more than one standard error, so that edges which say nothing are not used. Texts that find less than chance does,
+    because there are none, count as chance.
 
     Args:
         graph: items and entities; None: no such edges.
@@ -131,6 +132,7 @@ def choose_graph(
     beside = new_item_gains(np.concatenate([text, vectors], axis=1), held, decay)
     metrics: dict[str, float | int] = {"graph_edges": graph.n_edges, "graph_items": int((np.abs(vectors).sum(axis=1) > 0).sum())}
     if len(alone):
+        alone = alone if alone.mean() >= chance_gain(held) else np.full(len(alone), chance_gain(held))
         metrics |= {"graph_new_items_ndcg_text": float(alone.mean()), "graph_new_items_ndcg": float(beside.mean())}
     if chosen.model != AUTO:
         return GraphChoice(found, metrics)

@@ -50,6 +50,12 @@ def new_item_gains(vectors: FloatArray, held: Holdout, decay: float) -> np.ndarr
     return np.concatenate(gains)
 
 
+def chance_gain(held: Holdout) -> float:
+    """What `new_item_gains` gives on average to an order by chance."""
+    new = int((held.known & (held.train.counts() == 0)).sum())
+    return float((1 / np.log2(np.arange(min(_CUTOFF, new)) + 2.0)).sum()) / max(new, 1)
+
+
 def power_scores(vectors: FloatArray, full: np.ndarray, held: Holdout, settings: Settings) -> dict[float, float]:
     """How well new items are found with each power of the whitening that is tried.
 
