@@ -13,11 +13,12 @@ from tastemaker.schema.protocols import FloatArray
 
 
 class SignalReader(Protocol):
-    """Gives the vectors of one signal."""
+    """Gives the vectors of one signal. `slow`: it may wait for a file or a network, or compute for long."""
 
-    @property
-    def version(self) -> str:
-        """Changes with whatever makes the vectors."""
+    slow: bool
+
+    version: str
+    """Changes with whatever makes the vectors."""
 
     def vectors(self, items: Sequence[Item]) -> FloatArray:
         """One row an item, float32 [n, W]; zeros where an item lacks the signal."""
@@ -32,6 +33,7 @@ class KeptSignal:
     """
 
     version = "kept"
+    slow = False
 
     def __init__(self, path: Path, index_of: Mapping[str, int]) -> None:
         self._rows: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -136,9 +136,9 @@ class BundleReader:
         """Length C of a content."""
         return sum(self._brain.item.widths.values())
 
-    def contents(self, items: Sequence[Item]) -> FloatArray:
-        """What the item tower reads of items, float32 [n, C]."""
-        return self._brain.contents(items)
+    def contents(self, items: Sequence[Item], quick: bool = False) -> FloatArray:
+        """What the item tower reads of items, float32 [n, C]; `quick` leaves out pictures and sounds."""
+        return self._brain.contents(items, quick)
 
     def item_vector(self, content: FloatArray) -> FloatArray:
         """The item vector, float32 [D], of a content [C]."""

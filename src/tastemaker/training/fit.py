@@ -28,6 +28,7 @@ from tastemaker.training.export import export
 from tastemaker.training.features import TrainedFeatures, check_features, train_features
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.loop import LoopResult
+from tastemaker.training.media import ReadMedia
 from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_all, learn_early, learn_fusion, make_channels
 from tastemaker.training.precision import check_device, use_threads
 from tastemaker.training.sequence import SequenceModel
@@ -51,6 +52,7 @@ class TrainedBrain:
         baseline: what the data looked like; drift is measured against it.
         features: what is told besides the channels, and a ranker's rows; None where the log has no times.
         notes: sentences for whoever trains: what was skipped, and why.
+        media: what reads the pictures and sounds of new items.
     """
 
     settings: Settings
@@ -66,6 +68,7 @@ class TrainedBrain:
     baseline: Baseline | None = None
     features: TrainedFeatures | None = None
     notes: list[str] = field(default_factory=list)
+    media: tuple[ReadMedia, ...] = ()
 
     def export(self, folder: Path) -> None:
         """Writes the payload of a bundle; it answers without torch."""
@@ -146,7 +149,7 @@ def fit(
     metrics = {**_figures(found, fused), **read.metrics, **clock.laps, "seconds": sum(clock.laps.values())}
     return TrainedBrain(
         settings, catalogue, sequences, model, channels, fused.fusion, read.texts.encoder, read.texts.whitening, metrics,
-        dataset.fingerprint(), _baseline(dataset, settings, features), features, read.notes,
+        dataset.fingerprint(), _baseline(dataset, settings, features), features, read.notes, read.media,
     )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from tastemaker.data.dataset import Dataset
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
-from tastemaker.schema.signals import Signal, Signals
+from tastemaker.schema.signals import AUDIO, IMAGE, Signals
 from tastemaker.training.holdout import Holdout
+from tastemaker.training.media import ReadMedia, read_media
 from tastemaker.training.reading import ReadTexts, read_texts
 
 
@@ -20,11 +21,13 @@ class ReadSignals:
     Attributes:
         signals: one vector an item and signal.
         texts: what made the text vectors, and what reads new texts.
+        media: what made the vectors of pictures and sounds, and what reads new ones.
         metrics: figures of the reading. notes: sentences for whoever trains.
     """
 
     signals: Signals
     texts: ReadTexts
+    media: tuple[ReadMedia, ...] = ()
     metrics: dict[str, float | int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -38,6 +41,13 @@ def read_signals(
     run_dir: Path | None = None,
 ) -> ReadSignals:
     """Reads all that is known of the items besides their events; arguments as those of `reading.read_texts`."""
-    texts = read_texts(dataset.catalogue(), settings, cache_dir, progress, held, run_dir)
-    others: list[Signal] = []
-    return ReadSignals(Signals.of(texts.vectors, *others), texts, texts.metrics, texts.notes)
+    catalogue = dataset.catalogue()
+    texts = read_texts(catalogue, settings, cache_dir, progress, held, run_dir)
+    media = [read_media(name, catalogue, settings, cache_dir, progress, held) for name in (IMAGE, AUDIO)]
+    metrics, notes = dict(texts.metrics), list(texts.notes)
+    for one in media:
+        metrics |= one.metrics
+        notes += one.notes
+    found = tuple(one for one in media if one.signal is not None)
+    others = [one.signal for one in found if one.signal is not None]
+    return ReadSignals(Signals.of(texts.vectors, *others), texts, found, metrics, notes)
