@@ -44,7 +44,7 @@ def test_some_items_are_what_they_are_among_all(id_rows: int) -> None:
 def test_items_that_share_a_row_are_still_told_apart() -> None:
     made = tower(64, items=1_000).eval()
     with torch.no_grad():
-        made.project.weight.zero_()
+        made.content.project["text"].weight.zero_()
         parts = made()
     assert len(torch.unique(parts.round(decimals=4), dim=0)) > 750  # 64 · 65 / 2 pairs of rows for a thousand items
     used = torch.zeros(64)

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.inference.engine import ItemTower, TextEncoder, UserTower
+from tastemaker.inference.media import MediaSignal
 from tastemaker.inference.signals import KeptSignal, SignalReader
 from tastemaker.models.text_template import fill
 from tastemaker.schema.columns import Columns
@@ -45,13 +46,17 @@ class Brain:
         self.text = TextEncoder(folder / "text_encoder", width, threads)
         self.item = ItemTower(folder / "item_tower", width, threads)
         others = [name for name in self.item.widths if name != TEXT]
-        self.signals: dict[str, SignalReader] = {
-            name: KeptSignal(folder / "signals" / f"{name}.npy", self.index_of, _later(folder, name)) for name in others
-        }
+        self.signals: dict[str, SignalReader] = {name: self._reader(name, threads) for name in others}
         self.user = UserTower(folder / "user_tower" / "model.onnx", self.settings.sequence.max_length, threads)
         self._users: dict[str, int] | None = None
         self._offsets: NDArray[np.int64] = np.load(folder / "users" / "offsets.npy", mmap_mode="r", allow_pickle=False)
         self._items: NDArray[np.int32] = np.load(folder / "users" / "items.npy", mmap_mode="r", allow_pickle=False)
+
+    def _reader(self, name: str, threads: int) -> SignalReader:
+        encoder = self.folder / f"{name}_encoder"
+        if encoder.is_dir():
+            return MediaSignal(encoder, getattr(self.settings, name), threads)
+        return KeptSignal(self.folder / "signals" / f"{name}.npy", self.index_of, _later(self.folder, name))
 
     @property
     def users(self) -> dict[str, int]:
@@ -71,10 +76,18 @@ class Brain:
         """Changes with whatever makes contents."""
         return "+".join([self.text.version, *(reader.version for reader in self.signals.values())])
 
-    def contents(self, items: Sequence[Item]) -> FloatArray:
-        """What the item tower reads of items, float32 [n, C]: text vectors, then those of the other signals; zeros where an item lacks one."""
-        texts = [fill(self.text.template, item.title, item.text, item.categories) for item in items]
-        return np.concatenate([self.text.encode(texts), *(reader.vectors(items) for reader in self.signals.values())], axis=1)
+    def contents(self, items: Sequence[Item], quick: bool = False) -> FloatArray:
+        """What the item tower reads of items, float32 [n, C]: text vectors, then those of the other signals; zeros where an item lacks one.
+
+        Args:
+            items: new or changed ones.
+            quick: leave out pictures and sounds, which have to be fetched, decoded and read by large models.
+        """
+        parts = [self.text.encode([fill(self.text.template, item.title, item.text, item.categories) for item in items])]
+        for name, reader in self.signals.items():
+            left_out = quick and reader.slow
+            parts.append(np.zeros((len(items), self.item.widths[name]), np.float32) if left_out else reader.vectors(items))
+        return np.concatenate(parts, axis=1)
 
     def new_item(self, content: FloatArray) -> FloatArray:
         """The item vector, float32 [D], of an item that only has a content [C]."""

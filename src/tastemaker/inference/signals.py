@@ -16,11 +16,12 @@ _LOOKED_AT = 1_000
 
 
 class SignalReader(Protocol):
-    """Gives the vectors of one signal."""
+    """Gives the vectors of one signal. `slow`: it may wait for a file or a network, or compute for long."""
 
-    @property
-    def version(self) -> str:
-        """Changes with whatever makes the vectors."""
+    slow: bool
+
+    version: str
+    """Changes with whatever makes the vectors."""
 
     def vectors(self, items: Sequence[Item]) -> FloatArray:
         """One row an item, float32 [n, W]; zeros where an item lacks the signal."""
@@ -35,16 +36,14 @@ class KeptSignal:
         later: ids of items that the catalogue did not hold, whose rows stand behind the others.
     """
 
+    slow = False
+
     def __init__(self, path: Path, index_of: Mapping[str, int], later: Sequence[str] = ()) -> None:
         self._rows: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
         begin = len(self._rows) - len(later)
         self._index_of = {**index_of, **{item: begin + place for place, item in enumerate(later)}}
-
-    @property
-    def version(self) -> str:
-        """A hash over some of the rows: another training gives another space."""
-        some = self._rows[:: max(len(self._rows) // _LOOKED_AT, 1)]
-        return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(some).tobytes())
+        some = self._rows[:: max(len(self._rows) // _LOOKED_AT, 1)]  # another training gives another space
+        self.version = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(some).tobytes())
 
     def vectors(self, items: Sequence[Item]) -> FloatArray:
         """One row an item, float32 [n, W]."""

@@ -23,6 +23,7 @@ ITEM_SCHEMA: dict[str, Any] = {
     Columns.TEXT: pl.String,
     Columns.CATEGORIES: pl.List(pl.String),
     Columns.IMAGE: pl.String,
+    Columns.AUDIO: pl.String,
     Columns.PRICE: pl.Float64,
     Columns.CREATED_AT: pl.Float64,
     Columns.HIDDEN: pl.Boolean,

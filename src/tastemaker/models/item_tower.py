@@ -52,7 +52,7 @@ class GatedSum(nn.Module):
         if len(parts) == 1:
             found: Tensor = parts[0]
             return found
-        there_nS = torch.stack([given.abs().amax(-1) > 0 for given in vectors], dim=-1)
+        there_nS = torch.stack([given.abs().sum(-1) > 0 for given in vectors], dim=-1)
         if dropout > 0:
             kept_nS = there_nS & (torch.rand(there_nS.shape) >= dropout)
             there_nS = torch.where(kept_nS.any(-1, keepdim=True), kept_nS, there_nS)

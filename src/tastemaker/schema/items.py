@@ -15,6 +15,7 @@ class Item(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     text: str | None = None
     categories: list[str] = []
     image: str | None = None
+    audio: str | None = None
     price: float | None = None
     created_at: float | None = None
     hidden: bool = False

@@ -104,6 +104,7 @@ class ItemBody(Body, kw_only=True, frozen=True):
     text: str | None = None
     categories: list[str] = []
     image: str | None = None
+    audio: str | None = None
     price: float | None = None
     created_at: float | None = None
     hidden: bool = False

@@ -51,6 +51,42 @@ class TextSettings(Section, kw_only=True, frozen=True):
     """`mean` of the tokens, `cls` (the first), `last` (the last) or `auto`: what the model's folder says; else the last of a decoder, the mean of others."""
 
 
+class MediaSettings(Section, kw_only=True, frozen=True):
+    """A model that reads the items' files, and where those may come from."""
+
+    model: str = ""
+    """A Hugging Face name or a local folder; empty: this signal is not read."""
+    dim: Positive = 256
+    """Dimensions kept by PCA whitening."""
+    whitenings: Shares = (1.0, 0.5, 0.0)
+    """Powers of the whitening, as `text.whitenings`."""
+    batch_size: Positive = 32
+    folder: str = "."
+    """Where relative file names begin; no file outside of this folder is read. `.`: where the command is run."""
+    fetch: bool = False
+    """Whether http(s) addresses are fetched. Each is fetched once and remembered with the vectors; private addresses are never fetched."""
+    fetch_from: tuple[str, ...] = ()
+    """Private networks that may be fetched from all the same, such as a shop's own store: ["10.1.0.0/16"]."""
+    max_bytes: Positive = 20_000_000
+    """Larger files are left out."""
+    timeout: Annotated[float, Meta(gt=0.0)] = 5.0
+    """Seconds for one address, redirects included."""
+
+
+class ImageSettings(MediaSettings, kw_only=True, frozen=True):
+    """The vision model that reads the items' pictures (column `image`): ViT, DINO, CLIP, SigLIP and their like; see docs/signals.md."""
+
+    max_pixels: Positive = 50_000_000
+    """Pictures with more pixels are left out before they are decoded."""
+
+
+class AudioSettings(MediaSettings, kw_only=True, frozen=True):
+    """The model that hears the items' sounds (column `audio`): CLAP, wav2vec 2.0, HuBERT, WavLM and their like; see docs/signals.md."""
+
+    seconds: Annotated[float, Meta(gt=0.0)] = 10.0
+    """Read of each sound, from its middle; shorter ones are repeated."""
+
+
 class FinetuneSettings(Section, kw_only=True, frozen=True):
     """How the language model that reads the items learns from what people took together; docs: `training/finetune.py`."""
 
@@ -408,6 +444,8 @@ class Settings(Section, kw_only=True, frozen=True):
 
     data: DataSettings = DataSettings()
     text: TextSettings = TextSettings()
+    image: ImageSettings = ImageSettings()
+    audio: AudioSettings = AudioSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     sequence: SequenceSettings = SequenceSettings()
     sampling: SamplingSettings = SamplingSettings()

@@ -158,11 +158,10 @@ class Answers:
             good.append(Event(**{"event_type": DEFAULT_EVENT_TYPE, "timestamp": now, **fields}))
         return good, rejected
 
-    def put_items_with(self, journal: Journal, items: Sequence[Item]) -> None:
-        """Stores items durably, with the contents that this worker read."""
+    def contents(self, items: Sequence[Item]) -> tuple[list[bytes], str]:
+        """What the live bundle's models read of items, float32 [C] each as bytes, and the models' version. It may wait for a picture to be fetched."""
         reader = self.live.reader
-        vectors = [content.astype(np.float32).tobytes() for content in reader.contents(items)]
-        journal.put_items(items, vectors, reader.version)
+        return [content.astype(np.float32).tobytes() for content in reader.contents(items)], reader.version
 
     def item(self, item_id: str) -> dict[str, Any]:
         """An item as it is stored."""
@@ -413,7 +412,7 @@ def item_of(item_id: str, body: ItemBody) -> Item:
     Raises:
         InputError: a text is no valid Unicode.
     """
-    for text in (item_id, body.title, body.text, body.image, *body.categories):
+    for text in (item_id, body.title, body.text, body.image, body.audio, *body.categories):
         check_text(text)
     for number in (body.price, body.created_at):
         check_json(number)

@@ -191,9 +191,9 @@ class BundleReader:
             begin += width
         return None
 
-    def contents(self, items: Sequence[Item]) -> FloatArray:
-        """What the item tower reads of items, float32 [n, C]."""
-        return self._brain.contents(items)
+    def contents(self, items: Sequence[Item], quick: bool = False) -> FloatArray:
+        """What the item tower reads of items, float32 [n, C]; `quick` leaves out pictures and sounds."""
+        return self._brain.contents(items, quick)
 
     def item_vector(self, content: FloatArray) -> FloatArray:
         """The item vector, float32 [D], of a content [C]."""

@@ -21,12 +21,17 @@ class Writer:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._waiting: list[tuple[Sequence[Event], asyncio.Future[AppendResult]]] = []
         self._flushing: asyncio.Task[None] | None = None
 
     async def do(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """The result of a call, made in the writing thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    async def read(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a call that prepares what will be written, made in a thread of its own, one after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, call, *arguments)
 
     async def append(self, events: Sequence[Event]) -> AppendResult:
         """Stores events; returns when they are on disk."""
@@ -38,6 +43,7 @@ class Writer:
 
     def close(self) -> None:
         """Waits for the writes under way."""
+        self._reader.shutdown(wait=True)
         self._thread.shutdown(wait=True)
         self.journal.close()
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tastemaker.features.reference import shown
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item, ItemChange
 from tastemaker.schema.labels import Label
@@ -43,8 +44,8 @@ class ItemReader(Protocol):
     def width(self) -> int:
         """Length C of a content."""
 
-    def contents(self, items: Sequence[Item]) -> FloatArray:
-        """What the item tower reads, float32 [n, C]: whitened text vectors, other signals behind them."""
+    def contents(self, items: Sequence[Item], quick: bool = False) -> FloatArray:
+        """What the item tower reads, float32 [n, C]: whitened text vectors, other signals behind them; `quick` leaves out those that take long."""
 
     def item_vector(self, content: FloatArray) -> FloatArray:
         """The item vector, float32 [D], of a content [C]."""
@@ -128,7 +129,7 @@ class LiveState:
         }
         unread = [item for _, item in put if item.item_id not in ready]
         if unread:
-            contents = self.reader.contents(unread)
+            contents = self.reader.contents(unread, quick=True)  # answers wait meanwhile
             ready |= {item.item_id: content for item, content in zip(unread, contents, strict=True)}
         for change in changes:
             if change.item is None:
@@ -162,7 +163,8 @@ class LiveState:
             "title": item.title,
             "text": item.text,
             "categories": item.categories,
-            "image": item.image,
+            "image": shown(item.image),
+            "audio": shown(item.audio),
             "price": item.price,
             "created_at": item.created_at,
             "hidden": item.hidden,

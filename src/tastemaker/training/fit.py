@@ -32,6 +32,7 @@ from tastemaker.training.friends import LearnedFriends, learn_friends
 from tastemaker.training.graph import TrainedGraph, trained_graph
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.loop import LoopResult
+from tastemaker.training.media import ReadMedia
 from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_all, learn_early, learn_fusion, make_channels
 from tastemaker.training.precision import check_device, use_threads
 from tastemaker.training.segments import learn_segments
@@ -59,6 +60,7 @@ class TrainedBrain:
         segments: popularity by attributes of people, for those without a history; None where no attribute tells anything.
         graph: what items are connected with; None where no edge says.
         friends: what finds people; None where no edge between users is known.
+        media: what reads the pictures and sounds of new items.
     """
 
     settings: Settings
@@ -77,6 +79,7 @@ class TrainedBrain:
     segments: Segments | None = None
     graph: TrainedGraph | None = None
     friends: LearnedFriends | None = None
+    media: tuple[ReadMedia, ...] = ()
 
     def export(self, folder: Path) -> None:
         """Writes the payload of a bundle; it answers without torch."""
@@ -180,7 +183,7 @@ def fit(
         settings, catalogue, sequences, model, channels, fused.fusion, read.texts.encoder, read.texts.whitening, metrics,
         dataset.fingerprint(), _baseline(dataset, settings, features), features,
         [*read.notes, *([newcomers.note] if newcomers.note else [])], newcomers.segments,
-        trained_graph(read.graphs.knowledge, read.by_graph, sequences), friends,
+        trained_graph(read.graphs.knowledge, read.by_graph, sequences), friends, read.media,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How well text vectors alone find new items, and which texts are alike though nobody took both."""
+"""How well text vectors (or those of another signal) alone find new items, and which texts are alike though nobody took both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import history_matrix
 from tastemaker.models.text import Whitening
 from tastemaker.schema.protocols import FloatArray
-from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings import MediaSettings, TextSettings
 from tastemaker.training.holdout import Holdout
 
 ROWS = 4_000
@@ -56,19 +56,21 @@ def chance_gain(held: Holdout) -> float:
     return float((1 / np.log2(np.arange(min(_CUTOFF, new)) + 2.0)).sum()) / max(new, 1)
 
 
-def power_scores(vectors: FloatArray, full: np.ndarray, held: Holdout, settings: Settings) -> dict[float, float]:
+def power_scores(
+    vectors: FloatArray, full: np.ndarray, held: Holdout, chosen: TextSettings | MediaSettings, decay: float
+) -> dict[float, float]:
     """How well new items are found with each power of the whitening that is tried.
 
     Args:
         vectors: before whitening, float32 [N, H].
-        full: bool [N], items with a text.
-        held: as in `new_item_ndcg`.
-        settings: `text.whitenings`, `text.dim` and `neighbours.text_decay` are read.
+        full: bool [N], items that have one.
+        held, decay: as in `new_item_ndcg`.
+        chosen: `whitenings` and `dim` are read.
     """
     scores = {}
-    for power in settings.text.whitenings:
-        white = Whitening.fit(vectors[full], settings.text.dim, power).apply(vectors, ~full)
-        scores[power] = new_item_ndcg(white, held, settings.neighbours.text_decay)
+    for power in chosen.whitenings:
+        white = Whitening.fit(vectors[full], chosen.dim, power).apply(vectors, ~full)
+        scores[power] = new_item_ndcg(white, held, decay)
     return scores
 
 
