@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from threadpoolctl import threadpool_limits
@@ -15,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import Progress
-from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings import ListSettings, Settings
 from tastemaker.schema.settings_file import from_table
 
 if TYPE_CHECKING:
@@ -55,9 +56,11 @@ class Recommender:
         from tastemaker.bundle.write import write_bundle
         from tastemaker.data.select import positives
         from tastemaker.schema.settings_file import to_table
+        from tastemaker.serving.house import House
         from tastemaker.serving.wire import Live
         from tastemaker.training.fit import fit
 
+        House(self.settings.lists)  # a rule that makes no sense is told before anything is learned
         chosen = data.with_events(positives(data.events, self.settings.data.positive))
         brain = fit(chosen, self.settings, progress)
         self._temporary = tempfile.TemporaryDirectory(prefix="tastemaker-")
@@ -65,16 +68,18 @@ class Recommender:
         version = write_bundle(
             folder, brain.export, settings=to_table(self.settings), data=brain.fingerprint(), metrics=dict(brain.metrics)
         )
-        self._live = Live(folder / version, check=False)
+        people = {user: msgspec.json.decode(extra) for user, extra in _profiles(data.users) if extra}
+        self._live = Live(folder / version, check=False, lists=self.settings.lists, profile_of=people.get)
         return self
 
     @classmethod
-    def load(cls, path: str | Path, journal: Journal | None = None) -> Recommender:
+    def load(cls, path: str | Path, journal: Journal | None = None, lists: ListSettings | None = None) -> Recommender:
         """Opens a bundle; needs no torch.
 
         Args:
             path: the bundle's folder.
             journal: what happened since is folded in from it; None: the bundle alone.
+            lists: rules that every list obeys; None: none.
 
         Raises:
             BundleError: it is not whole.
@@ -83,7 +88,7 @@ class Recommender:
         from tastemaker.serving.wire import Live
 
         found = cls()
-        found._live = Live(Path(path), journal, threads=cores())
+        found._live = Live(Path(path), journal, threads=cores(), lists=lists)
         found.settings = found._live.settings
         return found
 
@@ -191,3 +196,7 @@ class Recommender:
         if self._live is None:
             raise InputError("This recommender has learned nothing yet. Call fit(data), or Recommender.load(path).")
         return self._live
+
+
+def _profiles(users: pl.DataFrame) -> Iterable[tuple[str, str | None]]:
+    return users.select(Columns.USER_ID, "extra").iter_rows() if users.height else ()

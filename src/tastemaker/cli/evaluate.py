@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tastemaker.cli.progress import progress_bars
+from tastemaker.cli.strangers import MOST_LISTS, known, lists_of, strangers, variety
 from tastemaker.cli.workspace import Workspace, open_workspace
 from tastemaker.schema.errors import InputError
 
@@ -86,7 +87,7 @@ def evaluate(workspace: Workspace, version: str | None = None, floors: bool = Tr
     fresh = newer(data, later) if later is not None and later.height else None
     with progress_bars(show) as progress:
         if fresh is not None and fresh.test["user_id"].n_unique() >= ENOUGH_USERS:
-            judged = judge_bundle(folder, fresh, settings, floors, progress)
+            judged = judge_bundle(folder, data, fresh, settings, floors, progress)
         else:
             part = split(data, settings.data.split, settings.data.test_share, settings.train.seed)
             judged = backtest(workspace, data, part, floors, progress)
@@ -116,8 +117,8 @@ def backtest_ahead(directory: Path) -> None:
         backtest(workspace, data, part, True, progress)
 
 
-def judge_bundle(folder: Path, part: Split, settings: Settings, floors: bool, progress: Progress) -> Judged:
-    """The bundle's own lists for events that it has not seen, and those of the floors trained on what it has seen."""
+def judge_bundle(folder: Path, data: Dataset, part: Split, settings: Settings, floors: bool, progress: Progress) -> Judged:
+    """The bundle's own lists for events that it has not seen, and those of the floors trained on what it has seen; `data` is all there is."""
     from threadpoolctl import threadpool_limits
 
     from tastemaker.data.sequences import build
@@ -130,14 +131,23 @@ def judge_bundle(folder: Path, part: Split, settings: Settings, floors: bool, pr
     live, depth = Live(folder, threads=cores()), max(20, *settings.evaluation.k)
     ids = [row["item_id"] for row in live.state.rows]
     histories = [live.state.history(user) for user in users]
+    facts: dict[str, Any] = {"kind": "bundle"}
     with threadpool_limits(1, "blas"):
-        ours = [items for items, _ in live.best(live.queries(histories, users), depth)]
-        lists = {OURS: _lists(users, ours, ids)}
+        states = live.queries(histories, users)
+        ours = [items for items, _ in live.best(states, depth)]
+        lists = {OURS: lists_of(users, ours, ids)}
+        wanted = _wanted(targets, ids)
+        categories = [row.get("categories") or [] for row in live.state.rows]
+        few = slice(0, MOST_LISTS)
+        facts["frontier"] = variety(
+            live.channels, live.road.fusion, states[few], [wanted[user] for user in users[few]], categories, settings.fusion.depth
+        )
         if floors:
             text = live.channels.text.rows(_every(live.channels.n_items))
             train = build(part.train, ids)
             lists |= _floor_lists(train, text, part.train.time_is_order, users, histories, settings, progress)
-    return _judged(lists, targets, part.train, f"{part.words}; the bundle itself was judged", {"kind": "bundle"})
+            facts |= _curve(strangers(part, data, train, live.answers_to, settings))
+    return _judged(lists, targets, part.train, f"{part.words}; the bundle itself was judged", facts)
 
 
 def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, progress: Progress) -> Judged:
@@ -153,48 +163,69 @@ def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, pro
     if len(asked.rows) < 2:
         raise InputError(f"{data.events.height:,} events are too few to hold some back. Import more, then evaluate.")
     users = dict(zip(asked.rows, asked.users, strict=True)) if asked.rows != asked.users else None
-    key = hashlib.sha256(msgspec.json.encode([data.fingerprint(), to_table(settings), floors, asked.words])).hexdigest()[:16]
-    kept = workspace.runs / f"backtest-{key}.parquet"
-    if kept.is_file():
-        table = pl.read_parquet(kept)
+    people = hashlib.sha256(msgspec.json.encode(data.users.to_dicts())).hexdigest()
+    key = hashlib.sha256(msgspec.json.encode([data.fingerprint(), to_table(settings), floors, asked.words, people])).hexdigest()[
+        :16
+    ]
+    kept, looks = workspace.runs / f"backtest-{key}.parquet", workspace.runs / f"backtest-{key}.json"
+    if kept.is_file() and looks.is_file():
+        table, facts = pl.read_parquet(kept), msgspec.json.decode(looks.read_bytes())
         lists = {str(name): group.drop("recommender") for (name,), group in table.group_by("recommender", maintain_order=True)}
     else:
-        histories = _known(asked.histories, data.item_ids(), part.train.item_ids())
-        lists = _trained_lists(part, replace(asked, histories=histories), settings, floors, progress, workspace.runs / "cache")
+        asked = replace(asked, histories=known(asked.histories, data.item_ids(), part.train.item_ids()))
+        lists, facts = _trained_lists(part, data, asked, settings, floors, progress, workspace.runs / "cache")
         kept.parent.mkdir(parents=True, exist_ok=True)
         whole = pl.concat([table.with_columns(pl.lit(name).alias("recommender")) for name, table in lists.items()])
         whole.write_parquet(kept.with_suffix(".tmp"))
         kept.with_suffix(".tmp").replace(kept)
-    return _judged(lists, asked.targets, part.train, asked.words, {"kind": "backtest"}, users)
-
-
-def _known(histories: Sequence[IntArray], whole: list[str], train: list[str]) -> list[IntArray]:
-    """Histories in the numbers of those who learned from the earlier events; items that nothing named by then are left out."""
-    import numpy as np
-
-    number = {item: place for place, item in enumerate(train)}
-    places = np.array([number.get(item, -1) for item in whole], dtype=np.int32)
-    return [met[met >= 0] for met in (places[history] for history in histories)]
+        looks.with_suffix(".tmp").write_bytes(msgspec.json.encode(facts))
+        looks.with_suffix(".tmp").replace(looks)
+    return _judged(lists, asked.targets, part.train, asked.words, {"kind": "backtest", **facts}, users)
 
 
 def _trained_lists(
-    part: Split, asked: Questions, settings: Settings, floors: bool, progress: Progress, cache: Path
-) -> dict[str, pl.DataFrame]:
-    """The lists of the learner and of the floors, all trained on the earlier events alone."""
+    part: Split, whole: Dataset, asked: Questions, settings: Settings, floors: bool, progress: Progress, cache: Path
+) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
+    """The lists of the learner and of the floors, all trained on the earlier events alone; how soon strangers are served and what variety costs."""
+    import numpy as np
     from threadpoolctl import threadpool_limits
 
     from tastemaker.evaluation.report import OURS
-    from tastemaker.training.fit import fit
+    from tastemaker.training.fit import fit, states_of
 
     brain = fit(part.train, settings, progress, None, cache, rows=False)
     ids, depth = brain.sequences.item_ids, max(20, *settings.evaluation.k)
+    facts: dict[str, Any] = {}
     with threadpool_limits(1, "blas"):
-        lists = {OURS: _lists(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth, users=asked.users)], ids)}
+        lists = {
+            OURS: lists_of(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth, users=asked.users)], ids)
+        }
+        some = sorted(np.random.default_rng(settings.train.seed).permutation(len(asked.rows))[:MOST_LISTS].tolist())
+        states, wanted = states_of(brain.model, [asked.histories[row] for row in some]), _wanted(asked.targets, ids)
+        categories = [list(words or []) for words in brain.catalogue["categories"].to_list()]
+        facts["frontier"] = variety(
+            brain.channels, brain.fusion, states, [wanted[asked.rows[row]] for row in some], categories, settings.fusion.depth
+        )
         if floors:
             text = brain.channels.text.rows(_every(brain.channels.n_items))
             train, order = brain.sequences, part.train.time_is_order
             lists |= _floor_lists(train, text, order, asked.rows, asked.histories, settings, progress)
-    return lists
+            told = strangers(part, whole, train, lambda met, who, k: [items for items, _ in brain.recommend(met, k, who)], settings)
+            facts |= _curve(told)
+    return lists, facts
+
+
+def _curve(told: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if told is None else {"first events": told}
+
+
+def _wanted(targets: pl.DataFrame, ids: Sequence[str]) -> dict[str, set[int]]:
+    """The items that came next in each question, by number; those without a number can't be found, and count as one that is not."""
+    number = {item: place for place, item in enumerate(ids)}
+    found: dict[str, set[int]] = {}
+    for row, item in targets.select("user_id", "item_id").iter_rows():
+        found.setdefault(row, set()).add(number.get(item, -1 - len(found)))
+    return found
 
 
 def _floor_lists(
@@ -210,7 +241,7 @@ def _floor_lists(
 
     lists, depth = {}, max(20, *settings.evaluation.k)
     for place, (name, scorer) in enumerate(baselines(train, text, time_is_order, settings.train.seed)):
-        lists[name] = _lists(rows, recommend(scorer, histories, depth), train.item_ids)
+        lists[name] = lists_of(rows, recommend(scorer, histories, depth), train.item_ids)
         progress("baselines", place + 1, 5)
     return lists
 
@@ -230,6 +261,8 @@ def show_table(report: dict[str, Any]) -> None:
         table.add_row(who, *cells, f"{found[who]['beyond']['Coverage@10']:.2f}", style="bold" if who == "Tastemaker" else "")
     console = Console(highlight=False)
     console.print(table)
+    if "first events" in report:
+        console.print(report["first events"]["sentence"])
     console.print(report["protocol"], style="dim")
 
 
@@ -237,13 +270,6 @@ def _every(n: int) -> IntArray:
     import numpy as np
 
     return np.arange(n, dtype=np.int32)
-
-
-def _lists(users: list[str], found: list[IntArray], item_ids: list[str]) -> pl.DataFrame:
-    import polars as pl
-
-    rows = [(user, item_ids[item], place) for user, items in zip(users, found, strict=True) for place, item in enumerate(items, 1)]
-    return pl.DataFrame(rows, schema={"user_id": pl.String, "item_id": pl.String, "rank": pl.Int64}, orient="row")
 
 
 def _sampled(test: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:

@@ -42,7 +42,7 @@ def run(
     registry = Registry(workspace.bundles)
     journal = Journal.open(workspace.journal)
     try:
-        recommender = Recommender.load(registry.folder(bundle) if bundle else registry.live(), journal)
+        recommender = Recommender.load(registry.folder(bundle) if bundle else registry.live(), journal, workspace.settings.lists)
         ask = recommender.recommend if target == "items" else recommender.friends
         names = recommender.users() if users is None else read_users(users)
         parts = []

@@ -32,8 +32,10 @@ def run(
     from tastemaker.bundle.registry import Registry
     from tastemaker.console.app import work
     from tastemaker.monitoring.metrics import share_between_workers
+    from tastemaker.serving.house import House
     from tastemaker.serving.workers import listen, supervise
 
+    House(workspace.settings.lists)  # a rule that makes no sense is told before anything starts
     registry = Registry(workspace.bundles)
     if bundle:
         registry.folder(bundle)

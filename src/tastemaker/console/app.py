@@ -53,7 +53,7 @@ async def follow_releases(bundles: Path, answers: Answers) -> None:
                 refused = wanted
                 folder = registry.folder(wanted)
                 answers.live = await asyncio.to_thread(
-                    Live, folder, answers.journal, 1, True, answers.live.lists, answers.live.fresh
+                    Live, folder, answers.journal, 1, True, answers.live.house.settings, answers.live.fresh
                 )
                 refused = ""
         except (BundleError, OSError, KeyError, ValueError) as error:

@@ -25,6 +25,11 @@ def page(title: str, subtitle: str, body: str) -> str:
     return f"{head}<style>{STYLE}</style><main><h1>{html.escape(title)}</h1><p class=soft>{html.escape(subtitle)}</p>{body}</main></html>"
 
 
+def text(words: str) -> str:
+    """Words as they may stand in a page."""
+    return html.escape(words)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], ours: str = "") -> str:
     """A table; the row whose first cell is `ours` is emphasised."""
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)

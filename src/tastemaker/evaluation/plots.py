@@ -74,6 +74,7 @@ def lines(
     percent: bool = False,
     names: Sequence[str] = (),
     below: str = "",
+    digits: int = 0,
 ) -> str:
     """Lines (name, points); `log`: both axes logarithmic; `percent`: the vertical axis runs from 0 to 100 %.
 
@@ -82,6 +83,7 @@ def lines(
         label: what is shown.
         names: words for x = 0, 1, … in place of numbers.
         below: what the horizontal axis says.
+        digits: of the numbers that a mark tells.
     """
     points = [point for _, line in series for point in line]
     if not points:
@@ -96,8 +98,8 @@ def lines(
         path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in line)
         marks += f"<path d='M{path}' stroke='{colour}' stroke-width=2 fill=none />"
         for x, y in line:
-            word = names[int(x)] if names else f"{x:,.0f}"
-            value = f"{y:.1%}" if percent else f"{y:,.0f}"
+            word = names[int(x)] if names else f"{x:,.{digits}f}"
+            value = f"{y:.1%}" if percent else f"{y:,.{digits}f}"
             dot = f"<circle cx={across(x):.1f} cy={up(y):.1f} r=2.2 fill='{colour}'>"
             marks += f"{dot}<title>{html.escape(f'{name}, {word}: {value}')}</title></circle>"
         marks += f"<rect x={LEFT + 10 + 130 * place} y=203 width=10 height=10 rx=2 fill='{colour}'/>"

@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 
 from tastemaker.evaluation import page
+from tastemaker.evaluation.curve import curve_section
+from tastemaker.evaluation.frontier import frontier_section
 from tastemaker.evaluation.ranking import beyond_accuracy, per_user
 from tastemaker.evaluation.significance import Groups, interval, paired
 from tastemaker.evaluation.slices import slices
@@ -127,6 +129,10 @@ def _body(report: dict[str, Any]) -> str:
         "<p class=soft>Coverage: share of the catalogue that somebody is shown. Novelty: bits of surprise of a place. "
         "Gini: 0 if all items are shown equally often, 1 if one takes every place.</p>"
     )
+    if "first events" in report:
+        text += curve_section(report["first events"], OURS)
+    if "frontier" in report:
+        text += frontier_section(report["frontier"])
     return text + _protocol(report)
 
 

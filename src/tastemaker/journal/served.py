@@ -40,7 +40,7 @@ class ServedLog:
         folder: made with the first answer. days: after which files are removed.
 
     Attributes:
-        lost: answers that the disk refused.
+        lost: answers that could not be kept.
     """
 
     def __init__(self, folder: Path, days: int) -> None:
@@ -54,7 +54,7 @@ class ServedLog:
             if day != self._day:
                 self._open(day)
             os.write(self._file, _encode(answer) + b"\n")
-        except OSError:
+        except (OSError, UnicodeEncodeError):  # the latter: a name that is no valid Unicode
             self.lost += 1
 
     def close(self) -> None:

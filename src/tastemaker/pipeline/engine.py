@@ -102,7 +102,7 @@ class Road:
             depth = max(self.depth, max(wish.k for _, wish in pairs))
             found = self.channels.candidates([state for state, _ in pairs], depth, None if barred is None else ~barred)
             lists += [
-                self._select(self._with_pins(one, state, wish), state, wish)
+                self._select(self.with_pins(one, state, wish.rules), state, wish)
                 for one, (state, wish) in zip(found, pairs, strict=True)
             ]
         return lists
@@ -111,9 +111,9 @@ class Road:
         """The given candidates in order."""
         return self._select(found, state, Wish(k=len(found.items)))
 
-    def _with_pins(self, found: ChannelScores, state: QueryState, wish: Wish) -> ChannelScores:
+    def with_pins(self, found: ChannelScores, state: QueryState, rules: Rules) -> ChannelScores:
         """The candidates and, behind them, pinned items that no channel found."""
-        missing = [item for item in wish.rules.pins.values() if item not in found.items]
+        missing = [item for item in rules.pins.values() if item not in found.items]
         if not missing:
             return found
         more = self.channels.score_items(state, np.array(missing, dtype=np.int32), found.depth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -126,93 +127,107 @@ def shifted(
 class Guard:
     """Which candidates may still be taken, given what was taken: caps and doubles. When nothing is left it gives way, in a fixed order.
 
+    Fields are read of the candidates that are asked about only, as most of them never come near the list.
+
     Args:
         items: item indices of the candidates, int32 [M].
         rules: of the list. row_of: fields of an item. vectors: by which near-duplicates are known, unit rows of item indices.
     """
 
     def __init__(self, items: IntArray, rules: Rules, row_of: RowOf, vectors: Callable[[IntArray], FloatArray]) -> None:
-        count = len(items)
-        self.rules, self.raised, self.doubles_allowed = rules, 0, False
-        rows = [row_of(int(item)) for item in items] if rules.caps or rules.same_title else []
-        self._excess: NDArray[np.int64] = np.full(count, -(2**40), dtype=np.int64)
-        self._blocker: dict[int, str] = {}
-        self._values: list[list[tuple[int, str]]] = [
-            [(which, value) for which, cap in enumerate(rules.caps) for value in sorted(values_of(row, cap.field))] for row in rows
-        ]
-        self._holders: dict[tuple[int, str], list[int]] = {}
-        for place, values in enumerate(self._values):
-            for value in values:
-                self._holders.setdefault(value, []).append(place)
-        self._taken_of: dict[tuple[int, str], int] = {}
-        self._double: BoolArray = np.zeros(count, dtype=bool)
-        self._double_of: dict[int, tuple[str, int]] = {}
-        self._titles = [plain_title(row.get("title")) for row in rows] if rules.same_title else []
-        self._alike: dict[str, list[int]] = {}
-        for place, title in enumerate(self._titles):
-            if title:
-                self._alike.setdefault(title, []).append(place)
+        self._items, self._rules, self._row_of = items, rules, row_of
+        self._raised, self._doubles_allowed = 0, False
+        self._blocked: BoolArray = np.zeros(len(items), dtype=bool)
+        self._values: dict[int, list[tuple[Cap, str]]] = {}
+        self._taken: dict[tuple[Cap, str], int] = {}
+        self._titles: dict[str, int] = {}
         self._vectors = vectors(items) if rules.near_duplicates > 0 else None
+        self._near: NDArray[np.int64] = np.full(len(items), -1, dtype=np.int64)
 
     def take(self, place: int) -> None:
         """A candidate stands in the list now."""
-        for value in self._values[place] if self._values else ():
-            taken = self._taken_of.get(value, 0) + 1
-            self._taken_of[value] = taken
-            over = taken + 1 - self.rules.caps[value[0]].count
-            for holder in self._holders[value]:
-                if over > self._excess[holder]:
-                    self._excess[holder] = over
-                    cap = self.rules.caps[value[0]]
-                    self._blocker[holder] = f"max_per {cap.field}: {taken} of {value[1]!r} stand above"
-        for other in self._alike.get(self._titles[place], ()) if self._titles else ():
-            self._mark(other, place, "same_title")
+        for value in self._capped(place):
+            self._taken[value] = self._taken.get(value, 0) + 1
+        title = self._title(place)
+        if title:
+            self._titles.setdefault(title, place)
         if self._vectors is not None:
-            near = self._vectors @ self._vectors[place] >= self.rules.near_duplicates
-            for other in np.flatnonzero(near & ~self._double).tolist():
-                self._mark(other, place, "near_duplicates")
+            near = self._vectors @ self._vectors[place] >= self._rules.near_duplicates
+            near[place] = False
+            self._near[near & (self._near < 0)] = place
 
-    def free(self, left: BoolArray) -> BoolArray:
-        """Which of the candidates `left` may be taken, bool [M]; at least one while one is left.
+    def best(self, ranked: NDArray[np.int64], worth: NDArray[np.float64], left: BoolArray) -> int:
+        """The candidate that is worth most among those `left` (at least one is) that may be taken.
 
-        Where none may, caps are raised for all values, by as much as is needed for one more item that is no double; then doubles are allowed.
+        Args:
+            ranked: candidates, of equals the first wins. worth, left: by candidate, [M].
         """
-        single = left & ~self._double
-        if not single.any() and left.any():
-            self.doubles_allowed, single = True, left
-        within = single & (self._excess <= self.raised)
-        if not within.any() and single.any():
-            self.raised = int(self._excess[single].min())
-            within = single & (self._excess <= self.raised)
-        return within
+        while True:
+            value = np.where((left & ~self._blocked)[ranked], worth[ranked], -np.inf)
+            at = int(np.argmax(value))
+            while np.isfinite(value[at]):
+                place = int(ranked[at])
+                if self.why(place) is None:
+                    return place
+                self._blocked[place] = True  # what was taken stays, so this stays barred until a rule gives way
+                value[at] = -np.inf
+                at = int(np.argmax(value))
+            self._give_way(left)
 
     def why(self, place: int) -> tuple[str, int | None] | None:
         """The rule that keeps a candidate out now, and the candidate that it doubles; None: no rule does."""
-        if self._double[place]:
-            return self._double_of[place]
-        if self._excess[place] > self.raised:
-            return self._blocker[place], None
-        return None
+        double = self._double_of(place)
+        if double is not None and not self._doubles_allowed:
+            return double
+        over, words = self._excess(place)
+        return (words, None) if over > self._raised else None
 
     def notes(self) -> list[str]:
         """What gave way, in plain words."""
         found = []
-        if self.raised > 0:
-            caps = ", ".join(f"{cap.field} {cap.count} to {cap.count + self.raised}" for cap in self.rules.caps)
+        if self._raised > 0:
+            caps = ", ".join(f"{cap.field} {cap.count} to {cap.count + self._raised}" for cap in self._rules.caps)
             found.append(f"max_per was raised ({caps}): too few other candidates.")
-        if self.doubles_allowed:
+        if self._doubles_allowed:
             found.append("Doubles were let in: too few other candidates.")
         return found
 
-    def _mark(self, other: int, place: int, rule: str) -> None:
-        if other != place and not self._double[other]:
-            self._double[other] = True
-            self._double_of[other] = rule, place
+    def _give_way(self, left: BoolArray) -> None:
+        """Raises all caps by as much as is needed for one more item that is no double; where there is none, doubles are let in."""
+        rest = np.flatnonzero(left).tolist()
+        single = rest if self._doubles_allowed else [place for place in rest if self._double_of(place) is None]
+        if not single:
+            self._doubles_allowed, single = True, rest
+        self._raised = max(self._raised, min(self._excess(place)[0] for place in single))
+        self._blocked[:] = False
+
+    def _excess(self, place: int) -> tuple[int, str]:
+        """By how much taking a candidate would break the cap that it breaks most, and that cap in words; at most 0: none."""
+        most, words = 0, ""
+        for cap, value in self._capped(place):
+            taken = self._taken.get((cap, value), 0)
+            if taken + 1 - cap.count > most:
+                most, words = taken + 1 - cap.count, f"max_per {cap.field}: {taken} of {value!r} stand in the list"
+        return most, words
+
+    def _double_of(self, place: int) -> tuple[str, int] | None:
+        if self._near[place] >= 0:
+            return "near_duplicates", int(self._near[place])
+        first = self._titles.get(self._title(place), place)
+        return None if first == place else ("same_title", first)
+
+    def _capped(self, place: int) -> list[tuple[Cap, str]]:
+        """The capped values that a candidate holds."""
+        if place not in self._values:
+            row = self._row_of(int(self._items[place])) if self._rules.caps else {}
+            self._values[place] = [(cap, value) for cap in self._rules.caps for value in sorted(values_of(row, cap.field))]
+        return self._values[place]
+
+    def _title(self, place: int) -> str:
+        return plain_title(str(self._row_of(int(self._items[place])).get("title") or "")) if self._rules.same_title else ""
 
 
-def plain_title(title: Any) -> str:
+@lru_cache(65_536)
+def plain_title(title: str) -> str:
     """A title without case, accents, punctuation and spaces; empty for none."""
-    if not title:
-        return ""
-    letters = unicodedata.normalize("NFKD", str(title)).casefold()
-    return "".join(letter for letter in letters if letter.isalnum())
+    return "".join(letter for letter in unicodedata.normalize("NFKD", title).casefold() if letter.isalnum())

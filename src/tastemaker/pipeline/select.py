@@ -109,8 +109,11 @@ def _filled(
         if pinned is not None:
             chosen.append(pinned)
             continue
-        allowed = guard.free(left) if guard is not None else left
-        best = int(ranked[np.argmax(np.where(allowed[ranked], taste.worth()[ranked], -np.inf))])
+        worth = taste.worth()
+        if guard is not None:
+            best = guard.best(ranked, worth, left)
+        else:
+            best = int(ranked[np.argmax(np.where(left[ranked], worth[ranked], -np.inf))])
         chosen.append(best)
         left[best] = False
         taste.take(best)

@@ -406,7 +406,7 @@ class FreshSettings(Section, kw_only=True, frozen=True):
 
     page: Positive = 10
     """Places of a list of which `serving.fresh_slots` are fresh; a list of another length has its share, a fraction of a place by chance."""
-    temperature: Annotated[float, Meta(ge=0.0)] = 3.0
+    temperature: Annotated[float, Meta(ge=0.0)] = 10.0
     """How far chance reaches: the odds of a fresh item fall by e with so many places that it stands farther from this user; 0: always the closest."""
     graduate_taken: Annotated[int, Meta(ge=0)] = 10
     """An item that was taken so often is fresh no more; 0: does not matter."""

@@ -15,7 +15,6 @@ from tastemaker.journal.served import Served, ServedLog
 from tastemaker.pipeline.engine import Found, Wish, reasons
 from tastemaker.pipeline.explore import Explore, draw_of
 from tastemaker.pipeline.filters import compile_filter
-from tastemaker.pipeline.rules import Rules, compile_pushes, joined_caps
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
@@ -35,7 +34,6 @@ from tastemaker.schema.queries import (
     SearchQuery,
     SessionEvent,
 )
-from tastemaker.schema.rules import Cap, Pin
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.wire import Live
@@ -127,7 +125,7 @@ class Answers:
             "channels": channels,
             "in_candidates": bool((found.ranks < found.depth).any()) and not dropped,
             "dropped_by": dropped,
-            "list": self._in_list(live, query, place),
+            "list": self._in_list(live, query),
             "fresh": live.state.fresh.why_not(place, time.time()) or "fresh",
             "connection": live.connections.to(history)(place) if live.connections is not None else None,
             "features": self._told(live, query.user_id, query.item_id),
@@ -236,7 +234,7 @@ class Answers:
         barred = self._barred(live, query.filter, query.exclude)
         k = min(query.k, self.settings.max_k, live.channels.n_items)
         notes: list[str] = []
-        rules = self._rules(live, query, k, barred, history, notes)
+        rules = live.house.rules(live.state.index_of, k, barred, history, query, notes)
         if k == 0 or barred.all():
             if k:
                 notes.append("Nothing may be shown: every item is hidden, filtered or excluded.")
@@ -272,53 +270,7 @@ class Answers:
         fresh = live.state.fresh.now(time.time()) if share > 0 else _EMPTY
         return Explore(fresh, share, live.fresh.temperature, draw_of(request_id)) if len(fresh) else None
 
-    def _rules(self, live: Live, query: RecommendQuery, k: int, barred: BoolArray, history: IntArray, notes: list[str]) -> Rules:
-        """What the list obeys: the service's rules and those of the request; what can't be kept is told in `notes`."""
-        house, caps = live.lists, [query.max_per] if isinstance(query.max_per, Cap) else query.max_per
-        for shift in (*query.boost, *query.bury):
-            check_json(shift.filter)
-        for cap in caps:
-            check_text(cap.field)
-        pins = self._pins(live, [*query.pinned, *house.pinned], k, barred, history, notes)
-        return Rules(
-            diversity=house.diversity if query.diversity is None else query.diversity,
-            diversity_by=query.diversity_by or house.diversity_by,
-            pins=pins,
-            pushes=(*live.pushes, *compile_pushes(query.boost, query.bury)),
-            caps=joined_caps(house.max_per, caps),
-            near_duplicates=house.near_duplicates if query.near_duplicates is None else query.near_duplicates,
-            same_title=house.same_title if query.same_title is None else query.same_title,
-        )
-
-    def _pins(
-        self, live: Live, pins: Sequence[Pin], k: int, barred: BoolArray, history: IntArray, notes: list[str]
-    ) -> dict[int, int]:
-        """Place (0 is the top) to item index. Pins with a place come first; a pin that can't be kept is left out, and a note tells why."""
-        found: dict[int, int] = {}
-        met, last = set(history.tolist()), min(k, live.channels.n_items)
-        for pin in sorted(pins, key=lambda one: one.place is None):
-            item = live.state.index_of.get(pin.item_id)
-            wanted = next((at for at in range(last) if at not in found), last) if pin.place is None else pin.place - 1
-            why = None
-            if item is None:
-                why = "there is no such item"
-            elif barred[item]:
-                why = "it is hidden, filtered or excluded"
-            elif item in met:
-                why = "the user has met it"
-            elif item in found.values():
-                why = "it is pinned twice"
-            elif wanted >= last:
-                why = f"place {wanted + 1} is below the end of the list"
-            elif wanted in found:
-                why = f"place {wanted + 1} is taken by another pin"
-            if why is not None or item is None:
-                notes.append(f"Pinned item {pin.item_id!r} was left out: {why}.")
-            else:
-                found[wanted] = item
-        return found
-
-    def _in_list(self, live: Live, query: ExplainQuery, place: int) -> dict[str, Any]:
+    def _in_list(self, live: Live, query: ExplainQuery) -> dict[str, Any]:
         """Where the item stands in the user's list of ten, what moved it, or what left it out."""
         asked = RecommendQuery(user_id=query.user_id, k=10, explain=True, request_id=query.request_id or f"explain:{query.user_id}")
         answer, _ = self._list(live, asked)

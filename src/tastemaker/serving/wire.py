@@ -18,9 +18,8 @@ from tastemaker.journal.append import Journal
 from tastemaker.models.fusion import Fusion
 from tastemaker.models.segments import Segments, newcomer_scores, with_profile
 from tastemaker.pipeline.engine import Road
-from tastemaker.pipeline.filters import compile_filter
 from tastemaker.pipeline.rerank import order
-from tastemaker.pipeline.rules import compile_pushes
+from tastemaker.pipeline.select import pick
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
@@ -28,6 +27,7 @@ from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QuerySt
 from tastemaker.schema.settings import FreshSettings, ListSettings
 from tastemaker.schema.signals import GRAPH
 from tastemaker.serving.connections import Connections
+from tastemaker.serving.house import House
 from tastemaker.serving.people import People
 from tastemaker.streaming.consume import Consumer
 from tastemaker.streaming.features import LiveFeatures
@@ -68,9 +68,7 @@ class Live:
         self.settings = self.brain.settings
         self.channels = Channels.load(folder / "channels")
         fusion = Fusion.from_dict(msgspec.json.decode((folder / "fusion.json").read_bytes()))
-        self.lists, self.fresh = lists or ListSettings(), fresh or FreshSettings()
-        admitted = compile_filter(self.lists.filter) if self.lists.filter else None
-        self.pushes = compile_pushes(self.lists.boost, self.lists.bury, "service ")
+        self.house, self.fresh = House(lists or ListSettings()), fresh or FreshSettings()
         self.segments = Segments.load(folder / "segments") if (folder / "segments").is_dir() else None
         self._profile_of = profile_of or (_profiles(journal) if journal is not None else None)
         rows = [_row(row) for row in self.brain.catalogue.iter_rows(named=True)]
@@ -79,7 +77,7 @@ class Live:
         told = LiveFeatures.open(folder / "features") if (folder / "features").is_dir() and journal is not None else None
         self.state = LiveState(
             rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width, told,
-            self.settings.sampling.shown, admitted, self.fresh, self.reader.part(GRAPH),
+            self.settings.sampling.shown, self.house.admitted, self.fresh, self.reader.part(GRAPH),
         )  # fmt: skip
         vectors, depth = self.channels.items.rows, self.settings.fusion.depth
         self.road = Road(self.channels, fusion, vectors, depth, self._texts, self.state.rows.__getitem__)
@@ -124,16 +122,26 @@ class Live:
         ]
 
     def best(self, states: Sequence[QueryState], k: int, filter_seen: bool = True) -> list[tuple[IntArray, FloatArray]]:
-        """The k best items and their scores for many queries at once, best first: no reasons, no fresh slots."""
+        """The k best items and their scores for many queries at once, best first, by the rules of the house: no reasons, no fresh slots."""
         allowed = ~self.state.barred if self.state.barred.any() else None
         found = self.channels.candidates(states, max(self.settings.fusion.depth, k), allowed, filter_seen)
         lists = []
         for one, state in zip(found, states, strict=True):
+            rules = None
+            if not self.house.neutral:
+                met = state.history if filter_seen else state.history[:0]
+                rules = self.house.rules(self.state.index_of, k, self.state.barred, met)
+                one = self.road.with_pins(one, state, rules)
             scores = self.road.fusion.score(one, len(state.history))
             scores = newcomer_scores(scores, one, state)
-            places = order(scores, k)
+            places = order(scores, k) if rules is None else pick(one, scores, k, rules, None, self.road.facts).places
             lists.append((one.items[places], scores[places]))
         return lists
+
+    def answers_to(self, histories: Sequence[IntArray], profiles: Sequence[Mapping[str, Any] | None], k: int) -> list[IntArray]:
+        """The k best items for people of whom only this is known: what they met, and their attributes."""
+        states = [with_profile(state, self.segments, told) for state, told in zip(self.queries(histories), profiles, strict=True)]
+        return [items for items, _ in self.best(states, k)]
 
     def search(self, text: str, k: int) -> tuple[list[int], list[float]]:
         """Items by words and by meaning, the two orders fused by reciprocal ranks (G. Cormack et al., 2009); best first."""
@@ -228,7 +236,10 @@ def open_live(
 
 def _profiles(journal: Journal) -> ProfileOf:
     def of(user_id: str) -> dict[str, Any] | None:
-        user = journal.user(user_id)
+        try:
+            user = journal.user(user_id)
+        except UnicodeEncodeError:  # half of a surrogate pair: nobody of that name can be stored
+            return None
         return None if user is None else user.extra
 
     return of

@@ -32,13 +32,18 @@ def baselines(sequences: Sequences, text: FloatArray | None, time_is_order: bool
         text: whitened text vectors, float32 [N, T]; None or a single column: no text-kNN.
         time_is_order: no recent popularity then, it would be popularity.
     """
-    yield "popularity", _fixed(np.log1p(sequences.counts()).astype(np.float32))
-    if not time_is_order:
-        yield "recent popularity", _fixed(recent_popularity(sequences, False))
+    yield from popularity_floors(sequences, time_is_order)
     yield "item-kNN", _item_knn(sequences)
     if text is not None and text.shape[1] > 1:
         yield "text-kNN", _text_knn(text)
     yield "ALS", _als(sequences, seed)
+
+
+def popularity_floors(sequences: Sequences, time_is_order: bool) -> Iterator[tuple[str, Scorer]]:
+    """The floors that know nothing of the asker: popularity, and recent popularity where times are known."""
+    yield "popularity", _fixed(np.log1p(sequences.counts()).astype(np.float32))
+    if not time_is_order:
+        yield "recent popularity", _fixed(recent_popularity(sequences, False))
 
 
 def recommend(scorer: Scorer, histories: Sequence[IntArray], k: int, batch: int = 256) -> list[IntArray]:
