@@ -16,12 +16,15 @@ from tastemaker.data.graph import build_graphs
 from tastemaker.data.sequences import build
 from tastemaker.index.channels import CHANNELS
 from tastemaker.index.friends import Person
+from tastemaker.journal.append import Journal
 from tastemaker.models.graph import ROTATE, TRANSE, EdgeModel
 from tastemaker.recommender import Recommender
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.graph import Graph
 from tastemaker.schema.items import Item
+from tastemaker.schema.queries import ExplainQuery, RecommendQuery, SessionEvent
 from tastemaker.schema.settings import Settings
+from tastemaker.serving.answers import Answers
 from tastemaker.training.fit import TrainedBrain
 from tastemaker.training.friends import circles, learn_friends
 from tastemaker.training.graph import choose_graph, learn_edges
@@ -201,7 +204,11 @@ def whole(toy_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> R
         alike = [other for other, theirs in first.items() if theirs == quarter and other != user]
         edges += [(f"user:{user}", "friend", f"user:{other}", 1.0) for other in random.choice(alike, size=4, replace=False)]
     table = pl.DataFrame(edges, schema=["head", "relation", "tail", "weight"], orient="row").unique()
-    chosen = msgspec.structs.replace(toy_settings, graph=msgspec.structs.replace(toy_settings.graph, model="propagate", dim=16))
+    chosen = msgspec.structs.replace(
+        toy_settings,
+        graph=msgspec.structs.replace(toy_settings.graph, model="propagate", dim=16),
+        sequence=msgspec.structs.replace(toy_settings.sequence, min_steps=20, epochs=2),
+    )
     given = Dataset.read(events=data.events, items=data.items, edges=table)
     folder = tmp_path_factory.mktemp("whole")
     Recommender(chosen).fit(given).save(folder / "bundle")
@@ -243,6 +250,28 @@ def test_people_are_recommended_and_newcomers_are_known_by_their_friends(whole: 
     scores = live.channels.scores([state])[live.channels.names.index("friends")][0]
     assert set(np.flatnonzero(scores)) == set(live.state.history("u1").tolist())
     assert live.query(np.zeros(0, np.int32), "nobody").user_vector is None
+
+
+def test_the_service_answers_for_people_with_reasons(whole: Recommender, tmp_path: Path) -> None:
+    live, journal = whole._ready(), Journal.open(tmp_path / "journal")
+    answers = Answers(live, journal, Settings().serving)
+    people = answers.recommend(RecommendQuery(user_id="u3", target="users", k=6, explain=True, exclude=["u7"]))
+    assert people.items == []
+    assert people.users is not None
+    assert len(people.users) == 6
+    assert "u7" not in {one.user_id for one in people.users}
+    assert all(one.reason for one in people.users)
+    assert any("in common" in str(one.reason) for one in people.users)
+    visit = answers.recommend(RecommendQuery(session=[SessionEvent(item_id="i4"), SessionEvent(item_id="i5")], target="users", k=3))
+    assert visit.users is not None
+    assert {one.source for one in visit.users} <= {"taste", "popular"}
+    told = answers.recommend(RecommendQuery(user_id="u3", k=10, explain=True))
+    assert any("shares the director Director" in str(one.reason) for one in told.items)
+    newcomer = answers.recommend(RecommendQuery(user_id="new", k=5, explain=True))
+    assert newcomer.users is None
+    assert len(newcomer.items) == 5
+    assert "connection" in answers.explain(ExplainQuery(user_id="u3", item_id=told.items[0].item_id))
+    journal.close()
 
 
 def test_without_edges_nothing_is_different(brain: TrainedBrain, tmp_path: Path) -> None:

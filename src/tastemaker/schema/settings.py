@@ -223,7 +223,7 @@ class GraphSettings(Section, kw_only=True, frozen=True):
     """Passes of `rotate` and `transe` over the edges."""
     batch_size: Positive = 1_024
     """Edges a step."""
-    negatives: Positive = 64
+    negatives: Positive = 32
     """Wrong ends that each edge of a step is told apart from."""
     margin: Annotated[float, Meta(gt=0.0)] = 9.0
     """Distance within which an edge counts as true."""
