@@ -29,6 +29,7 @@ def one(items: int, steps: int, threads: int) -> dict[str, float]:
 
     from tastemaker.data.sequences import Sequences
     from tastemaker.schema.settings_file import load_settings
+    from tastemaker.schema.signals import Signals
     from tastemaker.training.loop import LoopOptions, Task, run
     from tastemaker.training.sequence import SequenceModel, SequenceTask
 
@@ -49,8 +50,8 @@ def one(items: int, steps: int, threads: int) -> dict[str, float]:
         text.flush()
         del text, part
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        mapped = torch.from_numpy(np.load(path, mmap_mode="c"))
-        model = SequenceModel(mapped, torch.from_numpy(sequences.counts()), settings.sequence)
+        mapped = np.load(path, mmap_mode="c")
+        model = SequenceModel(Signals.of(mapped), torch.from_numpy(sequences.counts()), settings.sequence)
         task = SequenceTask(sequences, model, settings, None)
         short = Short(task, steps)
         assert isinstance(short, Task)

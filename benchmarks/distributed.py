@@ -20,6 +20,7 @@ from tastemaker.cli.movielens import WHEEL, fetch_movielens
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import build
 from tastemaker.schema.settings_file import load_settings
+from tastemaker.schema.signals import Signals
 from tastemaker.training.together import train_together
 
 
@@ -65,7 +66,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 given = load_settings(None, [*lines, f"train.workers={workers}"], {})
                 run_dir, how = Path(folder), launch if workers > 1 else None
-                _, found = train_together(sequences, text, given, what="epochs", run_dir=run_dir, launch=how)
+                _, found = train_together(sequences, Signals.of(text), given, what="epochs", run_dir=run_dir, launch=how)
             seconds[workers] += found.seconds[1:]
             losses[workers] = found.losses
     one, many = (float(np.median(found)) for found in seconds.values())

@@ -29,6 +29,7 @@ from tastemaker.evaluation.significance import interval, paired
 from tastemaker.index.exact import top
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings_file import load_settings
+from tastemaker.schema.signals import Signals
 from tastemaker.training.holdout import Holdout, hold_out
 from tastemaker.training.reading import read_texts
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Validation, train_sequence
@@ -128,7 +129,9 @@ def one(given: World, lines: tuple[str, ...], seed: int, more: list[str]) -> dic
         rows = given.held.warm_rows(VALIDATION_ROWS, 0)
         validation = Validation([given.held.histories[row] for row in rows], given.held.targets[rows])
         began = time.process_time()
-        model, result = train_sequence(given.held.train, given.text, settings, validation, progress=_tell, what=" ".join(lines))
+        model, result = train_sequence(
+            given.held.train, Signals.of(given.text), settings, validation, progress=_tell, what=" ".join(lines)
+        )
     except SettingsError as error:
         return {"skipped": str(error)}
     seconds = time.process_time() - began

@@ -26,6 +26,7 @@ from tastemaker.data.sequences import build
 from tastemaker.index.exact import top
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
+from tastemaker.schema.signals import Signals
 from tastemaker.training.holdout import Holdout, hold_out
 from tastemaker.training.parts import COLD_SHARE
 from tastemaker.training.reading import read_texts
@@ -120,7 +121,7 @@ def one(given: World, choice: str, seed: int, more: list[str]) -> dict[str, Any]
     rows = given.held.warm_rows(VALIDATION_ROWS, 0)
     validation = Validation([given.held.histories[row] for row in rows], given.held.targets[rows])
     began = time.perf_counter()
-    model, result = train_sequence(given.held.train, given.text, settings, validation, progress=_tell, what=choice)
+    model, result = train_sequence(given.held.train, Signals.of(given.text), settings, validation, progress=_tell, what=choice)
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "epochs": len(result.scores), "best_epoch": result.best_epoch, **judge(model, given)}
 

@@ -48,13 +48,14 @@ def ours(events: pl.DataFrame, threads: int) -> float:
     from tastemaker.data.dataset import Dataset
     from tastemaker.data.sequences import build
     from tastemaker.schema.settings_file import load_settings
+    from tastemaker.schema.signals import Signals
     from tastemaker.training.sequence import train_sequence
 
     shape = [f"sequence.dim={WIDTH}", f"sequence.max_length={LENGTH}", f"sequence.layers={LAYERS}", f"sequence.heads={HEADS}"]
     other = [f"sequence.batch_size={BATCH}", "sequence.epochs=1", "sequence.min_steps=1", f"train.threads={threads}"]
     sequences = build(Dataset.read(events=events))
     text = np.random.default_rng(0).normal(size=(sequences.n_items, 256)).astype(np.float32) / 16
-    return train_sequence(sequences, text, load_settings(None, [*shape, *other], {}))[1].seconds[0]
+    return train_sequence(sequences, Signals.of(text), load_settings(None, [*shape, *other], {}))[1].seconds[0]
 
 
 def rectools(events: pl.DataFrame, threads: int, work: Path) -> float:

@@ -148,7 +148,7 @@ def write_payload(folder: Path, catalogue: list[Item], lists: list[NDArray[np.in
         onnx.save(graph(text, constants), folder / name / "model.onnx")
     encoder = TextEncoder(folder / "text_encoder", WIDTH)
     text_vectors = encoder.encode([fill(encoder.template, item.title, item.text, item.categories) for item in catalogue])
-    vectors = ItemTower(folder / "item_tower" / "model.onnx").vectors(text_vectors) if len(catalogue) else text_vectors
+    vectors = ItemTower(folder / "item_tower", WIDTH).vectors(text_vectors) if len(catalogue) else text_vectors
     n = len(catalogue)
     counts = np.bincount(np.concatenate([*lists, np.zeros(0, np.int32)]).astype(np.int64), minlength=n).astype(np.float32)
     met = np.zeros((n, n), np.float32)

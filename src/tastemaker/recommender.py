@@ -122,6 +122,26 @@ class Recommender:
             parts = [self._batch(live, names[begin : begin + _BATCH], k, filter_seen) for begin in range(0, len(names), _BATCH)]
         return pl.concat(parts) if parts else pl.DataFrame(schema=_SCHEMA)
 
+    def friends(self, users: Iterable[str], k: int = 10) -> pl.DataFrame:
+        """The k people whom each user is likeliest to know, without existing friends; an unknown user is given people with many friends.
+
+        Returns:
+            user_id, friend_id, score, rank (1 is best), users in the order given.
+
+        Raises:
+            InputError: the bundle knows no connections between users.
+        """
+        live = self._ready()
+        if live.people is None:
+            raise InputError("No connections between users are known. Give edges such as user:1, friend, user:2, and learn again.")
+        rows = [
+            (str(user), one.user_id, one.score, rank)
+            for user in dict.fromkeys(users)
+            for rank, one in enumerate(live.people.recommend(str(user), live.state.history(str(user)), k), 1)
+        ]
+        schema = {Columns.USER_ID: pl.String, "friend_id": pl.String, Columns.SCORE: pl.Float32, Columns.RANK: pl.Int64}
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
     def similar(self, items: Iterable[str], k: int = 10) -> pl.DataFrame:
         """The k items most like each given one: item_id, similar_item_id, score, rank.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tastemaker.models.item_tower import ItemTower, TextOnly
+from tastemaker.models.item_tower import ContentOnly, ItemTower
 from tastemaker.models.user_sequence import UserSequence
+from tastemaker.schema.signals import Signals
 
 
 @pytest.fixture
@@ -38,10 +39,10 @@ def test_item_vectors_have_length_one_and_cold_items_are_read_from_their_text() 
     torch.manual_seed(0)
     text = torch.nn.functional.normalize(torch.randn(6, 5), dim=-1)
     text[5] = 0
-    tower = ItemTower(text, torch.tensor([True, True, True, False, False, True]), dim=4).eval()
+    tower = ItemTower(Signals.of(text.numpy()), torch.tensor([True, True, True, False, False, True]), dim=4).eval()
     with torch.no_grad():
         tower.identity.normal_()
-        vectors, read = tower(), TextOnly(tower)(text)
+        vectors, read = tower(), ContentOnly(tower)(text)
     assert torch.allclose(vectors.norm(dim=1), torch.ones(6), atol=1e-6)
     assert torch.allclose(vectors[3:5], read[3:5], atol=1e-6)
     assert not torch.allclose(vectors[:3], read[:3], atol=1e-2)
@@ -50,9 +51,9 @@ def test_item_vectors_have_length_one_and_cold_items_are_read_from_their_text() 
 def test_id_dropout_silences_about_its_share_and_only_in_training() -> None:
     torch.manual_seed(0)
     text = torch.nn.functional.normalize(torch.randn(2_000, 5), dim=-1)
-    tower = ItemTower(text, torch.ones(2_000, dtype=torch.bool), dim=4, id_dropout=0.3)
+    tower = ItemTower(Signals.of(text.numpy()), torch.ones(2_000, dtype=torch.bool), dim=4, id_dropout=0.3)
     with torch.no_grad():
         tower.identity.normal_()
-        silent = torch.isclose(tower.train()(), TextOnly(tower)(text), atol=1e-6).all(1)
+        silent = torch.isclose(tower.train()(), ContentOnly(tower)(text), atol=1e-6).all(1)
         assert 0.25 < float(silent.float().mean()) < 0.35
         assert torch.equal(tower.eval()(), tower())

@@ -173,3 +173,12 @@ def test_a_service_that_starts_with_a_spoiled_live_bundle_answers_with_the_previ
     (bundles / "registry.json").write_text(json.dumps({"live": "spoiled"}))
     with pytest.raises(BundleError, match=r"fusion.json"):
         open_live(bundles, None)
+
+
+def test_people_are_not_recommended_where_nobody_knows_anybody(service: Service) -> None:
+    told = service.ask("POST", "/v1/recommend", {"user_id": "u0", "target": "users"}, 422)
+    assert "no connections between users" in told["detail"]
+    assert "--edges" in told["detail"]
+    wrong = {"user_id": "u0", "target": "users", "filter": {"field": "price", "lte": 3}, "diversity": 0.5}
+    assert "filter, diversity is about items" in service.ask("POST", "/v1/recommend", wrong, 422)["detail"]
+    service.ask("POST", "/v1/recommend", {"target": "shops"}, 422)

@@ -148,8 +148,8 @@ def test_a_fit_tunes_once_and_all_parts_read_the_same_vectors(bert: Path, tmp_pa
     assert brain.whitening is not None
     texts = [f"{title}" for title in brain.catalogue["title"]]
     made = brain.whitening.apply(brain.encoder.encode(texts))
-    assert np.abs(made - brain.model.items.text.numpy()).max() < 1e-3
+    assert np.abs(made - brain.model.items.signals()[0].numpy()).max() < 1e-3
     assert np.abs(made - brain.channels.text.rows(np.arange(len(texts)))).max() < 1e-3
     frozen = fit(data, _settings(bert, "frozen", *lines), cache_dir=tmp_path, rows=False)
-    assert np.abs(frozen.model.items.text.numpy() - made).max() > 1e-2
+    assert np.abs(frozen.model.items.signals()[0].numpy() - made).max() > 1e-2
     assert not any(name.startswith("finetune") for name in frozen.metrics)

@@ -12,6 +12,7 @@ from tastemaker.data.dataset import Dataset
 from tastemaker.schema.errors import InputError, SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
+from tastemaker.schema.signals import Signals
 from tastemaker.training.fit import TrainedBrain, fit
 from tastemaker.training.sequence import train_sequence
 
@@ -72,7 +73,7 @@ def test_both_precisions_learn(toy_settings: Settings, precision: str) -> None:
 
     settings = msgspec.structs.replace(toy_settings, train=msgspec.structs.replace(toy_settings.train, precision=precision))
     held = hold_out(build(ring()), 0.0, 0)
-    text = np.zeros((held.train.n_items, 1), np.float32)  # no text at all: ids alone must do
+    text = Signals.of(np.zeros((held.train.n_items, 1), np.float32))  # no text at all: ids alone must do
     _, result = train_sequence(held.train, text, settings, Validation(held.histories, held.targets))
     assert result.best_score is not None
     assert result.best_score > 0.8

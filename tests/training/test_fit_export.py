@@ -81,7 +81,7 @@ def test_top_ten_of_all_users_are_those_of_torch(brain: TrainedBrain, folder: Pa
 
 def test_item_tower_and_single_events_agree(brain: TrainedBrain, folder: Path) -> None:
     text = brain.channels.text.rows(np.arange(brain.channels.n_items))
-    made = _session(folder / "item_tower" / "model.onnx").run(None, {"text": text})[0]
+    made = _session(folder / "item_tower" / "model.onnx").run(None, {"content": text})[0]
     cold = np.flatnonzero(brain.channels.counts == 0)
     assert len(cold) == 2
     assert np.abs(made[cold] - brain.model.item_vectors()[cold]).max() <= 1e-3

@@ -12,13 +12,14 @@ from tastemaker.data.sequences import build
 from tastemaker.models.item_tower import ItemRows, ItemTower
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
+from tastemaker.schema.signals import Signals
 from tastemaker.training.contrast import Draw
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.sequence import SequenceModel, SequenceTask, Validation, train_sequence
 
 SEQUENCES = build(ring(users=160))
 HELD = hold_out(SEQUENCES, 0.1, 0)
-TEXT = np.zeros((ITEMS, 1), dtype=np.float32)
+TEXT = Signals.of(np.zeros((ITEMS, 1), dtype=np.float32))
 
 
 def chosen(*more: str) -> Settings:
@@ -28,7 +29,7 @@ def chosen(*more: str) -> Settings:
 
 def tower(id_rows: int, items: int = 500) -> ItemTower:
     torch.manual_seed(0)
-    return ItemTower(torch.randn(items, 6), torch.ones(items, dtype=torch.bool), 8, 0.0, id_rows)
+    return ItemTower(Signals.of(torch.randn(items, 6).numpy()), torch.ones(items, dtype=torch.bool), 8, 0.0, id_rows)
 
 
 @pytest.mark.parametrize("id_rows", [500, 40])
@@ -43,7 +44,7 @@ def test_some_items_are_what_they_are_among_all(id_rows: int) -> None:
 def test_items_that_share_a_row_are_still_told_apart() -> None:
     made = tower(64, items=1_000).eval()
     with torch.no_grad():
-        made.project.weight.zero_()
+        made.content.project["text"].weight.zero_()
         parts = made()
     assert len(torch.unique(parts.round(decimals=4), dim=0)) > 750  # 64 · 65 / 2 pairs of rows for a thousand items
     used = torch.zeros(64)
@@ -65,7 +66,7 @@ def test_draws_follow_the_chances_and_never_give_what_has_none() -> None:
     "words", [("sampling.negatives=uniform", "sampling.count=20"), ("sequence.loss=bce", "sampling.negatives=popularity")]
 )
 def test_a_step_over_a_sample_computes_only_what_it_needs(words: tuple[str, ...]) -> None:
-    model = SequenceModel(torch.from_numpy(TEXT), torch.from_numpy(HELD.train.counts()), chosen().sequence)
+    model = SequenceModel(TEXT, torch.from_numpy(HELD.train.counts()), chosen().sequence)
     task = SequenceTask(HELD.train, model, chosen(*words, "sampling.count=5"), None)
     asked: list[int] = []
     whole = model.items.forward

@@ -17,6 +17,7 @@ from tastemaker.models.blocks import BLOCKS, TRANSFORMER
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import from_table, load_settings, to_table
+from tastemaker.schema.signals import Signals
 from tastemaker.training import contrast
 from tastemaker.training.contrast import Batch
 from tastemaker.training.export import export_users
@@ -118,7 +119,7 @@ def test_binary_losses_begin_at_the_odds_of_their_negatives() -> None:
     counts = torch.from_numpy(LOG.counts())
 
     def bias(*lines: str) -> torch.Tensor:
-        return SequenceModel(torch.zeros(12, 1), counts, chosen(*lines).sequence).bias.detach()
+        return SequenceModel(Signals.of(np.zeros((12, 1), np.float32)), counts, chosen(*lines).sequence).bias.detach()
 
     for name in ("bce", "gbce"):
         found = bias(f"sequence.loss={name}", "sequence.loss_negatives=16")
@@ -149,7 +150,7 @@ def test_smoothing_reaches_the_loss_of_training_whole_and_sampled() -> None:
 def test_one_item_or_one_user_is_learned_without_a_fault(name: str, histories: list[list[int]]) -> None:
     n_items = 1 + max(item for history in histories for item in history)
     lines = ("sequence.min_steps=3", "sequence.epochs=1", f"sequence.loss={name}")
-    model, result = train_sequence(log_of(histories, n_items), np.zeros((n_items, 1), np.float32), chosen(*lines))
+    model, result = train_sequence(log_of(histories, n_items), Signals.of(np.zeros((n_items, 1), np.float32)), chosen(*lines))
     assert np.isfinite(result.losses).all()
     assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
 
@@ -168,7 +169,9 @@ def test_one_item_or_one_user_is_learned_without_a_fault(name: str, histories: l
 def test_every_choice_learns_the_ring(lines: tuple[str, ...]) -> None:
     held = hold_out(build(ring()), 0.0, 0)
     settings = chosen(*lines, "sequence.loss_negatives=16", "sequence.min_steps=120", "sequence.learning_rate=0.01")
-    _, result = train_sequence(held.train, np.zeros((ITEMS, 1), np.float32), settings, Validation(held.histories, held.targets))
+    _, result = train_sequence(
+        held.train, Signals.of(np.zeros((ITEMS, 1), np.float32)), settings, Validation(held.histories, held.targets)
+    )
     assert result.best_score is not None
     assert result.best_score > 0.8
 
@@ -177,7 +180,7 @@ def test_every_choice_learns_the_ring(lines: tuple[str, ...]) -> None:
 def test_every_block_answers_without_torch_as_with_it(name: str, tmp_path: Path) -> None:
     settings = chosen(f"sequence.block={name}", "sequence.max_length=12").sequence
     torch.manual_seed(0)
-    model = SequenceModel(torch.randn(30, 6), torch.arange(30), settings)
+    model = SequenceModel(Signals.of(torch.randn(30, 6).numpy()), torch.arange(30), settings)
     with torch.no_grad():
         for value in model.users.parameters():
             value += 0.1 * torch.randn_like(value)
@@ -218,4 +221,4 @@ def test_settings_of_a_bundle_made_before_mean_what_they_meant() -> None:
 def test_words_that_mean_nothing_are_explained(lines: tuple[str, ...], words: str) -> None:
     settings = chosen(*lines)
     with pytest.raises(SettingsError, match=words):
-        train_sequence(LOG, np.zeros((12, 1), np.float32), settings)
+        train_sequence(LOG, Signals.of(np.zeros((12, 1), np.float32)), settings)

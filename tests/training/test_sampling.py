@@ -16,13 +16,14 @@ from tastemaker.models.losses import fused_cross_entropy, log_inclusion, stratif
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
+from tastemaker.schema.signals import Signals
 from tastemaker.training import contrast
 from tastemaker.training.contrast import Batch, Contrast, contrast_of
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.sequence import SequenceModel, SequenceTask, Validation, train_sequence
 
 N, P, D, TURNS = 60, 32, 6, 160
-NO_TEXT = np.zeros((40, 1), dtype=np.float32)
+NO_TEXT = Signals.of(np.zeros((40, 1), dtype=np.float32))
 SMALL = ["sequence.dim=16", "sequence.dropout=0", "sequence.id_dropout=0", "train.threads=1", "train.precision=fp32"]
 
 
@@ -190,7 +191,7 @@ def test_the_loss_is_the_mean_by_the_weight_of_what_came_next() -> None:
     sequences = build(data.with_events(data.events.with_columns(event_type=kinds)))
     settings = chosen("sampling.weights=buy=3, view=0")
     torch.manual_seed(0)
-    model = SequenceModel(torch.from_numpy(NO_TEXT), torch.from_numpy(sequences.counts()), settings.sequence).eval()
+    model = SequenceModel(NO_TEXT, torch.from_numpy(sequences.counts()), settings.sequence).eval()
     task = SequenceTask(sequences, model, settings, None)
     batch = next(task.batches(0))
     found = task.loss(batch).item()
@@ -219,7 +220,7 @@ def test_rare_items_come_more_often_when_asked_for() -> None:
 
     def often(share: float) -> float:
         settings = chosen(f"sampling.rare_share={share}")
-        model = SequenceModel(torch.zeros(4, 1), torch.from_numpy(log.counts()), settings.sequence)
+        model = SequenceModel(Signals.of(np.zeros((4, 1), np.float32)), torch.from_numpy(log.counts()), settings.sequence)
         task = SequenceTask(log, model, settings, None)
         drawn = np.concatenate([part for epoch in range(40) for part in task.batches(epoch)])
         assert len(drawn) == 40 * 40

@@ -22,13 +22,14 @@ from tastemaker.data.sequences import build
 from tastemaker.schema.errors import TrainingError
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
+from tastemaker.schema.signals import Signals
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.sequence import SequenceModel, SequenceTask, Start, Validation, train_sequence
 from tastemaker.training.together import launch_here, train_together
 
 SEQUENCES = build(ring(users=120))
-TEXT = np.random.default_rng(0).normal(size=(SEQUENCES.n_items, 8)).astype(np.float32)
+SIGNALS = Signals.of(np.random.default_rng(0).normal(size=(SEQUENCES.n_items, 8)).astype(np.float32))
 HELD = hold_out(SEQUENCES, 0.1, 0)
 VALIDATION = Validation(HELD.histories, HELD.targets)
 
@@ -39,7 +40,7 @@ def chosen(*more: str) -> Settings:
 
 
 def alone(*more: str) -> tuple[SequenceModel, LoopResult]:
-    return train_sequence(HELD.train, TEXT, chosen(*more), VALIDATION)
+    return train_sequence(HELD.train, SIGNALS, chosen(*more), VALIDATION)
 
 
 def differs(first: SequenceModel, second: SequenceModel) -> float:
@@ -67,7 +68,7 @@ def test_two_processes_learn_what_one_does_also_when_one_dies(tmp_path: Path) ->
     told: list[tuple[int, int]] = []
     progress = lambda _, done, total: told.append((done, total))  # noqa: E731
     given = chosen("train.workers=2", *longer)
-    model, found = train_together(HELD.train, TEXT, given, VALIDATION, progress=progress, run_dir=tmp_path)
+    model, found = train_together(HELD.train, SIGNALS, given, VALIDATION, progress=progress, run_dir=tmp_path)
     watcher.join()
     assert killed
     wanted_model, wanted = alone(*longer)
@@ -95,7 +96,7 @@ def test_workers_of_a_cluster_learn_what_one_process_does(tmp_path: Path) -> Non
     try:
         ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
         given = chosen("train.workers=2")
-        model, found = train_together(HELD.train, TEXT, given, VALIDATION, run_dir=tmp_path, launch=launch_on())
+        model, found = train_together(HELD.train, SIGNALS, given, VALIDATION, run_dir=tmp_path, launch=launch_on())
     finally:
         ray.shutdown()
     wanted_model, wanted = alone()
@@ -106,7 +107,7 @@ def test_workers_of_a_cluster_learn_what_one_process_does(tmp_path: Path) -> Non
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.integers(0, 5), st.integers(1, 40))
 def test_every_event_is_learned_once_an_epoch_by_any_number_of_workers(workers: int, epoch: int, batch: int) -> None:
-    model = SequenceModel(torch.from_numpy(TEXT), torch.from_numpy(SEQUENCES.counts()), chosen().sequence)
+    model = SequenceModel(SIGNALS, torch.from_numpy(SEQUENCES.counts()), chosen().sequence)
     task = SequenceTask(SEQUENCES, model, chosen(f"sequence.batch_size={batch}"), None)
     met = [window for whole in task.batches(epoch) for worker in range(workers) for window in task.share(whole, worker, workers)]
     assert sorted(met) == list(range(len(task._begin)))
@@ -118,7 +119,7 @@ def test_every_event_is_learned_once_an_epoch_by_any_number_of_workers(workers: 
 def test_a_refit_goes_on_from_what_was_validated() -> None:
     model, _ = alone()
     known = HELD.train.counts() > 0
-    whole = SequenceModel(torch.from_numpy(TEXT), torch.from_numpy(SEQUENCES.counts()), chosen().sequence)
+    whole = SequenceModel(SIGNALS, torch.from_numpy(SEQUENCES.counts()), chosen().sequence)
     new = {name: value.clone() for name, value in whole.state_dict().items()}
     whole.begin_from(model)
     for name in ("bias", "items.identity"):
@@ -126,9 +127,9 @@ def test_a_refit_goes_on_from_what_was_validated() -> None:
         assert torch.equal(there[known], model.state_dict()[name][known])
         assert torch.equal(there[~known], new[name][~known])
     assert (~known).any()
-    assert torch.equal(whole.items.project.weight, model.items.project.weight)
-    warm, result = train_sequence(SEQUENCES, TEXT, chosen(), None, 3, start=Start(model, 2))
+    assert torch.equal(whole.items.content.project["text"].weight, model.items.content.project["text"].weight)
+    warm, result = train_sequence(SEQUENCES, SIGNALS, chosen(), None, 3, start=Start(model, 2))
     assert len(result.losses) == 1
-    _, cold = train_sequence(SEQUENCES, TEXT, chosen(), None, 1)
+    _, cold = train_sequence(SEQUENCES, SIGNALS, chosen(), None, 1)
     assert result.losses[0] < cold.losses[0]
     assert differs(warm, whole) > 0

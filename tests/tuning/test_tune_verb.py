@@ -130,7 +130,7 @@ def test_the_whole_judge_answers_as_a_fit_of_the_same_events_does(refit: float, 
 def test_the_gains_are_those_of_the_training_room(tmp_path: Path, ring_settings: Settings) -> None:
     objective = make_objective(Dataset.read(events=write_ring(tmp_path / "events.csv", True)), ring_settings)
     fold = objective.folds[0]
-    model, _ = train_sequence(objective.sequences.keep(fold.train), objective.text, ring_settings)
+    model, _ = train_sequence(objective.sequences.keep(fold.train), objective.signals, ring_settings)
     histories, targets = fold.histories(objective.sequences), fold.targets(objective.sequences)
     gains = SequenceAnswer(model).gains(histories, targets)
     assert gains.mean() == pytest.approx(ndcg(model, Validation(histories, targets)), abs=2e-3)
@@ -139,7 +139,7 @@ def test_the_gains_are_those_of_the_training_room(tmp_path: Path, ring_settings:
 
 def test_a_model_that_holds_no_numbers_is_no_answer(tmp_path: Path, ring_settings: Settings) -> None:
     objective = make_objective(Dataset.read(events=write_ring(tmp_path / "events.csv", True)), ring_settings)
-    model, _ = train_sequence(objective.sequences, objective.text, ring_settings)
+    model, _ = train_sequence(objective.sequences, objective.signals, ring_settings)
     answer = SequenceAnswer(model)
     assert answer.checked() is answer
     model.bias.data[3] = float("nan")

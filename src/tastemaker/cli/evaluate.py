@@ -138,15 +138,15 @@ def judge_bundle(folder: Path, data: Dataset, part: Split, settings: Settings, f
     facts: dict[str, Any] = {"kind": "bundle", "ranker": _ranker_report(folder)}
     with threadpool_limits(1, "blas"):
         askers = [Asker(user, time.time()) for user in users]
-        plain = live.queries(histories)
-        lists = {OURS: lists_of(users, [items for items, _ in live.best(live.queries(histories, askers), depth)], ids)}
+        states = live.queries(histories, askers)
+        lists = {OURS: lists_of(users, [items for items, _ in live.best(states, depth)], ids)}
         if live.ranker is not None and live.ranker.list.decides:
-            lists[UNRANKED] = lists_of(users, [items for items, _ in live.best(plain, depth, rank=False)], ids)
+            lists[UNRANKED] = lists_of(users, [items for items, _ in live.best(states, depth, rank=False)], ids)
         wanted = _wanted(targets, ids)
         categories = [row.get("categories") or [] for row in live.state.rows]
         few = slice(0, MOST_LISTS)
         facts["frontier"] = variety(
-            live.channels, live.road.fusion, plain[few], [wanted[user] for user in users[few]], categories, settings.fusion.depth
+            live.channels, live.road.fusion, states[few], [wanted[user] for user in users[few]], categories, settings.fusion.depth
         )
         if floors:
             text = live.channels.text.rows(_every(live.channels.n_items))
@@ -213,7 +213,9 @@ def _trained_lists(
         moments = Asked(asked.users, asked.times, whole.events if whole.log is None else whole.log)
         lists = {OURS: lists_of(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth, asked=moments)], ids)}
         if brain.ranker is not None and brain.ranker.ranker.plan.orders:
-            lists[UNRANKED] = lists_of(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth)], ids)
+            lists[UNRANKED] = lists_of(
+                asked.rows, [items for items, _ in brain.recommend(asked.histories, depth, users=asked.users)], ids
+            )
         some = sorted(np.random.default_rng(settings.train.seed).permutation(len(asked.rows))[:MOST_LISTS].tolist())
         states, wanted = states_of(brain.model, [asked.histories[row] for row in some]), _wanted(asked.targets, ids)
         categories = [list(words or []) for words in brain.catalogue["categories"].to_list()]

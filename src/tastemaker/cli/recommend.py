@@ -23,15 +23,18 @@ def run(
     k: Annotated[int, typer.Option(min=1, max=10_000, help="Items a user.")] = 20,
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path("recs.parquet"),
     bundle: Annotated[str | None, typer.Option(help="A bundle other than the live one.")] = None,
+    target: Annotated[str, typer.Option(help="What is recommended: items or users (whom a user might know).")] = "items",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Lists for many users: user_id, item_id, score, rank."""
+    """Lists for many users: user_id, item_id, score, rank; or of people: user_id, friend_id, score, rank."""
     import polars as pl
 
     from tastemaker.bundle.registry import Registry
     from tastemaker.journal.append import Journal
     from tastemaker.recommender import Recommender
 
+    if target not in ("items", "users"):
+        raise InputError(f"--target is {target!r}; expected items or users.")
     if everybody == (users is not None):
         raise InputError("Say for whom: either --users FILE or --all.")
     began = time.perf_counter()
@@ -40,11 +43,12 @@ def run(
     journal = Journal.open(workspace.journal)
     try:
         recommender = Recommender.load(registry.folder(bundle) if bundle else registry.live(), journal, workspace.settings)
+        ask = recommender.recommend if target == "items" else recommender.friends
         names = recommender.users() if users is None else read_users(users)
         parts = []
         with progress_bars(not json) as progress:
             for begin in range(0, len(names), SLICE):
-                parts.append(recommender.recommend(names[begin : begin + SLICE], k))
+                parts.append(ask(names[begin : begin + SLICE], k))
                 progress("recommend", min(begin + SLICE, len(names)), len(names))
     finally:
         journal.close()

@@ -108,10 +108,12 @@ class Dataset:
         return replace(self, events=events, log=None)
 
     def fingerprint(self) -> str:
-        """Hash over who met what, when, in which order."""
+        """Hash over who met what, when, in which order, and over the edges, if there are any."""
         digest = hashlib.sha256()
         for name in (Columns.USER_ID, Columns.ITEM_ID, Columns.TIMESTAMP):
             digest.update(self.events[name].hash(seed=0).to_numpy().tobytes())
+        for name in self.edges.columns if self.edges.height else ():
+            digest.update(self.edges[name].hash(seed=0).to_numpy().tobytes())
         return digest.hexdigest()
 
 

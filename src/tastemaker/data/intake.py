@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tastemaker.data import clean
 from tastemaker.data.contract import Contract, Look
+from tastemaker.data.edges import judge_edges, links_of
 from tastemaker.data.quarantine import Quarantine
 from tastemaker.data.sources import Chunk, expand, read_chunks, sha256
 from tastemaker.data.tables import items_from, users_from
@@ -134,21 +135,26 @@ class Intake:
 
     def _edges(self, patterns: Sequence[str | Path]) -> ImportReport:
         report, files = self._begin("edges", patterns)
-        tables = []
+        tables, names = [], []
         contract = Contract("edges", self.journal.habits("edges"), self.accept_drift)
         for path, _ in files:
-            look = contract.file(path)
+            look, links = contract.file(path), links_of(path)
             for chunk in read_chunks(path, EDGE_ALIASES, (Columns.HEAD, Columns.RELATION, Columns.TAIL)):
                 look.see(chunk)
                 report.read += chunk.table.height + len(chunk.rejects)
-                self.quarantine.add("edges", path, chunk.rejects, report)
-                weight = (
-                    pl.col(Columns.WEIGHT).cast(pl.Float64, strict=False) if Columns.WEIGHT in chunk.table.columns else pl.lit(1.0)
+                good, named, rejects = judge_edges(chunk, links)
+                self.quarantine.add("edges", path, [*chunk.rejects, *rejects], report)
+                tables.append(good)
+                names.append(named)
+                self.tell(f"import {path.name}", report.read, 0)
+            if links is not None:
+                report.guesses.append(
+                    f"{path.name}: {len(links):,} of its ids are items, by {path.with_suffix('.link').name} beside it"
                 )
-                tables.append(chunk.table.select(Columns.HEAD, Columns.RELATION, Columns.TAIL, weight.alias(Columns.WEIGHT)))
             look.end()
         if tables:
             report.accepted, report.duplicates = self.journal.put_edges(pl.concat(tables))
+            self.journal.put_edges(pl.concat(names))
         self.journal.commit_import("edges", [(sha, path.name) for path, sha in files], habits=contract.renewed())
         report.guesses += contract.told
         return self._end(report)

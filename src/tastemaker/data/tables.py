@@ -40,6 +40,7 @@ def items_from(chunk: Chunk, report: ImportReport) -> tuple[list[Item], list[Rej
                 text=_full(_joined(row.get(Columns.TEXT))),
                 categories=categories(row.get(Columns.CATEGORIES)),
                 image=_full(_first(row.get(Columns.IMAGE))),
+                audio=_full(_first(row.get(Columns.AUDIO))),
                 price=_number(row.get(Columns.PRICE)),
                 created_at=created[place] if created is not None else None,
                 hidden=(row.get(Columns.HIDDEN) or "").strip().lower() in ("1", "true", "yes"),

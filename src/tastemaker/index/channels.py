@@ -7,6 +7,8 @@ Channels:
     text: items whose text is like that of the latest events.
     taste: items whose text is like that of the whole history.
     popular: recent popularity.
+    graph: items connected with what the latest events are connected with; only where the bundle has vectors of a graph.
+    friends: what friends met; only where the bundle knows connections between users.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from tastemaker.index.companions import Companions
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import Neighbours, history_matrix
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
+from tastemaker.schema.signals import GRAPH
 
 CHANNELS = ("sequence", "neighbours", "together", "text", "taste", "popular")
+FRIENDS = "friends"
 _SEQUENCE, _NEIGHBOURS, _TOGETHER, _TEXT, _TASTE, _POPULAR = range(len(CHANNELS))
 _BATCH = 64
 NOT_ALLOWED = np.float32(-np.inf)
@@ -52,6 +57,8 @@ class Channels:
         counts: training events of each item, float32 [N].
         neighbours, together: sparse item-to-item weights.
         decays: how fast a history's older events fade.
+        graph: vectors by what items are connected with, unit rows or zero, float32 [N, G]; None: no such channel.
+        companions: the friends of those who ask; None: no such channel.
     """
 
     def __init__(
@@ -64,8 +71,12 @@ class Channels:
         neighbours: Neighbours,
         together: Neighbours,
         decays: Decays,
+        graph: FloatArray | None = None,
+        companions: Companions | None = None,
     ) -> None:
         self.items, self.text = DenseIndex(items), DenseIndex(text)
+        self.graph = None if graph is None else DenseIndex(graph)
+        self.companions = companions
         self.bias, self.popular, self.counts = bias, popular, counts
         self.neighbours, self.together, self.decays = neighbours, together, decays
 
@@ -74,14 +85,22 @@ class Channels:
         """Number of items, new ones included."""
         return len(self.items)
 
-    def append_item(self, text: FloatArray, vector: FloatArray) -> int:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The channels that there are, in the order of the columns."""
+        return (*CHANNELS, *((GRAPH,) if self.graph is not None else ()), *((FRIENDS,) if self.companions is not None else ()))
+
+    def append_item(self, text: FloatArray, vector: FloatArray, graph: FloatArray | None = None) -> int:
         """Adds an item that no event has met; gives its index.
 
         Args:
             text: whitened text vector, float32 [T].
             vector: item tower vector, float32 [D].
+            graph: by what it is connected with, float32 [G]; None: nothing is known.
         """
         self.text.append(text)
+        if self.graph is not None:
+            self.graph.append(np.zeros(self.graph.dim, np.float32) if graph is None else graph)
         index = self.items.append(vector)
         lowest = np.float32(self.bias.min()) if len(self.bias) else np.float32(0.0)
         self.bias = np.append(self.bias, lowest)
@@ -95,18 +114,36 @@ class Channels:
         if vector is not None:
             self.items.replace(index, vector)
 
+    def states(self, histories: Sequence[IntArray], vectors: FloatArray, users: IntArray | None = None) -> list[QueryState]:
+        """States of many askers; where friends are known, their vectors are a part of the asker's.
+
+        Args:
+            histories: item indices, oldest first. vectors: user vectors, float32 [B, D]; zero for an empty history.
+            users: their numbers among those whose connections are known, int [B]; None: nobody's are.
+        """
+        if self.companions is None or users is None:
+            users = np.full(len(histories), -1, dtype=np.int32)
+        else:
+            vectors = self.companions.smoothed(users, vectors)
+        rows = zip(histories, vectors, users.tolist(), strict=True)
+        return [QueryState(history, vector if len(history) or vector.any() else None, user=user) for history, vector, user in rows]
+
     def scores(self, states: Sequence[QueryState]) -> list[FloatArray]:
-        """Each channel's score of every item: for each of the six channels float32 [B, N]."""
+        """Each channel's score of every item: for each of `names` float32 [B, N]."""
         histories = [state.history for state in states]
         n = self.n_items
         found = [
             self._sequence(states),
             self.neighbours.scores(histories, self.decays.neighbours, n),
             self.together.scores(histories, self.decays.together, n),
-            self.text.scores(self._text_queries(histories, self.decays.text)),
-            self.text.scores(self._text_queries(histories, self.decays.taste)),
+            self.text.scores(self._queries(self.text, histories, self.decays.text)),
+            self.text.scores(self._queries(self.text, histories, self.decays.taste)),
             self._popular(states),
         ]
+        if self.graph is not None:
+            found.append(self.graph.scores(self._queries(self.graph, histories, self.decays.text)))
+        if self.companions is not None:
+            found.append(self.companions.scores(np.array([state.user for state in states], dtype=np.int32), n))
         return found
 
     def candidates(
@@ -121,7 +158,9 @@ class Channels:
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
         """Every channel's score of the given items, whatever their place."""
         whole = self.scores([state])
-        ranks = np.stack([self._ranks(scores, depth, floor)[1][0] for scores, floor in zip(whole, _FLOORS, strict=True)], axis=1)
+        ranks = np.stack(
+            [self._ranks(scores, depth, floor)[1][0] for scores, floor in zip(whole, self._floors(), strict=True)], axis=1
+        )
         return self._made(items, [scores[0] for scores in whole], ranks, depth)
 
     def similar(self, index: int, depth: int) -> tuple[IntArray, FloatArray]:
@@ -145,6 +184,10 @@ class Channels:
             arrays |= {f"{name}.indptr": weights.indptr, f"{name}.indices": weights.indices, f"{name}.data": weights.data}
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        if self.graph is not None:
+            np.save(folder / "graph.npy", self.graph.rows(everything), allow_pickle=False)
+        if self.companions is not None:
+            self.companions.save(folder / FRIENDS)
         (folder / "decays.json").write_bytes(msgspec.json.encode(self.decays))
 
     @classmethod
@@ -170,6 +213,8 @@ class Channels:
             neighbours("neighbours", len(items)),
             neighbours("together", len(items)),
             decays,
+            array("graph") if (folder / "graph.npy").is_file() else None,
+            Companions.load(folder / FRIENDS) if (folder / FRIENDS).is_dir() else None,
         )
 
     def _sequence(self, states: Sequence[QueryState]) -> FloatArray:
@@ -193,12 +238,12 @@ class Channels:
                 found[row, : len(state.popular)] = state.popular
         return found
 
-    def _text_queries(self, histories: Sequence[IntArray], decay: float) -> FloatArray:
-        queries = np.zeros((len(histories), self.text.dim), dtype=np.float32)
+    def _queries(self, index: DenseIndex, histories: Sequence[IntArray], decay: float) -> FloatArray:
+        queries = np.zeros((len(histories), index.dim), dtype=np.float32)
         events = history_matrix(histories, self.n_items, decay)
         if events.nnz:
             met = np.unique(events.indices)
-            queries = np.asarray(events[:, met] @ self.text.rows(met), dtype=np.float32)
+            queries = np.asarray(events[:, met] @ index.rows(met), dtype=np.float32)
         return queries
 
     def _batch(self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None, filter_seen: bool) -> list[ChannelScores]:
@@ -209,7 +254,9 @@ class Channels:
                 scores[:, barred] = NOT_ALLOWED
             for row, state in enumerate(states if filter_seen else ()):
                 scores[row, state.history] = NOT_ALLOWED
-        best, ranks = zip(*(self._ranks(scores, depth, floor) for scores, floor in zip(whole, _FLOORS, strict=True)), strict=True)
+        best, ranks = zip(
+            *(self._ranks(scores, depth, floor) for scores, floor in zip(whole, self._floors(), strict=True)), strict=True
+        )
         found = []
         for row in range(len(states)):
             items = np.unique(np.concatenate([places[row] for places in best])).astype(np.int32)
@@ -217,6 +264,9 @@ class Channels:
             places = np.stack([place[row] for place in ranks], axis=1)
             found.append(self._made(items, [scores[row] for scores in whole], places, depth))
         return found
+
+    def _floors(self) -> tuple[float, ...]:
+        return (*_FLOORS, *(0.0 for _ in self.names[len(CHANNELS) :]))
 
     def _ranks(self, scores: FloatArray, depth: int, floor: float) -> tuple[list[IntArray], IntArray]:
         """Each row's best items with a score above `floor`, best first, and every item's place (or `depth`)."""
@@ -229,4 +279,4 @@ class Channels:
 
     def _made(self, items: IntArray, whole: Sequence[FloatArray], places: IntArray, depth: int) -> ChannelScores:
         scores = np.stack([scores[items] for scores in whole], axis=1).astype(np.float32)
-        return ChannelScores(items, CHANNELS, scores, places[items], self.counts[items].astype(np.float32), depth)
+        return ChannelScores(items, self.names, scores, places[items], self.counts[items].astype(np.float32), depth)

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.inference.engine import ItemTower, TextEncoder, UserTower
+from tastemaker.inference.media import MediaSignal
+from tastemaker.inference.signals import KeptSignal, SignalReader
 from tastemaker.models.text_template import fill
 from tastemaker.schema.columns import Columns
+from tastemaker.schema.items import Item
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import from_table
+from tastemaker.schema.signals import TEXT
 
 _EMPTY = np.zeros(0, dtype=np.int32)
 
@@ -26,13 +31,12 @@ class Brain:
     Attributes:
         settings: those of the training run.
         text, item, user: the models.
+        signals: the other signals of the items, by name.
         catalogue: one row for each item index.
         index_of: item id to item index.
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        import msgspec
-
         self.folder = folder
         self.settings: Settings = from_table(msgspec.json.decode((folder / "settings.json").read_bytes()))
         self.catalogue = pl.read_parquet(folder / "catalogue" / "items.parquet")
@@ -40,11 +44,19 @@ class Brain:
         self.index_of = {item_id: place for place, item_id in enumerate(self.item_ids)}
         width = int(np.load(folder / "channels" / "text.npy", mmap_mode="r", allow_pickle=False).shape[1])
         self.text = TextEncoder(folder / "text_encoder", width, threads)
-        self.item = ItemTower(folder / "item_tower" / "model.onnx", threads)
+        self.item = ItemTower(folder / "item_tower", width, threads)
+        others = [name for name in self.item.widths if name != TEXT]
+        self.signals: dict[str, SignalReader] = {name: self._reader(name, threads) for name in others}
         self.user = UserTower(folder / "user_tower" / "model.onnx", self.settings.sequence.max_length, threads)
         self._users: dict[str, int] | None = None
         self._offsets: NDArray[np.int64] = np.load(folder / "users" / "offsets.npy", mmap_mode="r", allow_pickle=False)
         self._items: NDArray[np.int32] = np.load(folder / "users" / "items.npy", mmap_mode="r", allow_pickle=False)
+
+    def _reader(self, name: str, threads: int) -> SignalReader:
+        encoder = self.folder / f"{name}_encoder"
+        if encoder.is_dir():
+            return MediaSignal(encoder, getattr(self.settings, name), threads)
+        return KeptSignal(self.folder / "signals" / f"{name}.npy", self.index_of, _later(self.folder, name))
 
     @property
     def latest(self) -> float:
@@ -65,11 +77,32 @@ class Brain:
         row = self.users.get(user_id)
         return _EMPTY if row is None else np.asarray(self._items[self._offsets[row] : self._offsets[row + 1]])
 
-    def item_text(self, title: str | None, text: str | None, categories: Sequence[str]) -> str:
-        """The text that the encoder reads of an item."""
-        return fill(self.text.template, title, text, list(categories))
+    @property
+    def content_version(self) -> str:
+        """Changes with whatever makes contents."""
+        return "+".join([self.text.version, *(reader.version for reader in self.signals.values())])
 
-    def new_item(self, text: FloatArray) -> FloatArray:
-        """The item vector, float32 [D], of an item that only has a text vector [T]."""
-        found: Any = self.item.vectors(text[None])[0]
+    def contents(self, items: Sequence[Item], quick: bool = False) -> FloatArray:
+        """What the item tower reads of items, float32 [n, C]: text vectors, then those of the other signals; zeros where an item lacks one.
+
+        Args:
+            items: new or changed ones.
+            quick: leave out pictures and sounds, which have to be fetched, decoded and read by large models.
+        """
+        parts = [self.text.encode([fill(self.text.template, item.title, item.text, item.categories) for item in items])]
+        for name, reader in self.signals.items():
+            left_out = quick and reader.slow
+            parts.append(np.zeros((len(items), self.item.widths[name]), np.float32) if left_out else reader.vectors(items))
+        return np.concatenate(parts, axis=1)
+
+    def new_item(self, content: FloatArray) -> FloatArray:
+        """The item vector, float32 [D], of an item that only has a content [C]."""
+        found: Any = self.item.vectors(content[None])[0]
         return np.asarray(found, dtype=np.float32)
+
+
+def _later(folder: Path, name: str) -> list[str]:
+    """Ids of items that have a vector of a signal though the catalogue does not hold them: those that only edges name."""
+    path = folder / "signals" / f"{name}_later.json"
+    found: list[str] = msgspec.json.decode(path.read_bytes(), type=list[str]) if path.is_file() else []
+    return found

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from tastemaker.inference.batching import length_batches
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.protocols import FloatArray, IntArray
+from tastemaker.schema.signals import TEXT
 
 _BATCH = 64
 
@@ -59,14 +60,26 @@ class TextEncoder:
 
 
 class ItemTower:
-    """Whitened text vectors to item vectors."""
+    """Contents of items, their signals one behind the other, to item vectors.
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        self._session = session(path, threads)
+    Args:
+        folder: the bundle's `item_tower`.
+        text: length T of a text vector, for a bundle that has no other signal.
+        threads: of ONNX Runtime.
 
-    def vectors(self, text: FloatArray) -> FloatArray:
-        """Item vectors, unit rows, float32 [n, D] from [n, T]."""
-        found: FloatArray = self._session.run(None, {"text": text.astype(np.float32)})[0]
+    Attributes:
+        widths: name of each signal to the length of its vectors, in the content's order.
+    """
+
+    def __init__(self, folder: Path, text: int, threads: int = 1) -> None:
+        self._session = session(folder / "model.onnx", threads)
+        self._input: str = self._session.get_inputs()[0].name
+        path = folder / "signals.json"
+        self.widths = msgspec.json.decode(path.read_bytes(), type=dict[str, int]) if path.is_file() else {TEXT: text}
+
+    def vectors(self, content: FloatArray) -> FloatArray:
+        """Item vectors, unit rows, float32 [n, D] from [n, C]."""
+        found: FloatArray = self._session.run(None, {self._input: content.astype(np.float32)})[0]
         return found
 
 

@@ -23,12 +23,15 @@ ITEM_SCHEMA: dict[str, Any] = {
     Columns.TEXT: pl.String,
     Columns.CATEGORIES: pl.List(pl.String),
     Columns.IMAGE: pl.String,
+    Columns.AUDIO: pl.String,
     Columns.PRICE: pl.Float64,
     Columns.CREATED_AT: pl.Float64,
     Columns.HIDDEN: pl.Boolean,
     "extra": pl.String,
 }
 """Columns of the catalogue; `extra` is JSON text with the columns that the project does not know."""
+_EDGE = [Columns.HEAD, Columns.RELATION, Columns.TAIL, Columns.WEIGHT]
+_PIECE = 200_000
 
 
 class Catalogue:
@@ -48,8 +51,8 @@ class Catalogue:
 
         Args:
             items: the new state of each item.
-            vectors: text vectors (float32 bytes), where the caller has computed them.
-            vector_version: the encoder that computed them.
+            vectors: contents (float32 bytes): text vector and other signals, where the caller has computed them.
+            vector_version: the encoders that computed them.
 
         Returns:
             How many were written and how many were the same as before.
@@ -153,23 +156,28 @@ class Catalogue:
         )
 
     def put_edges(self, edges: pl.DataFrame) -> tuple[int, int]:
-        """Adds edges (head, relation, tail, weight); gives how many were new and how many were there already."""
+        """Adds edges (head, relation, tail, weight), or gives known ones another weight; a weight of 0 takes an edge away. The last of like rows counts.
+
+        Returns:
+            How many rows changed something, and how many changed nothing.
+        """
+        last = edges.select(_EDGE).unique(_EDGE[:3], keep="last", maintain_order=True)
+        gone = last.filter(pl.col(Columns.WEIGHT) == 0)
         with transaction(self._database) as database:
             before = database.total_changes
+            database.executemany("DELETE FROM edge WHERE head=? AND relation=? AND tail=?", gone.select(_EDGE[:3]).iter_rows())
             database.executemany(
-                "INSERT OR IGNORE INTO edge VALUES (?,?,?,?)",
-                edges.select(Columns.HEAD, Columns.RELATION, Columns.TAIL, Columns.WEIGHT).iter_rows(),
+                "INSERT INTO edge VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET weight=excluded.weight WHERE weight<>excluded.weight",
+                last.filter(pl.col(Columns.WEIGHT) != 0).iter_rows(),
             )
             new = database.total_changes - before
         return new, edges.height - new
 
     def edges(self) -> pl.DataFrame:
         """All edges: head, relation, tail, weight."""
-        rows = self._database.execute("SELECT head, relation, tail, weight FROM edge").fetchall()
-        schema = {
-            Columns.HEAD: pl.String,
-            Columns.RELATION: pl.String,
-            Columns.TAIL: pl.String,
-            Columns.WEIGHT: pl.Float64,
-        }
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        schema = {name: pl.Float64 if name == Columns.WEIGHT else pl.String for name in _EDGE}
+        rows = self._database.execute("SELECT head, relation, tail, weight FROM edge")
+        parts = [pl.DataFrame(schema=schema)]
+        while found := rows.fetchmany(_PIECE):
+            parts.append(pl.DataFrame(found, schema=schema, orient="row"))
+        return pl.concat(parts, rechunk=True)

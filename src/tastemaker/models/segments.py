@@ -134,8 +134,8 @@ class Segments:
 
 def with_profile(state: QueryState, segments: Segments | None, attributes: Mapping[str, Any] | None) -> QueryState:
     """The state of somebody without a history, told what is popular with people like him; any other state is left as it is."""
-    if segments is None or not attributes or len(state.history):
-        return state
+    if segments is None or not attributes or len(state.history) or state.user_vector is not None:
+        return state  # a user vector without a history is that of friends
     found = segments.popular(attributes)
     return state if found is None else replace(state, popular=found[0], segment=found[1])
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from tastemaker.models.segments import newcomer_scores
-from tastemaker.pipeline.explain import reason, sources
+from tastemaker.pipeline.explain import reason, sources, with_connection
 from tastemaker.pipeline.explore import Explore
 from tastemaker.pipeline.rules import RowOf, Rules
 from tastemaker.pipeline.select import FRESH_SLOT, Facts, Picked, pick
@@ -166,8 +166,8 @@ class Road:
         return kept
 
     def _sources(self, parts: FloatArray, chosen: ChannelScores, state: QueryState) -> list[str]:
-        unknown = "popular" if state.popular is None else "segment"
-        names = sources(parts, chosen.channels) if len(state.history) else [unknown] * len(chosen.items)
+        unknown, known = "popular" if state.popular is None else "segment", len(state.history) or state.user_vector is not None
+        names = sources(parts, chosen.channels) if known else [unknown] * len(chosen.items)
         popular = ("popular", "segment")
         return ["fresh" if count == 0 and name not in popular else name for name, count in zip(names, chosen.counts, strict=True)]
 
@@ -179,9 +179,14 @@ class Road:
         return [int(recent[place]) for place in np.argmax(alike, axis=1)]
 
 
-def reasons(found: Found, title_of: Callable[[int], str]) -> list[str]:
-    """A sentence for each place of the list."""
-    return [
-        reason(source, title_of(near) if near >= 0 else None, found.segment)
-        for source, near in zip(found.sources, found.near, strict=True)
-    ]
+def reasons(found: Found, title_of: Callable[[int], str], connected: Callable[[int], str | None] | None = None) -> list[str]:
+    """A sentence for each place of the list.
+
+    Args:
+        title_of: title of an item. connected: how an item is connected with the history, or None; None: nothing is known of connections.
+    """
+    told = []
+    for item, source, near in zip(found.items.tolist(), found.sources, found.near, strict=True):
+        words = reason(source, title_of(near) if near >= 0 else None, found.segment)
+        told.append(with_connection(source, words, connected(item) if connected is not None else None))
+    return told

@@ -16,7 +16,11 @@ SOURCES = {
     "fresh": "new, and close to {near}",
     "fresh slot": "fresh slot: new, little is known of it yet, and close to {near}",
     "segment": "popular with people like you",
+    "graph": "connected with {near}",
+    "friends": "taken by friends of yours",
 }
+
+CONTENT_SOURCES = ("graph", "text", "taste")
 
 
 def reason(source: str, near: str | None, segment: str = "") -> str:
@@ -25,7 +29,7 @@ def reason(source: str, near: str | None, segment: str = "") -> str:
     if source == "segment":
         return f"{text} ({segment})" if segment else text
     if "{near}" not in text:
-        return text if near is None or source == "popular" else f"{text} after {near}"
+        return text if near is None or source in ("popular", "friends") else f"{text} after {near}"
     return text.format(near=near) if near else text.split(" {near}")[0].rstrip(",") + " what you met"
 
 
@@ -34,3 +38,10 @@ def sources(parts: FloatArray, channels: tuple[str, ...]) -> list[str]:
     if parts.size == 0:
         return []
     return [channels[int(place)] for place in np.argmax(parts, axis=1)]
+
+
+def with_connection(source: str, words: str, connection: str | None) -> str:
+    """A reason and how the item is connected with what the user met; where the source looked at what the item is, the connection says it all."""
+    if connection is None:
+        return words
+    return connection if source in CONTENT_SOURCES else f"{words}; {connection}"

@@ -23,6 +23,7 @@ class Columns:
     TEXT = "text"
     CATEGORIES = "categories"
     IMAGE = "image"
+    AUDIO = "audio"
     PRICE = "price"
     CREATED_AT = "created_at"
     HIDDEN = "hidden"
@@ -56,6 +57,7 @@ ITEM_COLUMNS: tuple[str, ...] = (
     Columns.TEXT,
     Columns.CATEGORIES,
     Columns.IMAGE,
+    Columns.AUDIO,
     Columns.PRICE,
     Columns.CREATED_AT,
     Columns.HIDDEN,
@@ -93,7 +95,9 @@ ITEM_ALIASES: dict[str, str] = {
     "categories": Columns.CATEGORIES, "category": Columns.CATEGORIES, "genres": Columns.CATEGORIES,
     "genre": Columns.CATEGORIES, "class": Columns.CATEGORIES, "tags": Columns.CATEGORIES,
     "labels": Columns.CATEGORIES,
-    "image": Columns.IMAGE, "imageurl": Columns.IMAGE, "imurl": Columns.IMAGE,
+    "image": Columns.IMAGE, "imageurl": Columns.IMAGE, "imurl": Columns.IMAGE, "imagepath": Columns.IMAGE,
+    "imagefile": Columns.IMAGE, "picture": Columns.IMAGE, "pictureurl": Columns.IMAGE,
+    "audio": Columns.AUDIO, "audiourl": Columns.AUDIO, "audiopath": Columns.AUDIO, "audiofile": Columns.AUDIO,
     "price": Columns.PRICE, "createdat": Columns.CREATED_AT, "creationtimestamp": Columns.CREATED_AT,
     "hidden": Columns.HIDDEN, "ishidden": Columns.HIDDEN,
 }  # fmt: skip

@@ -15,6 +15,7 @@ class Item(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     text: str | None = None
     categories: list[str] = []
     image: str | None = None
+    audio: str | None = None
     price: float | None = None
     created_at: float | None = None
     hidden: bool = False
@@ -24,7 +25,8 @@ class Item(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
 class ItemChange(msgspec.Struct, frozen=True):
     """One change of the catalogue, in the order of `change`. `item` is None for a deletion.
 
-    `vector` is the item's text vector (float32 bytes) as `vector_version` (the bundle's encoder) computed it, if any.
+    `vector` is the item's content (float32 bytes): its text vector and those of other signals, as `vector_version` (the bundle's encoders) computed it,
+    if any.
     """
 
     change: int

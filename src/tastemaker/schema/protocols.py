@@ -43,6 +43,7 @@ class QueryState:
         popular: what is popular with people like the asker, in [0, 1], float32 [items of the bundle]; None: with everybody.
         segment: who these people are, in words.
         asker: who asks, when, and on what; None: nothing is known of that.
+        user: number of the user among those whose connections are known; -1: none of them.
     """
 
     history: IntArray
@@ -50,6 +51,7 @@ class QueryState:
     popular: FloatArray | None = None
     segment: str = ""
     asker: Asker | None = None
+    user: int = -1
 
 
 class ChannelSource(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -29,11 +29,13 @@ class RecommendQuery(Body, kw_only=True, frozen=True):
     """Ask for a list: for a known user, for a session of events, or for nobody in particular.
 
     The rules from `diversity` to `same_title` come on top of those of the service (section `lists` of the settings). With the same `request_id`,
-    which a client may choose, chance decides the same.
+    which a client may choose, chance decides the same. With `target` `users` people are asked for whom the user might know: `exclude` then holds users,
+    and rules about items are refused.
     """
 
     user_id: Identifier | None = None
     session: list[SessionEvent] | None = None
+    target: Literal["items", "users"] = "items"
     k: Count = 10
     filter: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
@@ -102,6 +104,7 @@ class ItemBody(Body, kw_only=True, frozen=True):
     text: str | None = None
     categories: list[str] = []
     image: str | None = None
+    audio: str | None = None
     price: float | None = None
     created_at: float | None = None
     hidden: bool = False
@@ -143,12 +146,22 @@ class LeftOut(msgspec.Struct, frozen=True):
     before: int
 
 
+class RecommendedUser(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One place of a list of people."""
+
+    user_id: str
+    score: float
+    source: str
+    reason: str | None = None
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The answer of recommend, rank, search and similar.
 
     Attributes:
         degraded: what load or a fault took away. notes: rules that were relaxed or could not be kept, in plain words.
         left_out: with `explain`: items of the first places that rules left out.
+        users: where people were asked for, best first; `items` is empty then.
     """
 
     request_id: str
@@ -158,6 +171,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     degraded: list[str] | None = None
     notes: list[str] | None = None
     left_out: list[LeftOut] | None = None
+    users: list[RecommendedUser] | None = None
 
 
 class Rejected(msgspec.Struct, frozen=True):

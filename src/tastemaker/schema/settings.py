@@ -51,6 +51,42 @@ class TextSettings(Section, kw_only=True, frozen=True):
     """`mean` of the tokens, `cls` (the first), `last` (the last) or `auto`: what the model's folder says; else the last of a decoder, the mean of others."""
 
 
+class MediaSettings(Section, kw_only=True, frozen=True):
+    """A model that reads the items' files, and where those may come from."""
+
+    model: str = ""
+    """A Hugging Face name or a local folder; empty: this signal is not read."""
+    dim: Positive = 256
+    """Dimensions kept by PCA whitening."""
+    whitenings: Shares = (1.0, 0.5, 0.0)
+    """Powers of the whitening, as `text.whitenings`."""
+    batch_size: Positive = 32
+    folder: str = "."
+    """Where relative file names begin; no file outside of this folder is read. `.`: where the command is run."""
+    fetch: bool = False
+    """Whether http(s) addresses are fetched. Each is fetched once and remembered with the vectors; private addresses are never fetched."""
+    fetch_from: tuple[str, ...] = ()
+    """Private networks that may be fetched from all the same, such as a shop's own store: ["10.1.0.0/16"]."""
+    max_bytes: Positive = 20_000_000
+    """Larger files are left out."""
+    timeout: Annotated[float, Meta(gt=0.0)] = 5.0
+    """Seconds for one address, redirects included."""
+
+
+class ImageSettings(MediaSettings, kw_only=True, frozen=True):
+    """The vision model that reads the items' pictures (column `image`): ViT, DINO, CLIP, SigLIP and their like; see docs/signals.md."""
+
+    max_pixels: Positive = 50_000_000
+    """Pictures with more pixels are left out before they are decoded."""
+
+
+class AudioSettings(MediaSettings, kw_only=True, frozen=True):
+    """The model that hears the items' sounds (column `audio`): CLAP, wav2vec 2.0, HuBERT, WavLM and their like; see docs/signals.md."""
+
+    seconds: Annotated[float, Meta(gt=0.0)] = 10.0
+    """Read of each sound, from its middle; shorter ones are repeated."""
+
+
 class FinetuneSettings(Section, kw_only=True, frozen=True):
     """How the language model that reads the items learns from what people took together; docs: `training/finetune.py`."""
 
@@ -109,6 +145,8 @@ class SequenceSettings(Section, kw_only=True, frozen=True):
     dropout: Share = 0.4
     id_dropout: Share = 0.1
     """Share of the items whose id part is silenced in a step: makes text alone a good enough vector."""
+    signal_dropout: Share = 0.1
+    """Share of the signals (text, image, audio, graph) of an item that has several which are silenced in a step, so that any may be missing."""
     id_rows: Positive = 262_144
     """Rows of the table of id parts; a larger catalogue shares them by hashes, so that memory does not grow with it."""
     max_length: Positive = 50
@@ -169,6 +207,31 @@ class SamplingSettings(Section, kw_only=True, frozen=True):
     found), or `both` (the shown ones first, filled up with candidates)."""
     rare_share: Share = 0.0
     """Share of the histories of an epoch that are drawn by their rare items (first an item, all alike, then a history in which it comes next)."""
+
+
+class GraphSettings(Section, kw_only=True, frozen=True):
+    """What edges between items, entities and users are used for; nothing here acts without edges. See docs/graph.md."""
+
+    model: str = "auto"
+    """Vectors of items by what they are connected with: `propagate`, `rotate` (RotatE), `transe`, `` (none), or `auto`: `propagate` where it
+    finds held-back new items better than texts alone."""
+    dim: Positive = 128
+    """Length of these vectors."""
+    most_edges: Positive = 5_000
+    """Edges that a node keeps; of a hub with more the heaviest are, ties by a hash."""
+    epochs: Positive = 30
+    """Passes of `rotate` and `transe` over the edges."""
+    batch_size: Positive = 1_024
+    """Edges a step."""
+    negatives: Positive = 32
+    """Wrong ends that each edge of a step is told apart from."""
+    margin: Annotated[float, Meta(gt=0.0)] = 9.0
+    """Distance within which an edge counts as true."""
+    temperature: Annotated[float, Meta(ge=0.0)] = 1.0
+    """How much harder wrong ends weigh in the loss; 0: all alike."""
+    learning_rate: float = 1e-2
+    smoothing: Shares = (0.0, 0.25, 0.5)
+    """Share of a user's vector that comes from those of friends; of several the one that finds held-back events best is kept."""
 
 
 class NeighbourSettings(Section, kw_only=True, frozen=True):
@@ -433,9 +496,12 @@ class Settings(Section, kw_only=True, frozen=True):
 
     data: DataSettings = DataSettings()
     text: TextSettings = TextSettings()
+    image: ImageSettings = ImageSettings()
+    audio: AudioSettings = AudioSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     sequence: SequenceSettings = SequenceSettings()
     sampling: SamplingSettings = SamplingSettings()
+    graph: GraphSettings = GraphSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
     features: FeatureSettings = FeatureSettings()
     fusion: FusionSettings = FusionSettings()

@@ -159,9 +159,12 @@ def describe(changes: Mapping[str, str] | None = None) -> str:
 
 def _attribute_docs(kind: type) -> dict[str, str]:
     """The string that stands below each field of a class, by field name."""
+    words: dict[str, str] = {}
+    for parent in kind.__bases__:
+        if parent is not msgspec.Struct:
+            words |= _attribute_docs(parent)
     body = ast.parse(inspect.getsource(kind)).body[0]
     assert isinstance(body, ast.ClassDef)
-    words: dict[str, str] = {}
     for line, after in itertools.pairwise(body.body):
         if (
             isinstance(line, ast.AnnAssign)

@@ -56,7 +56,9 @@ class Answers:
         self.live, self.journal, self.settings, self.served = live, journal, settings, served
 
     def recommend(self, query: RecommendQuery) -> Answer:
-        """A list for a user, a session, or nobody in particular."""
+        """A list for a user, a session, or nobody in particular; of items, or of people."""
+        if query.target == "users":
+            return self._people(self._now(), query)
         answer, found = self._list(self._now(), query)
         if found is not None:
             self._keep(answer, query.user_id, found)
@@ -127,6 +129,7 @@ class Answers:
             "list": self._in_list(live, query),
             "fresh": live.state.fresh.why_not(place, time.time()) or "fresh",
             "ranker": None if ranker is None else {"orders": ranker.list.decides, "chances": self._chances(live, state, place)},
+            "connection": live.connections.to(history)(place) if live.connections is not None else None,
             "features": self._told(live, query.user_id, query.item_id),
             "model_version": live.version,
         }
@@ -155,11 +158,10 @@ class Answers:
             good.append(Event(**{"event_type": DEFAULT_EVENT_TYPE, "timestamp": now, **fields}))
         return good, rejected
 
-    def put_items_with(self, journal: Journal, items: Sequence[Item]) -> None:
-        """Stores items durably, with the text vectors that this worker computed."""
+    def contents(self, items: Sequence[Item]) -> tuple[list[bytes], str]:
+        """What the live bundle's models read of items, float32 [C] each as bytes, and the models' version. It may wait for a picture to be fetched."""
         reader = self.live.reader
-        vectors = [vector.astype(np.float32).tobytes() for vector in reader.text_vectors(items)]
-        journal.put_items(items, vectors, reader.version)
+        return [content.astype(np.float32).tobytes() for content in reader.contents(items)], reader.version
 
     def item(self, item_id: str) -> dict[str, Any]:
         """An item as it is stored."""
@@ -242,10 +244,28 @@ class Answers:
         wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain)
         asker = Asker(query.user_id or "", time.time(), query.context)
         found = live.road.recommend(live.query(history, asker), wish)
-        rows = self._listed(live, found, query.explain)
+        rows = self._listed(live, found, query.explain, history)
         left = self._left_out(live, found) if query.explain else None
         notes += found.picked.notes if found.picked is not None else []
         return self._answer(live, rows, request_id, notes, left), found
+
+    def _people(self, live: Live, query: RecommendQuery) -> Answer:
+        """The people whom somebody might know."""
+        given = {"filter": query.filter, "pinned": query.pinned, "boost": query.boost, "bury": query.bury, "max_per": query.max_per}
+        wrong = [name for name, value in {**given, "diversity": query.diversity}.items() if value]
+        if wrong:
+            raise InputError(f"{', '.join(wrong)} is about items and can't be asked with target 'users'. Leave it out.")
+        if live.people is None:
+            raise InputError(
+                "This bundle knows no connections between users, so nobody can be recommended to anybody. Import edges such as "
+                "user:1, friend, user:2 with `tastemaker import --edges`, then train."
+            )
+        history = self._session(live, query.session) if query.session is not None else _EMPTY
+        if query.user_id is not None:
+            history = np.concatenate([live.state.history(query.user_id), history])
+        k = min(query.k, self.settings.max_k)
+        users = live.people.recommend(query.user_id, history, k, query.exclude, query.explain) if k else []
+        return msgspec.structs.replace(self._answer(live, [], query.request_id), users=users)
 
     def _explore(self, live: Live, request_id: str) -> Explore | None:
         """The fresh slot of a request; None where nothing is fresh."""
@@ -294,12 +314,13 @@ class Answers:
             return {}
         return _named(ranked.heads, ranked.chances[at[0]])
 
-    def _listed(self, live: Live, found: Found, explain: bool) -> list[Recommended]:
-        words = (
-            reasons(found, lambda place: str(live.state.rows[place].get("title") or live.state.rows[place]["item_id"]))
-            if explain
-            else None
-        )
+    def _listed(self, live: Live, found: Found, explain: bool, history: IntArray = _EMPTY) -> list[Recommended]:
+        words = None
+        if explain:
+            connected = live.connections.to(history) if live.connections is not None and len(history) else None
+            words = reasons(
+                found, lambda place: str(live.state.rows[place].get("title") or live.state.rows[place]["item_id"]), connected
+            )
         picked = found.picked
         chance = picked.propensity.tolist() if picked is not None and picked.chance else [None] * len(found.items)
         moves: Sequence[list[Move] | None] = (
@@ -362,7 +383,7 @@ def item_of(item_id: str, body: ItemBody) -> Item:
     Raises:
         InputError: a text is no valid Unicode.
     """
-    for text in (item_id, body.title, body.text, body.image, *body.categories):
+    for text in (item_id, body.title, body.text, body.image, body.audio, *body.categories):
         check_text(text)
     for number in (body.price, body.created_at):
         check_json(number)

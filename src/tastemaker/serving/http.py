@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import AppendResult
-from tastemaker.schema.items import User
+from tastemaker.schema.items import Item, User
 from tastemaker.schema.queries import (
     Answer,
     EventsAnswer,
@@ -78,7 +78,7 @@ class Api:
     async def put_item(self, item_id: str, body: ItemBody) -> Stored:
         """Adds or replaces an item."""
         item = item_of(item_id, body)
-        await self.writer.do(self.answers.put_items_with, self.writer.journal, [item])
+        await self._put([item])
         return Stored(1)
 
     async def put_items(self, body: ItemsBatch) -> Stored:
@@ -91,14 +91,17 @@ class Api:
                 items.append(item_of(item_id, msgspec.convert(rest, ItemBody)))
             except msgspec.ValidationError as error:
                 raise InputError(f"items[{place}]: {error}; nothing of this batch was stored.") from None
-        await self.writer.do(self.answers.put_items_with, self.writer.journal, items)
+        await self._put(items)
         return Stored(len(items))
 
     async def patch_item(self, item_id: str, body: ItemPatch) -> Stored:
         """Changes fields of an item."""
         changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
-        await self.writer.do(self.answers.put_items_with, self.writer.journal, [self.answers.patched(item_id, changes)])
+        await self._put([self.answers.patched(item_id, changes)])
         return Stored(1)
+
+    async def _put(self, items: list[Item]) -> None:
+        await self.writer.put_items(items, self.answers.contents)
 
     async def get_item(self, item_id: str) -> dict[str, Any]:
         """An item."""

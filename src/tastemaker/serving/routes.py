@@ -45,6 +45,7 @@ class ItemPatch(Body, kw_only=True, frozen=True):
     text: str | msgspec.UnsetType | None = msgspec.UNSET
     categories: list[str] | msgspec.UnsetType = msgspec.UNSET
     image: str | msgspec.UnsetType | None = msgspec.UNSET
+    audio: str | msgspec.UnsetType | None = msgspec.UNSET
     price: float | msgspec.UnsetType | None = msgspec.UNSET
     created_at: float | msgspec.UnsetType | None = msgspec.UNSET
     hidden: bool | msgspec.UnsetType = msgspec.UNSET

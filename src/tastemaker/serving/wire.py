@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
 from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import FreshSettings, ListSettings, Settings
+from tastemaker.schema.signals import GRAPH
+from tastemaker.serving.connections import Connections
 from tastemaker.serving.house import House
+from tastemaker.serving.people import People
 from tastemaker.serving.ranking import LiveRanker
 from tastemaker.streaming.consume import Consumer
 from tastemaker.streaming.features import LiveFeatures
@@ -77,12 +81,14 @@ class Live:
         told = LiveFeatures.open(folder / "features", self.brain.latest) if features else None
         self.state = LiveState(
             rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width, told,
-            self.settings.sampling.shown, self.house.admitted, self.fresh,
+            self.settings.sampling.shown, self.house.admitted, self.fresh, self.reader.part(GRAPH),
         )  # fmt: skip
         self.ranker = LiveRanker(folder / "ranker", fusion, self.channels, self.state, now.ranker) if ranks else None
         vectors, depth = self.channels.items.rows, self.settings.fusion.depth
         self.road = Road(self.channels, fusion, vectors, depth, self._texts, self.state.rows.__getitem__, self.ranker)
         self.lexicon = Lexicon([words_of(row) for row in rows])
+        self.connections = Connections.open(folder / "graph", self.state)
+        self.people = People.open(folder / "friends", self.channels.companions, depth)
         data = self.bundle.manifest.data
         self._consumer = Consumer(journal, self.state, data.position, data.change) if journal is not None else None
         self.poll()
@@ -103,29 +109,31 @@ class Live:
             self.ranker.changed([place for place, _ in changed])
 
     def query(self, history: IntArray, asker: Asker | None = None) -> QueryState:
-        """The state of somebody with this history; without one, of somebody with the asker's attributes."""
+        """The state of somebody with this history and the asker's friends; without a history, of somebody with the asker's attributes."""
         return self.queries([history], None if asker is None else [asker])[0]
 
     def queries(self, histories: Sequence[IntArray], askers: Sequence[Asker] | None = None) -> list[QueryState]:
         """The states of many, their user vectors computed together; who asks, and when, where that is known.
 
-        Those without a history are known by their attributes, if by any.
+        Askers have friends, and those without a history are known by their attributes, if by any.
         """
         if not histories:
             return []
-        vectors = self.brain.user.vectors(histories, self.channels.items.rows)
-        who = askers if askers is not None else [None] * len(histories)
+        vectors, companions = self.brain.user.vectors(histories, self.channels.items.rows), self.channels.companions
+        if askers is None:
+            return self.channels.states(histories, vectors)
+        users = None if companions is None else np.array([companions.row(one.user_id) for one in askers], dtype=np.int32)
         states = [
-            QueryState(history, vector if len(history) else None, asker=asker)
-            for history, vector, asker in zip(histories, vectors, who, strict=True)
+            replace(state, asker=asker)
+            for state, asker in zip(self.channels.states(histories, vectors, users), askers, strict=True)
         ]
         if self.segments is None or self._profile_of is None:
             return states
         return [
-            with_profile(state, self.segments, self._profile_of(state.asker.user_id))
-            if state.asker is not None and state.asker.user_id and not len(state.history)
+            with_profile(state, self.segments, self._profile_of(asker.user_id))
+            if asker.user_id and not len(state.history)
             else state
-            for state in states
+            for state, asker in zip(states, askers, strict=True)
         ]
 
     def best(
@@ -194,16 +202,30 @@ class BundleReader:
 
     @property
     def version(self) -> str:
-        """The encoder's fingerprint."""
-        return self._brain.text.version
+        """The encoders' fingerprint."""
+        return self._brain.content_version
 
-    def text_vectors(self, items: Sequence[Item]) -> FloatArray:
-        """Whitened text vectors, float32 [n, T]."""
-        return self._brain.text.encode([self._brain.item_text(item.title, item.text, item.categories) for item in items])
+    @property
+    def width(self) -> int:
+        """Length C of a content."""
+        return sum(self._brain.item.widths.values())
 
-    def item_vector(self, text: FloatArray) -> FloatArray:
-        """The item vector, float32 [D], of a text vector [T]."""
-        return self._brain.new_item(text)
+    def part(self, name: str) -> slice | None:
+        """Where a content holds a signal; None where it does not."""
+        begin = 0
+        for signal, width in self._brain.item.widths.items():
+            if signal == name:
+                return slice(begin, begin + width)
+            begin += width
+        return None
+
+    def contents(self, items: Sequence[Item], quick: bool = False) -> FloatArray:
+        """What the item tower reads of items, float32 [n, C]; `quick` leaves out pictures and sounds."""
+        return self._brain.contents(items, quick)
+
+    def item_vector(self, content: FloatArray) -> FloatArray:
+        """The item vector, float32 [D], of a content [C]."""
+        return self._brain.new_item(content)
 
 
 def open_live(

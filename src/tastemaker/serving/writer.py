@@ -9,6 +9,9 @@ from typing import Any
 
 from tastemaker.journal.append import Journal
 from tastemaker.schema.events import AppendResult, Event
+from tastemaker.schema.items import Item
+
+Contents = Callable[[Sequence[Item]], tuple[list[bytes], str]]
 
 
 class Writer:
@@ -21,12 +24,22 @@ class Writer:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._waiting: list[tuple[Sequence[Event], asyncio.Future[AppendResult]]] = []
         self._flushing: asyncio.Task[None] | None = None
 
     async def do(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """The result of a call, made in the writing thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    async def put_items(self, items: list[Item], contents: Contents) -> None:
+        """Reads items in a thread of its own, one call after the other, then stores them; while a picture is fetched, events are written all the same.
+
+        Args:
+            contents: what models read of items, float32 as bytes, and the models' version.
+        """
+        vectors, version = await asyncio.get_running_loop().run_in_executor(self._reader, contents, items)
+        await self.do(self.journal.put_items, items, vectors, version)
 
     async def append(self, events: Sequence[Event]) -> AppendResult:
         """Stores events; returns when they are on disk."""
@@ -38,6 +51,7 @@ class Writer:
 
     def close(self) -> None:
         """Waits for the writes under way."""
+        self._reader.shutdown(wait=True)
         self._thread.shutdown(wait=True)
         self.journal.close()
 

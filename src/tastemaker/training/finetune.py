@@ -273,7 +273,10 @@ def _choose(
         reader.tower.load_state_dict(mixed(before, after, blend))
         kept[blend] = reader.vectors(settings.text.batch_size, progress)
         kept[blend][~full] = 0.0
-        scores |= {(blend, power): score for power, score in power_scores(kept[blend], full, held, settings).items()}
+        scores |= {
+            (blend, power): score
+            for power, score in power_scores(kept[blend], full, held, settings.text, settings.neighbours.text_decay).items()
+        }
     blend, power = max(scores, key=scores.__getitem__)
     reader.tower.load_state_dict(mixed(before, after, blend))
     return _Choice(blend, power, kept[blend], scores)

@@ -28,15 +28,18 @@ from tastemaker.schema.settings import Settings
 from tastemaker.training.encoder import Encoder
 from tastemaker.training.export import export
 from tastemaker.training.features import LearnedRows, TrainedFeatures, check_features, learn_rows
+from tastemaker.training.friends import LearnedFriends, learn_friends
+from tastemaker.training.graph import TrainedGraph, trained_graph
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.loop import LoopResult
+from tastemaker.training.media import ReadMedia
 from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_all, learn_early, learn_fusion, make_channels
 from tastemaker.training.precision import check_device, use_threads
 from tastemaker.training.ranked import Asked, recommend_ranked
 from tastemaker.training.ranker import TrainedRanker, check_ranker, train_ranker
-from tastemaker.training.reading import read_texts
 from tastemaker.training.segments import learn_segments
 from tastemaker.training.sequence import SequenceModel
+from tastemaker.training.signals import read_signals
 from tastemaker.training.together import Launch
 
 
@@ -58,6 +61,9 @@ class TrainedBrain:
         ranker: what orders the fusion's best; None where none was learned.
         notes: sentences for whoever trains: what was skipped, and why.
         segments: popularity by attributes of people, for those without a history; None where no attribute tells anything.
+        graph: what items are connected with; None where no edge says.
+        friends: what finds people; None where no edge between users is known.
+        media: what reads the pictures and sounds of new items.
     """
 
     settings: Settings
@@ -75,6 +81,9 @@ class TrainedBrain:
     ranker: TrainedRanker | None = None
     notes: list[str] = field(default_factory=list)
     segments: Segments | None = None
+    graph: TrainedGraph | None = None
+    friends: LearnedFriends | None = None
+    media: tuple[ReadMedia, ...] = ()
 
     def export(self, folder: Path) -> None:
         """Writes the payload of a bundle; it answers without torch."""
@@ -95,14 +104,20 @@ class TrainedBrain:
         k: int,
         profiles: Sequence[Mapping[str, Any] | None] | None = None,
         asked: Asked | None = None,
+        users: Sequence[str] | None = None,
     ) -> list[tuple[IntArray, FloatArray]]:
         """The k best items for each history and their scores, best first, the history's own items left out.
 
         Args:
-            histories: item indices, oldest first. k: items each. profiles: what is known of the askers.
+            histories: item indices, oldest first. k: items each.
+            profiles: what is known of the askers. users: who they are, where their friends are to be asked.
             asked: who asks and when: the ranker orders where there is one; None: the fusion alone.
         """
-        states = states_of(self.model, histories)
+        companions, rows = self.channels.companions, None
+        names = users if users is not None or asked is None else asked.users
+        if companions is not None and names is not None:
+            rows = np.array([companions.row(user) for user in names], dtype=np.int32)
+        states = self.channels.states(histories, self.model.user_vectors(histories), rows)
         if profiles is not None:
             states = [with_profile(state, self.segments, told) for state, told in zip(states, profiles, strict=True)]
         if asked is not None and self.ranker is not None:
@@ -152,24 +167,27 @@ def fit(
         raise InputError("There is no event to learn from. Give events with user_id and item_id; see `tastemaker import`.")
     clock, process, order = _Clock(), Process(progress, run_dir, launch), dataset.time_is_order
     held = hold_out(sequences, COLD_SHARE, settings.train.seed)
-    read = read_texts(catalogue, settings, cache_dir, progress, held, run_dir)
-    text = read.vectors
+    read = read_signals(dataset, settings, cache_dir, progress, held, run_dir)
+    signals = read.signals
+    social = read.graphs.social
     clock.lap("seconds_text")
-    early, found = learn_early(held, text, settings, process)
+    early, found = learn_early(held, signals, settings, process)
     clock.lap("seconds_validate")
-    fused = learn_fusion(early, held, text, order, settings, progress)
+    fused = learn_fusion(early, held, signals, order, settings, progress, social)
     clock.lap("seconds_fusion")
     told, ranker, notes = None, None, list(read.notes)
     if rows and (not order or settings.ranker.mode != "off"):
         vectors = early.user_vectors
-        told = learn_rows(dataset, sequences, catalogue, text, held, fused.channels, fused.fusion, vectors, settings)
+        told = learn_rows(dataset, sequences, catalogue, signals.text, held, fused.channels, fused.fusion, vectors, settings)
         clock.lap("seconds_features")
         ranker = _ranker(told, catalogue, fused, settings, notes)
         clock.lap("seconds_ranker")
-    model = learn_all(early, found.best_epoch, sequences, text, settings, process)
+    signals = read.anew(sequences)
+    model = learn_all(early, found.best_epoch, sequences, signals, settings, process)
     clock.lap("seconds_refit")
-    channels = make_channels(sequences, model, text, order, settings)
+    channels = make_channels(sequences, model, signals, order, settings, social, fused.smoothing)
     newcomers = learn_segments(dataset.users, sequences, order, settings.train.seed)
+    friends = None if social is None else learn_friends(social, sequences, settings, progress)
     clock.lap("seconds_channels")
     if ranker is not None:
         met = held.train.counts() > 0
@@ -179,9 +197,10 @@ def fit(
     own = ranker.metrics if ranker is not None else {}
     metrics = {**_figures(found, fused), **read.metrics, **own, **clock.laps, "seconds": sum(clock.laps.values())}
     return TrainedBrain(
-        settings, catalogue, sequences, model, channels, fused.fusion, read.encoder, read.whitening, metrics,
+        settings, catalogue, sequences, model, channels, fused.fusion, read.texts.encoder, read.texts.whitening, metrics,
         dataset.fingerprint(), _baseline(dataset, settings, features), features, ranker,
         [*notes, *([newcomers.note] if newcomers.note else [])], newcomers.segments,
+        trained_graph(read.graphs.knowledge, read.by_graph, sequences), friends, read.media,
     )  # fmt: skip
 
 
@@ -223,6 +242,8 @@ def _figures(found: LoopResult, fused: LearnedFusion) -> dict[str, float | int]:
         metrics["validation_ndcg_sequence"] = found.best_score
     if fused.quality is not None:
         metrics["validation_ndcg_fusion"] = fused.quality
+    if fused.channels.companions is not None:
+        metrics["smoothing"] = fused.smoothing
     return metrics
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tastemaker.index.channels import CHANNELS, Channels
 from tastemaker.models.fusion import Fusion, boosted, features
-from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, Progress, QueryState
+from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, Progress
 from tastemaker.schema.settings import FusionSettings
 
 HIDDEN = 48
@@ -63,6 +63,7 @@ def gather(
     allowed: BoolArray,
     depth: int,
     progress: Progress | None = None,
+    asked: IntArray | None = None,
 ) -> Examples:
     """Candidates of each history and the place of what came next; rows whose item no channel found are left out.
 
@@ -73,11 +74,12 @@ def gather(
         allowed: bool [N], items that may be candidates.
         depth: places of each channel that are looked at.
         progress: called as progress("fusion", rows done, rows in all).
+        asked: numbers of the users, int [R]; None: nobody is known by friends.
     """
     given, new, close, sizes, places = [], [], [], [], []
     for begin in range(0, len(targets), _GATHER):
         part = slice(begin, begin + _GATHER)
-        states = [QueryState(history, vector) for history, vector in zip(histories[part], users[part], strict=True)]
+        states = channels.states(histories[part], users[part], None if asked is None else asked[part])
         for state, found, target in zip(states, channels.candidates(states, depth, allowed), targets[part], strict=True):
             place = np.flatnonzero(found.items == target)
             if len(place):
@@ -110,7 +112,9 @@ class _Network(nn.Module):
         return both[..., 0]
 
 
-def train_fusion(examples: Examples, settings: FusionSettings, seed: int) -> tuple[Fusion, float | None]:
+def train_fusion(
+    examples: Examples, settings: FusionSettings, seed: int, channels: tuple[str, ...] = CHANNELS
+) -> tuple[Fusion, float | None]:
     """Listwise softmax over each row's candidates, stopped where a fifth of the rows held aside is best; then the boost of new items.
 
     Returns:
@@ -119,7 +123,7 @@ def train_fusion(examples: Examples, settings: FusionSettings, seed: int) -> tup
     """
     rows = len(examples.target)
     if rows < FEWEST_ROWS:
-        return Fusion.reciprocal_ranks(CHANNELS, settings.cold_boost), None
+        return Fusion.reciprocal_ranks(channels, settings.cold_boost), None
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     order = random.permutation(rows)

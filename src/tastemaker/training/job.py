@@ -12,9 +12,10 @@ import torch
 
 from tastemaker.data.sequences import Sequences
 from tastemaker.schema.errors import TrainingError
-from tastemaker.schema.protocols import FloatArray, IntArray, Progress
+from tastemaker.schema.protocols import IntArray, Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import from_table, to_table
+from tastemaker.schema.signals import Signal, Signals
 from tastemaker.training.checkpoints import load_weights, save_weights
 from tastemaker.training.group import rank
 from tastemaker.training.loop import LoopResult
@@ -28,7 +29,7 @@ class Job(msgspec.Struct, frozen=True):
 
     Attributes:
         what: name of the training. settings: all of them, as a table. stop_after, begin_at: as in `train_sequence`.
-        users, items: how many. type_names: of the events. run_dir: where curves and checkpoints go.
+        users, items: how many. type_names: of the events. signals: their names. run_dir: where curves and checkpoints go.
     """
 
     what: str
@@ -38,13 +39,14 @@ class Job(msgspec.Struct, frozen=True):
     users: int
     items: int
     type_names: list[str]
+    signals: list[str]
     run_dir: str
 
 
 def write_job(
     folder: Path,
     sequences: Sequences,
-    text: FloatArray,
+    signals: Signals,
     settings: Settings,
     validation: Validation | None,
     stop_after: int | None,
@@ -58,7 +60,8 @@ def write_job(
         values = getattr(sequences, name)
         if values is not None:
             np.save(folder / f"{name}.npy", values)
-    np.save(folder / "text.npy", text)
+    for part in signals.parts:
+        np.save(folder / f"signal_{part.name}.npy", part.vectors)
     if validation is not None:
         np.save(folder / "history_lengths.npy", np.array([len(history) for history in validation.histories], dtype=np.int64))
         np.save(folder / "histories.npy", np.concatenate([np.zeros(0, np.int32), *validation.histories]).astype(np.int32))
@@ -74,6 +77,7 @@ def write_job(
         sequences.n_users,
         sequences.n_items,
         sequences.type_names,
+        list(signals.widths),
         str(run_dir),
     )
     (folder / "job.json").write_bytes(msgspec.json.encode(job))
@@ -84,11 +88,11 @@ def perform(folder: Path, progress: Progress | None = None) -> None:
     job = msgspec.json.decode((folder / "job.json").read_bytes(), type=Job)
     settings = from_table(job.settings)
     sequences = _sequences(folder, job)
-    text = np.load(folder / "text.npy")
-    start = _start(folder, job, text, settings) if job.begin_at is not None else None
+    signals = Signals(tuple(Signal(name, np.load(folder / f"signal_{name}.npy")) for name in job.signals))
+    start = _start(folder, job, signals, settings) if job.begin_at is not None else None
     tell = progress or (_progress_file(folder) if rank() == 0 else None)
     model, result = train_sequence(
-        sequences, text, settings, _validation(folder), job.stop_after, job.what, tell, Path(job.run_dir), start
+        sequences, signals, settings, _validation(folder), job.stop_after, job.what, tell, Path(job.run_dir), start
     )
     if rank() == 0:
         save_weights(model, folder / "learned.safetensors")
@@ -137,8 +141,8 @@ def _validation(folder: Path) -> Validation | None:
     return Validation(histories, np.load(folder / "targets.npy"))
 
 
-def _start(folder: Path, job: Job, text: FloatArray, settings: Settings) -> Start:
+def _start(folder: Path, job: Job, signals: Signals, settings: Settings) -> Start:
     counts = torch.from_numpy(np.load(folder / "start_counts.npy"))
-    model = SequenceModel(torch.from_numpy(text), counts, settings.sequence)
+    model = SequenceModel(signals, counts, settings.sequence)
     load_weights(model, folder / "start.safetensors")
     return Start(model, job.begin_at or 0)

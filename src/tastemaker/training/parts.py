@@ -11,8 +11,11 @@ import numpy as np
 from tastemaker.data.sequences import Sequences
 from tastemaker.index.channels import Channels, Decays
 from tastemaker.models.fusion import Fusion
-from tastemaker.schema.protocols import FloatArray, Progress
+from tastemaker.schema.graph import Social
+from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
+from tastemaker.schema.signals import GRAPH, Signals
+from tastemaker.training.companions import choose_smoothing, companions_of, without_histories
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.loop import LoopResult
@@ -47,49 +50,55 @@ class LearnedFusion:
         channels: of the early events alone; the fusion learned from these.
         fusion: how far each channel is trusted.
         rows: questions that it learned from. quality: its NDCG@10 on those that it did not; None where there were too few.
+        smoothing: share of a user's vector that comes from friends.
     """
 
     channels: Channels
     fusion: Fusion
     rows: int
     quality: float | None
+    smoothing: float = 0.0
 
 
 def learn_early(
-    held: Holdout, text: FloatArray, settings: Settings, process: Process, what: str = "validate"
+    held: Holdout, signals: Signals, settings: Settings, process: Process, what: str = "validate"
 ) -> tuple[SequenceModel, LoopResult]:
     """The sequence model of the events that are not held back, stopped where it is best on those that are."""
     rows = held.warm_rows(VALIDATION_ROWS, settings.train.seed)
     validation = Validation([held.histories[row] for row in rows], held.targets[rows])
     return train_together(
-        held.train, text, settings, validation, None, what, process.progress, process.run_dir, None, process.launch
+        held.train, signals, settings, validation, None, what, process.progress, process.run_dir, None, process.launch
     )
 
 
 def learn_fusion(
     model: SequenceModel,
     held: Holdout,
-    text: FloatArray,
+    signals: Signals,
     time_is_order: bool,
     settings: Settings,
     progress: Progress | None = None,
+    social: Social | None = None,
 ) -> LearnedFusion:
-    """The fusion, from held-back events that no channel has learned from."""
-    seed = settings.train.seed
-    channels = make_channels(held.train, model, text, time_is_order, settings)
+    """The fusion, from held-back events that no channel has learned from, and the smoothing of user vectors by those of friends."""
+    seed, smoothing = settings.train.seed, 0.0
+    channels = make_channels(held.train, model, signals, time_is_order, settings, social)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS])
     histories = [held.histories[row] for row in chosen]
-    users = model.user_vectors(histories)
-    examples = gather(channels, histories, users, held.targets[chosen], held.known, settings.fusion.depth, progress)
-    fusion, quality = train_fusion(examples, settings.fusion, seed)
-    return LearnedFusion(channels, fusion, len(chosen), quality)
+    if channels.companions is not None:
+        smoothing = channels.companions.smoothing = choose_smoothing(channels.companions, model, held, settings)
+        histories = without_histories(histories, channels.companions, held.users[chosen], seed)
+    users, depth = model.user_vectors(histories), settings.fusion.depth
+    examples = gather(channels, histories, users, held.targets[chosen], held.known, depth, progress, held.users[chosen])
+    fusion, quality = train_fusion(examples, settings.fusion, seed, channels.names)
+    return LearnedFusion(channels, fusion, len(chosen), quality, smoothing)
 
 
 def learn_all(
     early: SequenceModel,
     epochs: int,
     sequences: Sequences,
-    text: FloatArray,
+    signals: Signals,
     settings: Settings,
     process: Process,
     what: str = "refit",
@@ -99,23 +108,32 @@ def learn_all(
     if share < 1.0 and epochs:
         start = Start(early, epochs - max(math.ceil(epochs * share), 1))
     model, _ = train_together(
-        sequences, text, settings, None, epochs, what, process.progress, process.run_dir, start, process.launch
+        sequences, signals, settings, None, epochs, what, process.progress, process.run_dir, start, process.launch
     )
     return model
 
 
 def make_channels(
-    sequences: Sequences, model: SequenceModel, text: FloatArray, time_is_order: bool, settings: Settings
+    sequences: Sequences,
+    model: SequenceModel,
+    signals: Signals,
+    time_is_order: bool,
+    settings: Settings,
+    social: Social | None = None,
+    smoothing: float = 0.0,
 ) -> Channels:
     """The channels of one fit."""
     k = settings.neighbours.k
+    graph = next((part.vectors for part in signals.parts if part.name == GRAPH), None)
     return Channels(
         items=model.item_vectors(),
         bias=model.bias.detach().numpy().copy(),
-        text=text,
+        text=signals.text,
         popular=recent_popularity(sequences, time_is_order),
         counts=sequences.counts().astype(np.float32),
         neighbours=near_neighbours(sequences, k),
         together=shared_neighbours(sequences, k),
         decays=Decays(neighbours=settings.neighbours.decay, text=settings.neighbours.text_decay),
+        graph=graph,
+        companions=None if social is None else companions_of(social, sequences, model, smoothing),
     )

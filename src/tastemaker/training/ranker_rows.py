@@ -17,7 +17,7 @@ from tastemaker.data.sequences import Sequences
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
 from tastemaker.features.ranker_input import channel_columns, channel_names, cosines
-from tastemaker.index.channels import CHANNELS, Channels
+from tastemaker.index.channels import Channels
 from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.columns import Columns
@@ -143,8 +143,8 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     asked = _asked(known, np.repeat(chosen[kept], np.diff(begin)), items)
     heads = heads_of(known.log, settings)
     reduction = fit_reduction("text_part", known.text, settings.features.text_columns, seed=seed)
-    parts = [np.concatenate([np.zeros((0, len(channel_names(CHANNELS))), np.float32), *(one.columns for one in lists)])]
-    names = channel_names(CHANNELS)
+    parts = [np.concatenate([np.zeros((0, len(channel_names(known.channels.names))), np.float32), *(one.columns for one in lists)])]
+    names = channel_names(known.channels.names)
     if known.features is not None:
         parts.append(known.features.rows(_without(known.log, known.item_ids, held), asked))
         names += known.features.names
@@ -185,7 +185,8 @@ def _lists(
     beside = left_alone(known.sequences, known.log, known.item_ids, settings.sampling)
     for begin in range(0, len(chosen), _BATCH):
         part = slice(begin, begin + _BATCH)
-        states = [QueryState(held.histories[row], vector) for row, vector in zip(chosen[part], vectors[part], strict=True)]
+        histories = [held.histories[row] for row in chosen[part]]
+        states = known.channels.states(histories, vectors[part], held.users[chosen[part]])
         candidates = known.channels.candidates(states, settings.fusion.depth, held.known)
         for place, (state, found) in enumerate(zip(states, candidates, strict=True), begin):
             row = int(chosen[place])

@@ -81,7 +81,7 @@ def read_texts(
     empty = np.array([not words for words in texts])
     power = settings.text.whitenings[0]
     if not tuning and held is not None and len(settings.text.whitenings) > 1:
-        scores = power_scores(vectors, ~empty, held, settings)
+        scores = power_scores(vectors, ~empty, held, settings.text, settings.neighbours.text_decay)
         power = max(scores, key=scores.__getitem__)
         metrics |= {**{f"text_new_items_ndcg_{tried:g}": score for tried, score in scores.items()}, "text_whitening": power}
     if tuning and held is not None:

@@ -19,6 +19,7 @@ from tastemaker.models.item_tower import ItemRows, ItemTower
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.protocols import FloatArray, IntArray, Progress
 from tastemaker.schema.settings import SequenceSettings, Settings
+from tastemaker.schema.signals import Signals
 from tastemaker.training.contrast import Batch
 from tastemaker.training.loop import LoopOptions, LoopResult, Task, run
 from tastemaker.training.objective import BINARY, objective_of
@@ -63,9 +64,10 @@ class Start:
 class SequenceModel(nn.Module):
     """Both towers and the popularity prior: logits of the next item = user · item + bias."""
 
-    def __init__(self, text: Tensor, counts: Tensor, settings: SequenceSettings) -> None:
+    def __init__(self, signals: Signals, counts: Tensor, settings: SequenceSettings) -> None:
         super().__init__()
-        self.items = ItemTower(text, counts > 0, settings.dim, settings.id_dropout, settings.id_rows)
+        met = counts > 0
+        self.items = ItemTower(signals, met, settings.dim, settings.id_dropout, settings.id_rows, settings.signal_dropout)
         shape = (settings.dim, settings.layers, settings.heads, settings.max_length, settings.dropout)
         self.users = UserSequence(*shape, settings.block)
         prior = torch.log1p(counts.float())
@@ -85,7 +87,7 @@ class SequenceModel(nn.Module):
     def item_vectors(self) -> FloatArray:
         """Unit item vectors, float32 [N, D]."""
         self.eval()
-        found = np.empty((len(self.items.text), self.items.project.out_features), dtype=np.float32)
+        found = np.empty((self.items.n_items, self.items.dim), dtype=np.float32)
         for begin in range(0, len(found), _ROWS):
             rows = torch.arange(begin, min(begin + _ROWS, len(found)))
             found[begin : begin + _ROWS] = self.items(rows).numpy()
@@ -95,8 +97,8 @@ class SequenceModel(nn.Module):
     def user_vectors(self, histories: Sequence[IntArray], batch: int = 512) -> FloatArray:
         """User vectors, float32 [B, D]; zero for an empty history."""
         self.eval()
-        vectors = self.items() if len(self.items.text) <= _ROWS else ItemRows(self.items)
-        found = np.zeros((len(histories), self.items.project.out_features), dtype=np.float32)
+        vectors = self.items() if self.items.n_items <= _ROWS else ItemRows(self.items)
+        found = np.zeros((len(histories), self.items.dim), dtype=np.float32)
         latest = [history[-self.users.max_length :] for history in histories]
         order = np.argsort([len(history) for history in latest], kind="stable")
         for begin in range(0, len(order), batch):
@@ -191,9 +193,10 @@ class SequenceTask(Task):
         return float(self._sums[batch].sum())
 
     def fingerprint(self) -> str:
-        """A hash over the histories and their texts."""
+        """A hash over the histories and the items' signals."""
         found = xxhash.xxh3_64()
-        for values in (self._begin, self._length, self._items.numpy(), self.model.items.text.numpy()):
+        signals = [vectors.numpy() for vectors in self.model.items.signals()]
+        for values in (self._begin, self._length, self._items.numpy(), *signals):
             found.update(np.ascontiguousarray(values).data)
         return found.hexdigest()
 
@@ -244,7 +247,7 @@ def ndcg(model: SequenceModel, validation: Validation, batch: int = 512) -> floa
 
 def train_sequence(
     sequences: Sequences,
-    text: FloatArray,
+    signals: Signals,
     settings: Settings,
     validation: Validation | None = None,
     stop_after: int | None = None,
@@ -257,7 +260,7 @@ def train_sequence(
 
     Args:
         sequences: histories.
-        text: whitened text vectors, float32 [N, T].
+        signals: what the items are.
         settings: sections `sequence`, `sampling` and `train` are read.
         validation: held-back events for early stopping; None trains the whole schedule.
         stop_after: epochs to run of the schedule (for a refit).
@@ -266,7 +269,7 @@ def train_sequence(
     """
     use_threads(settings.train.threads)
     torch.manual_seed(settings.train.seed)
-    model = SequenceModel(torch.from_numpy(text), torch.from_numpy(sequences.counts()), settings.sequence)
+    model = SequenceModel(signals, torch.from_numpy(sequences.counts()), settings.sequence)
     if start is not None:
         model.begin_from(start.model)
     task = SequenceTask(sequences, model, settings, validation)

@@ -1,4 +1,4 @@
-"""How well text vectors alone find new items, and which texts are alike though nobody took both."""
+"""How well text vectors (or those of another signal) alone find new items, and which texts are alike though nobody took both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import history_matrix
 from tastemaker.models.text import Whitening
 from tastemaker.schema.protocols import FloatArray
-from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings import MediaSettings, TextSettings
 from tastemaker.training.holdout import Holdout
 
 ROWS = 4_000
@@ -19,9 +19,15 @@ _CUTOFF, _PART = 10, 256
 
 
 def new_item_ndcg(vectors: FloatArray, held: Holdout, decay: float) -> float:
-    """NDCG@10 of the held-back items that `held.train` never shows, ranked among their like by the faded mean of a history's vectors.
+    """Mean of `new_item_gains`; 0 without held-back events of new items."""
+    gains = new_item_gains(vectors, held, decay)
+    return float(gains.sum()) / max(len(gains), 1)
 
-    Only new items compete: how they stand beside known ones is the fusion's to learn. A tie counts against the target. 0 without such rows.
+
+def new_item_gains(vectors: FloatArray, held: Holdout, decay: float) -> np.ndarray:
+    """NDCG@10 of each held-back item that `held.train` never shows, ranked among its like by the faded mean of a history's vectors, float64 [R].
+
+    Only new items compete: how they stand beside known ones is the fusion's to learn. A tie counts against the target.
 
     Args:
         vectors: unit rows, float32 [N, T].
@@ -31,34 +37,40 @@ def new_item_ndcg(vectors: FloatArray, held: Holdout, decay: float) -> float:
     new = np.flatnonzero(held.known & (held.train.counts() == 0))
     rows = np.flatnonzero(held.cold)
     rows = np.random.default_rng(0).permutation(rows)[:ROWS]
-    if len(rows) == 0:
-        return 0.0
     place = np.full(len(vectors), -1)
     place[new] = np.arange(len(new))
-    total = 0.0
+    gains = [np.zeros(0)]
     for begin in range(0, len(rows), _PART):
         part = rows[begin : begin + _PART]
         queries = np.asarray(history_matrix([held.histories[row] for row in part], len(vectors), decay) @ vectors)
         scores = queries @ vectors[new].T
         target = place[held.targets[part]]
         better = (scores >= scores[np.arange(len(part)), target][:, None]).sum(axis=1) - 1
-        total += float(np.where(better < _CUTOFF, 1 / np.log2(better + 2.0), 0.0).sum())
-    return total / len(rows)
+        gains.append(np.where(better < _CUTOFF, 1 / np.log2(better + 2.0), 0.0))
+    return np.concatenate(gains)
 
 
-def power_scores(vectors: FloatArray, full: np.ndarray, held: Holdout, settings: Settings) -> dict[float, float]:
+def chance_gain(held: Holdout) -> float:
+    """What `new_item_gains` gives on average to an order by chance."""
+    new = int((held.known & (held.train.counts() == 0)).sum())
+    return float((1 / np.log2(np.arange(min(_CUTOFF, new)) + 2.0)).sum()) / max(new, 1)
+
+
+def power_scores(
+    vectors: FloatArray, full: np.ndarray, held: Holdout, chosen: TextSettings | MediaSettings, decay: float
+) -> dict[float, float]:
     """How well new items are found with each power of the whitening that is tried.
 
     Args:
         vectors: before whitening, float32 [N, H].
-        full: bool [N], items with a text.
-        held: as in `new_item_ndcg`.
-        settings: `text.whitenings`, `text.dim` and `neighbours.text_decay` are read.
+        full: bool [N], items that have one.
+        held, decay: as in `new_item_ndcg`.
+        chosen: `whitenings` and `dim` are read.
     """
     scores = {}
-    for power in settings.text.whitenings:
-        white = Whitening.fit(vectors[full], settings.text.dim, power).apply(vectors, ~full)
-        scores[power] = new_item_ndcg(white, held, settings.neighbours.text_decay)
+    for power in chosen.whitenings:
+        white = Whitening.fit(vectors[full], chosen.dim, power).apply(vectors, ~full)
+        scores[power] = new_item_ndcg(white, held, decay)
     return scores
 
 

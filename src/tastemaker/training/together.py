@@ -22,8 +22,9 @@ import torch.distributed as dist
 
 from tastemaker.data.sequences import Sequences
 from tastemaker.schema.errors import TrainingError
-from tastemaker.schema.protocols import FloatArray, Progress
+from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
+from tastemaker.schema.signals import Signals
 from tastemaker.training.group import announced, enter, from_leader, rank, world
 from tastemaker.training.job import perform, read_result, steps_done, write_job
 from tastemaker.training.loop import LoopResult
@@ -37,7 +38,7 @@ Launch = Callable[[Path, int], None]
 
 def train_together(
     sequences: Sequences,
-    text: FloatArray,
+    signals: Signals,
     settings: Settings,
     validation: Validation | None = None,
     stop_after: int | None = None,
@@ -57,19 +58,19 @@ def train_together(
     """
     workers = settings.train.workers
     if workers == 1 and world() == 1 and launch is None:
-        return train_sequence(sequences, text, settings, validation, stop_after, what, progress, run_dir, start)
+        return train_sequence(sequences, signals, settings, validation, stop_after, what, progress, run_dir, start)
     with tempfile.TemporaryDirectory(prefix="tastemaker-") as room:
         base = run_dir or Path(room)
         folder = base / f"{what}.job"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut short: its checkpoints lie beside it
-        write_job(folder, sequences, text, settings, validation, stop_after, what, base, start)
+        write_job(folder, sequences, signals, settings, validation, stop_after, what, base, start)
         if world() > 1:
             _job(str(folder))
             perform(folder, progress)
         else:
             with _watched(folder, what, progress):
                 (launch or launch_here)(folder, workers)
-        model = SequenceModel(torch.from_numpy(text), torch.from_numpy(sequences.counts()), settings.sequence)
+        model = SequenceModel(signals, torch.from_numpy(sequences.counts()), settings.sequence)
         result = read_result(folder, model)
         shutil.rmtree(folder)
         return model, result

@@ -23,6 +23,7 @@ from tastemaker.data.sequences import Sequences, build
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import Settings
+from tastemaker.schema.signals import Signals
 from tastemaker.tuning.folds import Fold, make_folds
 
 
@@ -62,14 +63,14 @@ class FitObjective:
 
     Attributes:
         sequences: the whole log, packed once; every fold is a mask over it.
-        text: whitened text vectors of all items, read once for all trials, float32 [N, T].
+        signals: what the items are, read once for all trials.
         folds: the cuts.
         time_is_order: as `Dataset.time_is_order`.
         last: a later cut that no trial is judged by; its number is that behind the folds'. None: there is none.
     """
 
     sequences: Sequences
-    text: FloatArray
+    signals: Signals
     folds: list[Fold]
     time_is_order: bool
     last: Fold | None = None
@@ -90,21 +91,21 @@ class FitObjective:
         began, cut = time.perf_counter(), [*self.folds, self.last][fold]
         assert cut is not None
         settings, process = _with_seed(settings, settings.train.seed + fold), Process(progress)
-        train, text, order, depth = self.sequences.keep(cut.train), self.text, self.time_is_order, settings.fusion.depth
+        train, signals, order, depth = self.sequences.keep(cut.train), self.signals, self.time_is_order, settings.fusion.depth
         held = hold_out(train, COLD_SHARE, settings.train.seed)
-        model, result = learn_early(held, text, settings, process, "this fold")
+        model, result = learn_early(held, signals, settings, process, "this fold")
         histories, targets = cut.histories(self.sequences), cut.targets(self.sequences)
         answer: SequenceAnswer | FusedAnswer = SequenceAnswer(model).checked()
         gains = answer.gains(histories, targets)
         facts = {"sequence": float(gains.mean()), "best_epoch": float(result.best_epoch)}
         if settings.tune.judge != "sequence":
-            fusion = learn_fusion(model, held, text, order, settings).fusion
-            answer = FusedAnswer(SequenceAnswer(model), make_channels(train, model, text, order, settings), fusion, depth)
+            fusion = learn_fusion(model, held, signals, order, settings).fusion
+            answer = FusedAnswer(SequenceAnswer(model), make_channels(train, model, signals, order, settings), fusion, depth)
             gains = answer.gains(histories, targets)
             facts |= {"fused": float(gains.mean()), "seconds_fused": time.perf_counter() - began}
             if settings.tune.judge == "whole":
-                model = learn_all(model, result.best_epoch, train, text, settings, process, "this fold")
-                channels = make_channels(train, model, text, order, settings)
+                model = learn_all(model, result.best_epoch, train, signals, settings, process, "this fold")
+                channels = make_channels(train, model, signals, order, settings)
                 answer = FusedAnswer(SequenceAnswer(model).checked(), channels, fusion, depth)
                 gains = answer.gains(histories, targets)
         latency = answer_time(answer, histories)
@@ -114,7 +115,7 @@ class FitObjective:
 def make_objective(
     dataset: Dataset, settings: Settings, cache_dir: Path | None = None, progress: Progress | None = None, aside: bool = False
 ) -> FitObjective:
-    """Packs the log, cuts the folds and reads the texts, once for all trials.
+    """Packs the log, cuts the folds and reads the items, once for all trials.
 
     Args:
         dataset, settings, cache_dir, progress: as those of `training.fit.fit`.
@@ -127,20 +128,20 @@ def make_objective(
         raise InputError("There is no event to learn from. Import some first; see `tastemaker import`.")
     sequences, order, tune = build(dataset), dataset.time_is_order, settings.tune
     folds = make_folds(sequences, order, tune.folds + aside, tune.fold_share, tune.questions, settings.train.seed)
-    text = _read(dataset, sequences.keep(folds[0].train), settings, cache_dir, progress)
-    return FitObjective(sequences, text, folds[: tune.folds], order, folds[-1] if aside else None)
+    signals = _read(dataset, sequences.keep(folds[0].train), settings, cache_dir, progress)
+    return FitObjective(sequences, signals, folds[: tune.folds], order, folds[-1] if aside else None)
 
 
-def _read(dataset: Dataset, train: Sequences, settings: Settings, cache_dir: Path | None, progress: Progress | None) -> FloatArray:
-    """Text vectors for all folds, by the language model as it is; the whitening is chosen on the events before the first cut. Later ones would
+def _read(dataset: Dataset, train: Sequences, settings: Settings, cache_dir: Path | None, progress: Progress | None) -> Signals:
+    """What the items are, for all folds, by the models as they are; the whitening is chosen on the events before the first cut. Later ones would
     teach it what an earlier fold is asked."""
     from tastemaker.training.holdout import hold_out
     from tastemaker.training.parts import COLD_SHARE
-    from tastemaker.training.reading import read_texts
+    from tastemaker.training.signals import read_signals
 
     frozen = msgspec.structs.replace(settings, finetune=msgspec.structs.replace(settings.finetune, mode="frozen"))
     held = hold_out(train, COLD_SHARE, settings.train.seed)
-    return read_texts(dataset.catalogue(), frozen, cache_dir, progress, held).vectors
+    return read_signals(dataset, frozen, cache_dir, progress, held).signals
 
 
 def questions_of(folds: Sequence[Fold]) -> NDArray[np.int64]:

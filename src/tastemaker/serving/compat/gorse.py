@@ -330,7 +330,7 @@ class Gorse:
         return [_shown_event(Event(**row)) for row in table.select(names).iter_rows(named=True)]
 
     async def _put(self, items: list[Item]) -> Success:
-        await self.writer.do(self.answers.put_items_with, self.writer.journal, items)
+        await self.writer.put_items(items, self.answers.contents)
         return Success(len(items))
 
     def _item(self, item_id: str) -> Item:

@@ -155,7 +155,7 @@ class Personalize:
     async def put_items(self, query: PutItems) -> dict[str, Any]:
         """Adds or replaces items."""
         items = [_item(row) for row in query.items]
-        await self.writer.do(self.answers.put_items_with, self.writer.journal, items)
+        await self.writer.put_items(items, self.answers.contents)
         return {}
 
     async def put_users(self, query: PutUsers) -> dict[str, Any]:
