@@ -151,6 +151,7 @@ def test_pins_stand_where_they_were_put_and_count_for_the_rules() -> None:
     assert found.left_out[2] == ("max_per categories: 2 of 'boots' stand in the list", 2), "the pin below counts already"
     late = picked(N, pins={N - 1: 0})
     assert late.places.tolist() == [*range(1, N), 0]
+    assert picked(2 * N, pins={N + 5: 0}).places.tolist() == [*range(1, N), 0], "below the end of what there is"
 
 
 def test_a_pin_that_no_channel_found_is_scored_and_shown() -> None:
@@ -194,6 +195,10 @@ def test_boosts_and_burials_move_by_places_and_tell() -> None:
     assert picked(3, pushes=compile_pushes([Shift(filter=tea.filter)], [])).places.tolist() == [4, 6, 10]
     varied = picked(3, diversity=0.01, pushes=compile_pushes([Shift(filter=tea.filter)], []))
     assert varied.places[0] == 4, "diversity reads the order that boosts made"
+    kept = compile_pushes([Shift(filter=tea.filter)], [])
+    assert picked(1, pushes=kept).places.tolist() == [4]
+    rows = [{**row, "categories": ["tea"]} if place == 2 else row for place, row in enumerate(ROWS)]
+    assert picked(1, facts(rows=rows), pushes=kept).places.tolist() == [2], "what is remembered ends with the fields of the item"
     with pytest.raises(InputError, match=r"service boost\[0\]: .*one of"):
         compile_pushes([Shift(filter={"field": "price", "like": 1})], [], "service ")
 

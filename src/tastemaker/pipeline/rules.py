@@ -32,6 +32,14 @@ class Push:
     test: Test
     places: int | None
     up: bool
+    _known: dict[int, tuple[Mapping[str, Any], bool]] = field(default_factory=dict, repr=False, compare=False)
+
+    def holds(self, item: int, row: Mapping[str, Any]) -> bool:
+        """Whether an item with these fields is meant; remembered as long as it has the same fields, as those of the service are asked again and again."""
+        known = self._known.get(item)
+        if known is None or known[0] is not row:
+            known = self._known[item] = row, self.test(row)
+        return known[1]
 
 
 @dataclass(frozen=True)
@@ -109,8 +117,9 @@ def shifted(
     key = np.arange(len(ranked), dtype=np.float64)
     names: dict[int, str] = {}
     for rank, place in enumerate(ranked.tolist()):
-        row = row_of(int(items[place]))
-        mine = [push for push in pushes if push.test(row)]
+        item = int(items[place])
+        row = row_of(item)
+        mine = [push for push in pushes if push.holds(item, row)]
         if not mine:
             continue
         names[place] = " + ".join(push.name for push in mine)
@@ -153,7 +162,6 @@ class Guard:
             self._titles.setdefault(title, place)
         if self._vectors is not None:
             near = self._vectors @ self._vectors[place] >= self._rules.near_duplicates
-            near[place] = False
             self._near[near & (self._near < 0)] = place
 
     def best(self, ranked: NDArray[np.int64], worth: NDArray[np.float64], left: BoolArray) -> int:
