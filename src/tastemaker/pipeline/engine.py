@@ -17,7 +17,7 @@ from tastemaker.pipeline.select import FRESH_SLOT, Facts, Picked, pick
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, ChannelSource, FloatArray, FusionModel, IntArray, QueryState
 
-CONTENT = ("text", "taste")
+CONTENT = ("text", "taste", "graph")
 """Channels that know an item before anybody has met it."""
 
 
