@@ -4,8 +4,8 @@ Channels:
     sequence: log-probability of being next, by the user tower.
     neighbours: items met close together in histories, the latest events first.
     together: items of the same people, the whole history.
-    text: items whose text is like that of the latest events.
-    taste: items whose text is like that of the whole history.
+    text: items whose content (text, and picture, sound, place in a graph where they have one) is like that of the latest events.
+    taste: items whose content is like that of the whole history.
     popular: recent popularity.
 """
 
@@ -47,7 +47,8 @@ class Channels:
     Args:
         items: item tower vectors, unit rows, float32 [N, D].
         bias: what the sequence model adds for each item, float32 [N].
-        text: whitened text vectors, unit rows or zero, float32 [N, T].
+        text: contents, float32 [N, C]: the whitened text vector, other signals behind it, each of length one or zero. A likeness is the sum of the
+            signals' cosines: what an item lacks says nothing for it nor against it.
         popular: recent popularity, float32 [N], in [0, 1].
         counts: training events of each item, float32 [N].
         neighbours, together: sparse item-to-item weights.
@@ -74,14 +75,19 @@ class Channels:
         """Number of items, new ones included."""
         return len(self.items)
 
-    def append_item(self, text: FloatArray, vector: FloatArray) -> int:
+    def content(self, index: int) -> FloatArray:
+        """What an item is without its events, float32 [C]."""
+        found: FloatArray = self.text.rows(np.array([index]))[0]
+        return found
+
+    def append_item(self, content: FloatArray, vector: FloatArray) -> int:
         """Adds an item that no event has met; gives its index.
 
         Args:
-            text: whitened text vector, float32 [T].
+            content: float32 [C].
             vector: item tower vector, float32 [D].
         """
-        self.text.append(text)
+        self.text.append(content)
         index = self.items.append(vector)
         lowest = np.float32(self.bias.min()) if len(self.bias) else np.float32(0.0)
         self.bias = np.append(self.bias, lowest)
@@ -89,9 +95,9 @@ class Channels:
         self.counts = np.append(self.counts, np.float32(0.0))
         return index
 
-    def replace_item(self, index: int, text: FloatArray, vector: FloatArray | None) -> None:
-        """Gives an item another text, and another item vector unless its own was learned from events."""
-        self.text.replace(index, text)
+    def replace_item(self, index: int, content: FloatArray, vector: FloatArray | None) -> None:
+        """Gives an item another content, and another item vector unless its own was learned from events."""
+        self.text.replace(index, content)
         if vector is not None:
             self.items.replace(index, vector)
 

@@ -113,7 +113,9 @@ class Live:
 
     def text_query(self, text: str) -> FloatArray:
         """Similarity of every item's text to a text, float32 [N]."""
-        return np.asarray(self.channels.text.scores(self.brain.text.encode([text]))[0])
+        query = np.zeros((1, self.channels.text.dim), dtype=np.float32)
+        query[:, : self.brain.text.width] = self.brain.text.encode([text])  # says nothing of other signals
+        return np.asarray(self.channels.text.scores(query)[0])
 
     def barred(self) -> BoolArray:
         """Items that may not appear now: hidden, deleted, or unknown to the catalogue."""
