@@ -107,6 +107,10 @@ def test_the_bundles_reader_gives_the_vectors_of_training(brain: TrainedBrain, w
     assert live.brain.item.widths == dict(brain.model.items.widths)
     assert np.abs(contents - live.channels.text.rows(np.array(places))).max() < 1e-4
     assert not live.brain.contents(items, quick=True).any()
+    assert brain.media[0].encoder is not None
+    assert brain.media[0].encoder.fingerprint in live.reader.version, (
+        "a content of another vision model is not taken for one of this"
+    )
     assert brain.metrics["image_items"] == len(items) == 48
     one = live.brain.new_item(contents[0])
     assert np.isclose(np.linalg.norm(one), 1, atol=1e-5)
