@@ -43,8 +43,8 @@ class Brain:
         self.item_ids: list[str] = self.catalogue[Columns.ITEM_ID].to_list()
         self.index_of = {item_id: place for place, item_id in enumerate(self.item_ids)}
         width = int(np.load(folder / "channels" / "text.npy", mmap_mode="r", allow_pickle=False).shape[1])
-        self.text = TextEncoder(folder / "text_encoder", width, threads)
         self.item = ItemTower(folder / "item_tower", width, threads)
+        self.text = TextEncoder(folder / "text_encoder", self.item.widths[TEXT], threads)
         others = [name for name in self.item.widths if name != TEXT]
         self.signals: dict[str, SignalReader] = {name: self._reader(name, threads) for name in others}
         self.user = UserTower(folder / "user_tower" / "model.onnx", self.settings.sequence.max_length, threads)
