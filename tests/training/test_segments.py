@@ -111,4 +111,6 @@ def test_only_people_without_a_history_are_told_by_their_kind() -> None:
     own = np.array([[0.0], [0.0], [1.0]], np.float32)
     found = ChannelScores(np.arange(3, dtype=np.int32), ("popular",), own, own.astype(np.int32), own[:, 0], 3)
     assert newcomer_scores(np.array([5, 4, 3], np.float32), found, new).tolist() == [0, 0, 1]
+    stranger = QueryState(np.zeros(0, np.int32), None)
+    assert newcomer_scores(np.array([5, 4, 3], np.float32), found, stranger).tolist() == [0, 0, 1], "what is popular with everybody"
     assert newcomer_scores(np.array([5, 4, 3], np.float32), found, known).tolist() == [5, 4, 3]

@@ -140,8 +140,11 @@ def with_profile(state: QueryState, segments: Segments | None, attributes: Mappi
 
 
 def newcomer_scores(scores: FloatArray, found: ChannelScores, state: QueryState) -> FloatArray:
-    """The scores of candidates for an asker without a history whose kind of people is known: their popularity; for any other asker as given, float32 [M]."""
-    if state.popular is None or len(state.history):
+    """The scores of candidates for an asker without a history, float32 [M]: what is popular with people like him, or with everybody.
+
+    The fusion never learns from empty histories, and ranks worse than recent popularity there. Scores for any other asker stay as given.
+    """
+    if len(state.history) or "popular" not in found.channels:
         return scores
     return found.scores[:, found.channels.index("popular")]
 

@@ -153,7 +153,6 @@ class Guard:
             self._titles.setdefault(title, place)
         if self._vectors is not None:
             near = self._vectors @ self._vectors[place] >= self._rules.near_duplicates
-            near[place] = False
             self._near[near & (self._near < 0)] = place
 
     def best(self, ranked: NDArray[np.int64], worth: NDArray[np.float64], left: BoolArray) -> int:
