@@ -257,7 +257,10 @@ def test_people_are_recommended_and_newcomers_are_known_by_their_friends(whole: 
     assert state.user_vector is not None
     scores = live.channels.scores([state])[live.channels.names.index("friends")][0]
     assert set(np.flatnonzero(scores)) == set(live.state.history("u1").tolist())
-    assert live.query(np.zeros(0, np.int32), "nobody").user_vector is None
+    stranger = live.query(np.zeros(0, np.int32), "nobody")
+    assert stranger.user_vector is None
+    (theirs, _), (popular, _) = live.best([state, stranger], 10)
+    assert theirs.tolist() != popular.tolist()
 
 
 def test_the_service_answers_for_people_with_reasons(whole: Recommender, tmp_path: Path) -> None:
