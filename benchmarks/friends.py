@@ -6,6 +6,8 @@ A fifth of the 12,717 friendships, drawn by the seed, is hidden; for each user w
 recall@20 is the mean over these users of the share of their hidden friends among the first 20; ties go to the user who comes first in the data, for
 all alike. Intervals are bootstraps over users, all seeds together; differences are paired. `taste alone` shows what somebody without any friend gets.
 
+New users: for a fifth of the users, as if nothing but their friends were known, the channel `friends` alone against popularity; NDCG@10 over what they listen to.
+
 With `--items`: do friends help to find items? The whole recommender with and without the edges, a random fifth of each user's artists hidden (the log has
 no times: its order is shuffled), and for a tenth of the users all of them, as if they were new and only their friends known. NDCG@10.
 """
@@ -27,10 +29,12 @@ from tastemaker.data.dataset import Dataset
 from tastemaker.data.graph import build_graphs
 from tastemaker.data.sequences import build
 from tastemaker.evaluation.significance import interval, paired
+from tastemaker.index.companions import Companions
 from tastemaker.index.friends import Person
 from tastemaker.schema.graph import Social
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
+from tastemaker.training.companions import met_of
 from tastemaker.training.friends import learn_friends, pairs_of, social_of
 
 K, HIDDEN = 20, 0.2
@@ -124,6 +128,35 @@ def people(asked: argparse.Namespace, settings: Settings) -> list[str]:
     return [*lines, "", f"Learning took {', '.join(f'{seconds:.1f}' for _, _, seconds in runs)} s."]
 
 
+def newcomers(asked: argparse.Namespace, settings: Settings) -> list[str]:
+    """The table of users of whom only the friends are known."""
+    found: dict[str, list[float]] = {"popularity": [], "what friends met": []}
+    users = []
+    for seed in range(asked.seeds):
+        dataset = read(asked.data, seed)
+        sequences = build(dataset)
+        social = build_graphs(dataset.edges, sequences.item_ids, sequences.user_ids, settings.graph.most_edges).social
+        assert social is not None
+        fresh = np.random.default_rng(seed).random(sequences.n_users) < HIDDEN
+        kept = sequences.keep(~np.repeat(fresh, sequences.lengths()))
+        asked_for = np.flatnonzero(fresh & (np.diff(social.offsets)[: sequences.n_users] > 0)).astype(np.int32)
+        companions = Companions(social, met_of(kept), np.zeros((sequences.n_users, 1), np.float32), 0.0)
+        popular = np.argsort(-kept.counts(), kind="stable")[:10].tolist()
+        for user, scores in zip(asked_for.tolist(), companions.scores(asked_for, sequences.n_items), strict=True):
+            wanted = {str(item) for item in sequences.history(user)}
+            found["popularity"].append(_ndcg(list(map(str, popular)), wanted))
+            found["what friends met"].append(_ndcg(list(map(str, np.argsort(-scores, kind="stable")[:10].tolist())), wanted))
+            users.append(user)
+    one, two = np.array(found["popularity"]), np.array(found["what friends met"])
+    gap, chance = paired(two, one, groups=np.array(users))
+    return [
+        "",
+        f"## New users with friends: NDCG@10, {asked.seeds} draws, {len(users):,} users, Last.fm",
+        "",
+        f"Popularity {one.mean():.4f}, what friends met {two.mean():.4f}: {two.mean() / one.mean():.2f} times, {gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f}), p {chance:.3f}.",
+    ]
+
+
 def items(asked: argparse.Namespace, settings: Settings) -> list[str]:
     """The table of what friends are worth for items."""
     from tastemaker.training.fit import fit
@@ -186,6 +219,7 @@ def main() -> None:
         "",
     ]
     lines += people(asked, settings) if asked.seeds else []
+    lines += newcomers(asked, settings) if asked.seeds else []
     lines += items(asked, settings) if asked.items else []
     asked.out.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -217,7 +217,7 @@ def whole(toy_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> R
     return Recommender.load(folder / "bundle")
 
 
-def test_a_bundle_knows_paths_friends_and_items_that_only_edges_named(whole: Recommender) -> None:
+def test_a_bundle_knows_paths_friends_and_items_that_only_edges_named(whole: Recommender, tmp_path: Path) -> None:
     live = whole._ready()
     assert live.channels.names[-2:] == ("graph", "friends")
     assert live.connections is not None
@@ -230,12 +230,20 @@ def test_a_bundle_knows_paths_friends_and_items_that_only_edges_named(whole: Rec
     assert live.connections.to(history)(live.state.index_of[f"i{place}"]) in {
         f"shares the director Director {place // 4} with {live.state.rows[int(item)]['title']}" for item in history
     } | {f"shares the director Director {place // 4} with {title}"}
-    content = live.reader.contents([Item(item_id="later"), Item(item_id="nobody knows")])
+    told = {"item_id": "told", "categories": ["DIRECTOR 5"], "extra": {"director": ["Director 5", 7], "year": 1999}}
+    content = live.reader.contents([Item(item_id="later"), Item(item_id="nobody knows"), Item(**told)])
     part = live.reader.part("graph")
     assert part is not None
     assert not content[1, part].any()
-    near = live.channels.graph.rows(np.arange(ITEMS)) @ content[0, part]  # type: ignore[union-attr]
-    assert int(np.argmax(near)) // 4 == 2
+    near = live.channels.graph.rows(np.arange(ITEMS)) @ content[[0, 2], part].T  # type: ignore[union-attr]
+    assert (np.argmax(near, axis=0) // 4).tolist() == [2, 5]
+    journal = Journal.open(tmp_path / "journal")
+    journal.put_items([Item(**told)], [content[2].astype(np.float32).tobytes()], live.reader.version)
+    (change,) = journal.item_changes(0)
+    live.state.fold_changes([change])
+    again = live.channels.graph.rows(np.array([live.state.index_of["told"]]))[0]  # type: ignore[union-attr]
+    assert np.allclose(again, content[2, part])
+    journal.close()
 
 
 def test_people_are_recommended_and_newcomers_are_known_by_their_friends(whole: Recommender) -> None:
@@ -251,7 +259,10 @@ def test_people_are_recommended_and_newcomers_are_known_by_their_friends(whole: 
     assert state.user_vector is not None
     scores = live.channels.scores([state])[live.channels.names.index("friends")][0]
     assert set(np.flatnonzero(scores)) == set(live.state.history("u1").tolist())
-    assert live.query(np.zeros(0, np.int32), Asker("nobody", time.time())).user_vector is None
+    stranger = live.query(np.zeros(0, np.int32), Asker("nobody", time.time()))
+    assert stranger.user_vector is None
+    (theirs, _), (popular, _) = live.best([state, stranger], 10)
+    assert theirs.tolist() != popular.tolist()
 
 
 def test_the_service_answers_for_people_with_reasons(whole: Recommender, tmp_path: Path) -> None:

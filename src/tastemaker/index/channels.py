@@ -4,8 +4,8 @@ Channels:
     sequence: log-probability of being next, by the user tower.
     neighbours: items met close together in histories, the latest events first.
     together: items of the same people, the whole history.
-    text: items whose text is like that of the latest events.
-    taste: items whose text is like that of the whole history.
+    text: items whose content (text, and picture, sound, place in a graph where they have one) is like that of the latest events.
+    taste: items whose content is like that of the whole history.
     popular: recent popularity.
     graph: items connected with what the latest events are connected with; only where the bundle has vectors of a graph.
     friends: what friends met; only where the bundle knows connections between users.
@@ -52,7 +52,8 @@ class Channels:
     Args:
         items: item tower vectors, unit rows, float32 [N, D].
         bias: what the sequence model adds for each item, float32 [N].
-        text: whitened text vectors, unit rows or zero, float32 [N, T].
+        text: contents, float32 [N, C]: the whitened text vector, other signals behind it, each of length one or zero. A likeness is the sum of the
+            signals' cosines: what an item lacks says nothing for it nor against it.
         popular: recent popularity, float32 [N], in [0, 1].
         counts: training events of each item, float32 [N].
         neighbours, together: sparse item-to-item weights.
@@ -90,15 +91,20 @@ class Channels:
         """The channels that there are, in the order of the columns."""
         return (*CHANNELS, *((GRAPH,) if self.graph is not None else ()), *((FRIENDS,) if self.companions is not None else ()))
 
-    def append_item(self, text: FloatArray, vector: FloatArray, graph: FloatArray | None = None) -> int:
+    def content(self, index: int) -> FloatArray:
+        """What an item is without its events, float32 [C]."""
+        found: FloatArray = self.text.rows(np.array([index]))[0]
+        return found
+
+    def append_item(self, content: FloatArray, vector: FloatArray, graph: FloatArray | None = None) -> int:
         """Adds an item that no event has met; gives its index.
 
         Args:
-            text: whitened text vector, float32 [T].
+            content: float32 [C].
             vector: item tower vector, float32 [D].
             graph: by what it is connected with, float32 [G]; None: nothing is known.
         """
-        self.text.append(text)
+        self.text.append(content)
         if self.graph is not None:
             self.graph.append(np.zeros(self.graph.dim, np.float32) if graph is None else graph)
         index = self.items.append(vector)
@@ -108,9 +114,9 @@ class Channels:
         self.counts = np.append(self.counts, np.float32(0.0))
         return index
 
-    def replace_item(self, index: int, text: FloatArray, vector: FloatArray | None) -> None:
-        """Gives an item another text, and another item vector unless its own was learned from events."""
-        self.text.replace(index, text)
+    def replace_item(self, index: int, content: FloatArray, vector: FloatArray | None) -> None:
+        """Gives an item another content, and another item vector unless its own was learned from events."""
+        self.text.replace(index, content)
         if vector is not None:
             self.items.replace(index, vector)
 

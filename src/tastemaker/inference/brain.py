@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from tastemaker.inference.engine import ItemTower, TextEncoder, UserTower
 from tastemaker.inference.media import MediaSignal
-from tastemaker.inference.signals import KeptSignal, SignalReader
+from tastemaker.inference.signals import GraphSignal, KeptSignal, SignalReader
 from tastemaker.models.text_template import fill
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.items import Item
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import from_table
-from tastemaker.schema.signals import TEXT
+from tastemaker.schema.signals import GRAPH, TEXT
 
 _EMPTY = np.zeros(0, dtype=np.int32)
 
@@ -43,8 +43,8 @@ class Brain:
         self.item_ids: list[str] = self.catalogue[Columns.ITEM_ID].to_list()
         self.index_of = {item_id: place for place, item_id in enumerate(self.item_ids)}
         width = int(np.load(folder / "channels" / "text.npy", mmap_mode="r", allow_pickle=False).shape[1])
-        self.text = TextEncoder(folder / "text_encoder", width, threads)
         self.item = ItemTower(folder / "item_tower", width, threads)
+        self.text = TextEncoder(folder / "text_encoder", self.item.widths[TEXT], threads)
         others = [name for name in self.item.widths if name != TEXT]
         self.signals: dict[str, SignalReader] = {name: self._reader(name, threads) for name in others}
         self.user = UserTower(folder / "user_tower" / "model.onnx", self.settings.sequence.max_length, threads)
@@ -56,7 +56,10 @@ class Brain:
         encoder = self.folder / f"{name}_encoder"
         if encoder.is_dir():
             return MediaSignal(encoder, getattr(self.settings, name), threads)
-        return KeptSignal(self.folder / "signals" / f"{name}.npy", self.index_of, _later(self.folder, name))
+        path = self.folder / "signals" / f"{name}.npy"
+        if name == GRAPH:
+            return GraphSignal(path, self.index_of, _later(self.folder, name), self.folder / "graph" / "nodes.parquet")
+        return KeptSignal(path, self.index_of)
 
     @property
     def latest(self) -> float:

@@ -143,9 +143,10 @@ def with_profile(state: QueryState, segments: Segments | None, attributes: Mappi
 def newcomer_scores(scores: FloatArray, found: ChannelScores, state: QueryState) -> FloatArray:
     """The scores of candidates for an asker without a history, float32 [M]: what is popular with people like him, or with everybody.
 
-    The fusion never learns from empty histories, and ranks worse than recent popularity there. Scores for any other asker stay as given.
+    The fusion never learns from empty histories, and ranks worse than recent popularity there, unless friends are known: such questions it does learn
+    from, and a user vector without a history is that of friends. Scores for any other asker stay as given.
     """
-    if len(state.history) or "popular" not in found.channels:
+    if len(state.history) or state.user_vector is not None or "popular" not in found.channels:
         return scores
     return found.scores[:, found.channels.index("popular")]
 

@@ -17,7 +17,7 @@ from tastemaker.pipeline.select import FRESH_SLOT, Facts, Picked, pick
 from tastemaker.schema.candidates import ChannelScores, Ranked
 from tastemaker.schema.protocols import BoolArray, CandidateRanker, ChannelSource, FloatArray, FusionModel, IntArray, QueryState
 
-CONTENT = ("text", "taste")
+CONTENT = ("text", "taste", "graph")
 """Channels that know an item before anybody has met it."""
 
 

@@ -183,7 +183,9 @@ class Live:
 
     def text_query(self, text: str) -> FloatArray:
         """Similarity of every item's text to a text, float32 [N]."""
-        return np.asarray(self.channels.text.scores(self.brain.text.encode([text]))[0])
+        query = np.zeros((1, self.channels.text.dim), dtype=np.float32)
+        query[:, : self.brain.text.width] = self.brain.text.encode([text])  # says nothing of other signals
+        return np.asarray(self.channels.text.scores(query)[0])
 
     def _texts(self, indices: IntArray) -> FloatArray:
         """Unit vectors by which doubles are known, float32 [n, T]: of texts (zero for an item without one), or of the item tower without any texts."""

@@ -26,11 +26,14 @@ class ItemIndex(Protocol):
     def n_items(self) -> int:
         """Number of items."""
 
-    def append_item(self, text: FloatArray, vector: FloatArray, graph: FloatArray | None = None) -> int:
+    def content(self, index: int) -> FloatArray:
+        """An item's content, float32 [C]."""
+
+    def append_item(self, content: FloatArray, vector: FloatArray, graph: FloatArray | None = None) -> int:
         """Adds an item; gives its index."""
 
-    def replace_item(self, index: int, text: FloatArray, vector: FloatArray | None) -> None:
-        """Gives an item another text."""
+    def replace_item(self, index: int, content: FloatArray, vector: FloatArray | None) -> None:
+        """Gives an item another content."""
 
 
 class ItemReader(Protocol):
@@ -130,7 +133,11 @@ class LiveState:
         unread = [item for _, item in put if item.item_id not in ready]
         if unread:
             contents = self.reader.contents(unread, quick=True)  # answers wait meanwhile
-            ready |= {item.item_id: content for item, content in zip(unread, contents, strict=True)}
+            for item, content in zip(unread, contents, strict=True):
+                place = self.index_of.get(item.item_id)
+                if place is not None:  # what was not read is as it was
+                    content[self._text_dim :] = self._index.content(place)[self._text_dim :]
+                ready[item.item_id] = content
         for change in changes:
             if change.item is None:
                 self._remove(change.item_id)
@@ -170,15 +177,15 @@ class LiveState:
             "hidden": item.hidden,
             "extra": item.extra,
         }
-        place, text = self.index_of.get(item.item_id), content[: self._text_dim]
+        place = self.index_of.get(item.item_id)
         if place is None:
             place = self._add(row, content)
         else:
             learned = place < self.n_base and self._trained[place] > 0
-            self._index.replace_item(place, text, None if learned else self.reader.item_vector(content))
+            self._index.replace_item(place, content, None if learned else self.reader.item_vector(content))
             self.rows[place] = row
         if self.features is not None:
-            self.features.put_item(item, text)
+            self.features.put_item(item, content[: self._text_dim])
         self.fresh.put(place, item.created_at)
         self.barred[place] = self._bars(row)
         self._changed.add(place)
@@ -188,7 +195,7 @@ class LiveState:
 
     def _add(self, row: dict[str, Any], content: FloatArray) -> int:
         graph = None if self._graph_part is None else content[self._graph_part]
-        place = self._index.append_item(content[: self._text_dim], self.reader.item_vector(content), graph)
+        place = self._index.append_item(content, self.reader.item_vector(content), graph)
         self.rows.append(row)
         self.index_of[row["item_id"]] = place
         self.barred = np.append(self.barred, False)

@@ -22,15 +22,19 @@ _EMPTY = np.zeros(0, dtype=np.int32)
 
 def companions_of(social: Social, sequences: Sequences, model: SequenceModel, smoothing: float) -> Companions:
     """The friends of everybody, with what they met and their vectors."""
-    lengths = sequences.lengths()
-    users = np.repeat(np.arange(sequences.n_users), lengths)
-    met = sp.csr_matrix((np.ones(len(users), np.float32), (users, sequences.items)), shape=(sequences.n_users, sequences.n_items))
-    met.data[:] = 1.0  # duplicates were summed
-    met = (sp.diags(np.maximum(np.diff(met.indptr), 1).astype(np.float32) ** -0.5) @ met).tocsr().astype(np.float32)
-    asked = np.flatnonzero((np.diff(social.offsets)[: sequences.n_users] > 0) & (lengths > 0))
+    asked = np.flatnonzero((np.diff(social.offsets)[: sequences.n_users] > 0) & (sequences.lengths() > 0))
     vectors = np.zeros((sequences.n_users, model.items.dim), dtype=np.float32)
     vectors[asked] = model.user_vectors([sequences.history(int(user)) for user in asked])
-    return Companions(social, met, vectors, smoothing)
+    return Companions(social, met_of(sequences), vectors, smoothing)
+
+
+def met_of(sequences: Sequences) -> sp.csr_matrix:
+    """Who met what, float32 [U, N], each row divided by the root of its length."""
+    users = np.repeat(np.arange(sequences.n_users), sequences.lengths())
+    shape = (sequences.n_users, sequences.n_items)
+    met = sp.csr_matrix((np.ones(len(users), np.float32), (users, sequences.items)), shape=shape)
+    met.data[:] = 1.0  # duplicates were summed
+    return (sp.diags(np.maximum(np.diff(met.indptr), 1).astype(np.float32) ** -0.5) @ met).tocsr().astype(np.float32)
 
 
 def choose_smoothing(companions: Companions, model: SequenceModel, held: Holdout, settings: Settings) -> float:

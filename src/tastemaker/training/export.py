@@ -5,7 +5,7 @@ channels/                         `index.channels.Channels`
 fusion.json                       `models.fusion.Fusion`
 item_tower/                       model.onnx (content [n, C] -> vector [n, D]), signals.json: name and width of each signal, in the content's order
 signals/                          NAME.npy, vectors [N, W] of a signal that can't be read from an item alone; graph.npy has rows for items that only
-                                  edges name behind them, whose ids are in graph_later.json
+                                  edges name behind them, whose ids are in graph_later.json; graph_entities.npy: what an entity adds to an item, in the order of graph/nodes.parquet
 graph/                            `index.paths`: items and entities; absent where no edge leads to an item
 friends/                          `index.friends.Friends` and its fusion.json; absent where no edge is between users
 user_tower/model.onnx             vectors [B, L, D], lengths [B] -> vector [B, D]
@@ -184,6 +184,8 @@ def _graph(trained: TrainedGraph, folder: Path) -> None:
         whole = np.concatenate([np.load(path, allow_pickle=False), np.stack(list(trained.later.values()))])
         np.save(path, whole, allow_pickle=False)
         (folder / "signals" / "graph_later.json").write_bytes(msgspec.json.encode(list(trained.later)))
+    if trained.entities is not None:
+        np.save(folder / "signals" / "graph_entities.npy", trained.entities, allow_pickle=False)
 
 
 def export_users(users: UserSequence, dim: int, path: Path) -> None:

@@ -22,7 +22,7 @@ from tastemaker.schema.settings import GraphSettings, Settings
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.loop import LoopOptions, Task, run
 from tastemaker.training.optimisers import OptimiserOptions
-from tastemaker.training.propagation import item_tastes, propagate, taste_basis, unit
+from tastemaker.training.propagation import SHRINK, item_tastes, propagate, taste_basis, unit
 from tastemaker.training.text_judge import chance_gain, new_item_gains
 
 AUTO, PROPAGATE, NONE = "auto", "propagate", ""
@@ -66,17 +66,23 @@ class TrainedGraph:
     Attributes:
         graph: items and entities, for reasons.
         later: vectors of items that edges name though the catalogue does not hold them yet, by id; empty where vectors are not used.
+        entities: vectors of entities, times what an entity counts among those of an item, float32 [M, D]; the names of `graph` in their order,
+            items among them left as zero rows. None where vectors are not used.
     """
 
     graph: Graph
     later: dict[str, FloatArray] = field(default_factory=dict)
+    entities: FloatArray | None = None
 
 
 def trained_graph(graph: Graph | None, found: ItemGraph | None, sequences: Sequences) -> TrainedGraph | None:
     """What a bundle that learned from all of these events holds of the graph; None where no edge leads to an item."""
     if graph is None:
         return None
-    return TrainedGraph(graph, {} if found is None else later_items(graph, found.nodes(sequences)))
+    if found is None:
+        return TrainedGraph(graph)
+    nodes = found.nodes(sequences)
+    return TrainedGraph(graph, later_items(graph, nodes), weighed_entities(graph, nodes))
 
 
 @dataclass(frozen=True)
@@ -226,3 +232,12 @@ def later_items(graph: Graph, vectors: FloatArray) -> dict[str, FloatArray]:
         name.removeprefix(ITEM): vectors[graph.n_items + place] for place, name in enumerate(graph.names) if name.startswith(ITEM)
     }
     return {item: row for item, row in rows.items() if np.any(row)}
+
+
+def weighed_entities(graph: Graph, vectors: FloatArray) -> FloatArray:
+    """Vectors of what is not in the catalogue, rare and well-known ones the longer, float32 [M, D]; zero rows for items."""
+    degrees = graph.degrees()[graph.n_items :].astype(np.float32)
+    weight = np.log(max(graph.n_items, 2) / np.maximum(degrees, 1)).clip(0) * degrees / (degrees + SHRINK)
+    weight[[name.startswith(ITEM) for name in graph.names]] = 0.0
+    found: FloatArray = (weight[:, None] * vectors[graph.n_items :]).astype(np.float32)
+    return found

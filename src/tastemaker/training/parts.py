@@ -128,7 +128,7 @@ def make_channels(
     return Channels(
         items=model.item_vectors(),
         bias=model.bias.detach().numpy().copy(),
-        text=signals.text,
+        text=signals.content() if signals.others else signals.text,
         popular=recent_popularity(sequences, time_is_order),
         counts=sequences.counts().astype(np.float32),
         neighbours=near_neighbours(sequences, k),
