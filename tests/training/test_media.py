@@ -105,6 +105,22 @@ def test_sounds_of_other_rates_channels_and_numbers_sound_alike(tmp_path: Path) 
             encoder.reader.prepared(broken)
 
 
+@pytest.mark.parametrize("form", ["FLAC", "OGG", "MP3"])
+def test_compressed_sounds_are_heard_and_of_a_long_one_its_middle(tmp_path: Path, form: str) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    encoder = load(tmp_path, "wav2vec2")
+    wave = np.concatenate(
+        [np.zeros(8_000 * 60), 0.5 * np.sin(2 * np.pi * 300 * np.arange(8_000 * 3) / 8_000), np.zeros(8_000 * 60)]
+    )
+    out = io.BytesIO()
+    soundfile.write(out, wave.astype(np.float32), 8_000, format=form)
+    heard = encoder.reader.prepared(out.getvalue())
+    power = np.abs(np.fft.rfft(heard)) ** 2
+    assert power[295:306].sum() > 0.9 * power.sum()
+    with pytest.raises(Unreadable):
+        encoder.reader.prepared(out.getvalue()[:60])
+
+
 def test_transparent_turned_moving_and_grey_pictures_are_seen_as_people_see_them() -> None:
     seen = lambda data: pixels(data, ImagePreparation(8, 8, 0, (0, 0, 0), (1, 1, 1)), 10_000)  # noqa: E731
     clear = io.BytesIO()
