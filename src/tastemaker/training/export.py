@@ -2,6 +2,7 @@
 
 catalogue/items.parquet           row i is item i
 channels/                         `index.channels.Channels`
+lexicon/                          `index.lexical.Lexicon`
 fusion.json                       `models.fusion.Fusion`
 item_tower/model.onnx             text [n, T] -> vector [n, D]
 user_tower/model.onnx             vectors [B, L, D], lengths [B] -> vector [B, D]
@@ -27,6 +28,8 @@ import polars as pl
 import torch
 from torch import nn
 
+from tastemaker.index.lexical import Lexicon
+from tastemaker.index.tokens import words_of
 from tastemaker.models.item_tower import TextOnly
 from tastemaker.models.text import TextTower, Whitening
 from tastemaker.models.user_sequence import UserSequence
@@ -45,6 +48,7 @@ def export(brain: TrainedBrain, folder: Path) -> None:
     (folder / "catalogue").mkdir(parents=True, exist_ok=True)
     brain.catalogue.write_parquet(folder / "catalogue" / "items.parquet")
     brain.channels.save(folder / "channels")
+    Lexicon(words_of(row) for row in brain.catalogue.iter_rows(named=True)).save(folder / "lexicon")
     (folder / "fusion.json").write_bytes(msgspec.json.encode(brain.fusion.to_dict()))
     (folder / "settings.json").write_bytes(msgspec.json.encode(to_table(brain.settings)))
     if brain.baseline is not None:
