@@ -211,6 +211,11 @@ def chinese(count: int) -> None:
         print(f"  {kind:32} MRR@10 {mine:.3f}, FTS5 {theirs:.3f} (trigrams {trigram:.3f}); ms {ms:.2f}")
 
 
+def spelt(number: int) -> str:
+    """A number in letters."""
+    return "".join(string.ascii_lowercase[int(digit)] for digit in str(number))
+
+
 def live(titles: list[str]) -> None:
     lexicon = Lexicon(titles)
     began = time.perf_counter()
@@ -219,11 +224,11 @@ def live(titles: list[str]) -> None:
     slowest, total = 0.0, 0.0
     for number in range(5_000):
         began = time.perf_counter()
-        lexicon.put(number % len(titles) if number % 2 else len(lexicon), f"{titles[number % len(titles)]} new{number}")
+        lexicon.put(number % len(titles) if number % 2 else len(lexicon), f"{titles[number % len(titles)]} new{spelt(number)}")
         took = time.perf_counter() - began
         slowest, total = max(slowest, took), total + took
     began = time.perf_counter()
-    found = lexicon.scores("new4998x", len(lexicon))
+    found = lexicon.scores(f"nw{spelt(4_998)}", len(lexicon))
     print(
         f"live: {5_000 / total:,.0f} changes/s ({5_000 / total / 1_000:.1f} of 1,000), slowest {1e3 * slowest:.1f} ms "
         f"({1e3 * slowest / 50:.2f} of 50); made anew in {made:.2f} s; a query with a mistake after: {1e3 * (time.perf_counter() - began):.2f} ms, "

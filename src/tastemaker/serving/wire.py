@@ -27,7 +27,7 @@ from tastemaker.streaming.consume import Consumer
 from tastemaker.streaming.features import LiveFeatures
 from tastemaker.streaming.state import LiveState
 
-WORDS_SHARE = 0.6
+WORDS_SHARE = 0.5
 """Weight of the words in a search; the rest is the meaning's. Measured by benchmarks/search.py."""
 PERSONAL_DEPTH, PERSONAL_SHARE = 100, 0.15
 """How many found items are looked at with a user's eyes, and how much of its score the best of them may gain."""
