@@ -117,7 +117,8 @@ def test_which_addresses_are_this_machine_s_own(host: str, own: bool) -> None:
 
 def test_serving_other_machines_without_a_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_workspace(tmp_path)
-    assert call(["serve", str(tmp_path), "--host", "0.0.0.0"]) == 2
+    with socket.create_server(("0.0.0.0", 0)) as taken:  # so that it could not serve, even if it tried
+        assert call(["serve", str(tmp_path), "--host", "0.0.0.0", "--port", str(taken.getsockname()[1])]) == 2
     said = capsys.readouterr().err
     assert "can be reached from other machines" in said
     assert f"tastemaker keys add {tmp_path} --scope read" in said
