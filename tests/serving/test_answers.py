@@ -23,6 +23,8 @@ def test_people_get_their_own_kind(service: Service) -> None:
         assert all(item["reason"] and item["source"] for item in answer["items"])
         assert answer["request_id"]
         assert answer["model_version"]
+    page = {"content-type": "text/plain", "Origin": "http://evil.example"}  # what a browser sends for a page of another site
+    assert service.raw("POST", "/v1/events", '{"events":[]}', page)[0] == 403
     status, headers, text = service.raw("POST", "/v1/recommend", '{"k":1}')
     assert (status, headers["x-request-id"]) == (200, json.loads(text)["request_id"])
 
