@@ -162,10 +162,10 @@ class Recommender:
         schema = {Columns.ITEM_ID: pl.String, "similar_item_id": pl.String, Columns.SCORE: pl.Float32, Columns.RANK: pl.Int64}
         return pl.DataFrame(rows, schema=schema, orient="row")
 
-    def search(self, query: str, k: int = 10) -> pl.DataFrame:
-        """The k items that fit a text best, by words and by meaning: item_id, title, score, rank."""
+    def search(self, query: str, k: int = 10, user: str | None = None) -> pl.DataFrame:
+        """The k items that fit a text best, by words and by meaning, for a user where one is given: item_id, title, score, rank."""
         live = self._ready()
-        places, scores = live.search(query, k)
+        places, scores = live.search(query, k, live.state.history(user) if user is not None else None)
         rows = [
             (live.state.rows[place]["item_id"], live.state.rows[place].get("title"), float(score), rank)
             for rank, (place, score) in enumerate(zip(places, scores, strict=True), 1)

@@ -22,6 +22,8 @@ def test_people_get_their_own_kind(service: Service) -> None:
         assert all(item["reason"] and item["source"] for item in answer["items"])
         assert answer["request_id"]
         assert answer["model_version"]
+    page = {"content-type": "text/plain", "Origin": "http://evil.example"}  # what a browser sends for a page of another site
+    assert service.raw("POST", "/v1/events", '{"events":[]}', page)[0] == 403
     status, headers, text = service.raw("POST", "/v1/recommend", '{"k":1}')
     assert (status, headers["x-request-id"]) == (200, json.loads(text)["request_id"])
 
@@ -182,3 +184,26 @@ def test_people_are_not_recommended_where_nobody_knows_anybody(service: Service)
     wrong = {"user_id": "u0", "target": "users", "filter": {"field": "price", "lte": 3}, "diversity": 0.5}
     assert "filter, diversity is about items" in service.ask("POST", "/v1/recommend", wrong, 422)["detail"]
     service.ask("POST", "/v1/recommend", {"target": "shops"}, 422)
+
+
+def test_search_forgives_mistakes_reads_chinese_and_knows_whom_it_answers(service: Service) -> None:
+    assert service.search("espreso machne", 1)[0].startswith("coffee")
+    assert service.search("gitar strngs", 1)[0].startswith("guitar")
+    service.ask("PUT", "/v1/items/cn-1", {"title": "防水登山鞋 男款"})
+    for _ in range(4):
+        assert service.search("登山鞋男款", 1) == ["cn-1"]
+        assert service.search("防水登山靴", 1) == ["cn-1"]
+    service.ask("DELETE", "/v1/items/cn-1")
+    for _ in range(4):
+        assert "cn-1" not in service.search("登山鞋男款", 100)
+    nobody = {one["item_id"]: one["score"] for one in service.ask("POST", "/v1/search", {"query": "brand3", "k": 3})["items"]}
+    assert sorted(nobody) == ["boots-3", "coffee-3", "guitar-3"]
+    for user, kind in (("u0", "boots"), ("u1", "coffee"), ("u2", "guitar")):
+        answer = service.ask("POST", "/v1/search", {"query": "brand3", "k": 3, "user_id": user})
+        gains = {one["item_id"]: one["score"] / nobody[one["item_id"]] for one in answer["items"]}
+        assert max(gains, key=gains.__getitem__) == f"{kind}-3", (user, gains)
+        assert 1 < gains[f"{kind}-3"] <= 1.151
+        named = ids(service.ask("POST", "/v1/search", {"query": "brand3 espresso coffee machine", "k": 1, "user_id": user}))
+        assert named == ["coffee-3"], "who names a thing gets it, whoever asks"
+    stranger = service.ask("POST", "/v1/search", {"query": "brand3", "k": 3, "user_id": "never seen"})
+    assert {one["item_id"]: one["score"] for one in stranger["items"]} == nobody

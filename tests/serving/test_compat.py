@@ -235,6 +235,6 @@ def test_impressions_are_events_where_they_can_not_be_taken_for_positive_ones() 
 
 
 def test_an_unknown_door_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_workspace(tmp_path)
+    (tmp_path / "tastemaker.toml").touch()
     assert call(["serve", str(tmp_path), "--compat", "recombee"]) == 2
     assert "gorse, personalize" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from tastemaker.cli.app import call
 from tastemaker.schema.errors import InputError
 from tastemaker.serving import connection
 from tastemaker.serving.admission import WINDOW, Admission, TooMany, share
-from tastemaker.serving.auth import SCOPES, KeyFile, Keyring, NoKey, NotAllowed, is_loopback, token_of
+from tastemaker.serving.auth import SCOPES, KeyFile, Keyring, NoKey, NotAllowed, check_own, is_loopback, token_of
 from tastemaker.serving.routes import TABLE
 from toy_bundle import write_workspace
 
@@ -115,9 +115,20 @@ def test_which_addresses_are_this_machine_s_own(host: str, own: bool) -> None:
     assert is_loopback(host) is own
 
 
+@pytest.mark.parametrize("name", [b"host", b"origin"])
+def test_an_open_service_answers_its_own_machine_alone(name: bytes) -> None:
+    scheme = b"http://" if name == b"origin" else b""
+    for host in (b"127.0.0.1:8000", b"localhost:8000", b"[::1]:8000", b"shop.localhost", b"127.0.0.1"):
+        check_own([(b"accept", b"evil.example"), (name, scheme + host)])
+    for host in (b"evil.example", b"127.0.0.1.evil.example:8000", b"localhost.evil.example", b"10.0.0.1:8000", b"\xff"):
+        with pytest.raises(NotAllowed, match="own machine alone"):
+            check_own([(name, scheme + host)])
+
+
 def test_serving_other_machines_without_a_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_workspace(tmp_path)
-    assert call(["serve", str(tmp_path), "--host", "0.0.0.0"]) == 2
+    with socket.create_server(("0.0.0.0", 0)) as taken:  # so that it could not serve, even if it tried
+        assert call(["serve", str(tmp_path), "--host", "0.0.0.0", "--port", str(taken.getsockname()[1])]) == 2
     said = capsys.readouterr().err
     assert "can be reached from other machines" in said
     assert f"tastemaker keys add {tmp_path} --scope read" in said

@@ -14,7 +14,7 @@ from rich.table import Table
 from tastemaker.cli.workspace import open_workspace
 from tastemaker.serving.auth import KEYS_FILE, SCOPES, Key, KeyFile
 
-verbs = typer.Typer(help="API keys: add, list, revoke.", no_args_is_help=True)
+verbs = typer.Typer(help="API keys: add, list, revoke. Each prints JSON with --json.", no_args_is_help=True)
 Workspace = Annotated[Path, typer.Argument(help="The workspace.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

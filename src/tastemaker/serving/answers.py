@@ -77,10 +77,11 @@ class Answers:
         return self._answer(live, self._listed(live, found, False))
 
     def search(self, query: SearchQuery) -> Answer:
-        """Items by words and by meaning."""
+        """Items by words and by meaning, with a user's eyes where one is given."""
         live = self._now()
         k = min(query.k, self.settings.max_k, live.channels.n_items)
-        places, scores = live.search(query.query, k)
+        history = live.state.history(query.user_id) if query.user_id is not None else None
+        places, scores = live.search(query.query, k, history)
         rows = [self._recommended(live, place, score, "search", None) for place, score in zip(places, scores, strict=True)]
         return self._answer(live, rows)
 

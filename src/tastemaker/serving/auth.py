@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from socket import getaddrinfo
@@ -223,6 +224,33 @@ def token_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
             if kind == b"AWS4-HMAC-SHA256":
                 return rest.partition(b"Credential=")[2].partition(b"/")[0]
     return None
+
+
+def check_own(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Keeps strangers out of an open service: pages of other sites that a browser on this machine shows, and whoever comes through a proxy.
+
+    Raises:
+        NotAllowed: `Host` or `Origin` is not this machine.
+    """
+    for name, value in headers:
+        if name in (b"host", b"origin") and not _own(value):
+            raise NotAllowed(
+                f"{name.decode().title()} is {value[:80].decode('latin-1')!r}: without an API key this service answers its own machine alone. "
+                "Make a key with: tastemaker keys add DIR"
+            )
+
+
+@lru_cache(1_024)
+def _own(value: bytes) -> bool:
+    """True if a `Host` or `Origin` names this machine; names are not looked up."""
+    host = value.decode("latin-1").rpartition("//")[2]
+    host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if host == "localhost" or host.endswith(".localhost") or not host:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:

@@ -17,7 +17,7 @@ from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.queries import Answer
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.admission import Admission
-from tastemaker.serving.auth import Keyring, Scope, token_of
+from tastemaker.serving.auth import Keyring, Scope, check_own, token_of
 from tastemaker.serving.openapi import Operation
 from tastemaker.serving.problems import of_error, problem
 
@@ -118,6 +118,7 @@ class Exchange:
         request.scope["route_name"] = name
         key = self.keys.enter(token_of(request.scope["headers"]), scope)
         if key is None:
+            check_own(request.scope["headers"])
             self.admission.take(0)
         else:
             request.scope["key_id"] = key.key_id

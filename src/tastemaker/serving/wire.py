@@ -14,6 +14,7 @@ from tastemaker.bundle.read import open_bundle
 from tastemaker.bundle.registry import Registry
 from tastemaker.index.channels import Channels
 from tastemaker.index.lexical import Lexicon
+from tastemaker.index.tokens import words_of
 from tastemaker.inference.brain import Brain
 from tastemaker.journal.append import Journal
 from tastemaker.models.fusion import Fusion
@@ -37,6 +38,10 @@ from tastemaker.streaming.state import LiveState
 
 ProfileOf = Callable[[str], Mapping[str, Any] | None]
 """Attributes of a user by id; None where none are known."""
+WORDS_SHARE = 0.5
+"""Weight of the words in a search; the rest is the meaning's. Measured by benchmarks/search.py."""
+PERSONAL_DEPTH, PERSONAL_SHARE = 100, 0.15
+"""How many found items are looked at with a user's eyes, and how much of its score the best of them may gain."""
 
 
 class Live:
@@ -86,7 +91,8 @@ class Live:
         self.ranker = LiveRanker(folder / "ranker", fusion, self.channels, self.state, now.ranker) if ranks else None
         vectors, depth = self.channels.items.rows, self.settings.fusion.depth
         self.road = Road(self.channels, fusion, vectors, depth, self._texts, self.state.rows.__getitem__, self.ranker)
-        self.lexicon = Lexicon([words_of(row) for row in rows])
+        lexicon = folder / "lexicon"
+        self.lexicon = Lexicon.load(lexicon) if lexicon.is_dir() else Lexicon(words_of(row) for row in rows)
         self.connections = Connections.open(folder / "graph", self.state)
         self.people = People.open(folder / "friends", self.channels.companions, depth)
         data = self.bundle.manifest.data
@@ -163,23 +169,36 @@ class Live:
         states = [with_profile(state, self.segments, told) for state, told in zip(self.queries(histories), profiles, strict=True)]
         return [items for items, _ in self.best(states, k)]
 
-    def search(self, text: str, k: int) -> tuple[list[int], list[float]]:
-        """Items by words and by meaning, the two orders fused by reciprocal ranks (G. Cormack et al., 2009); best first."""
+    def search(self, text: str, k: int, history: IntArray | None = None) -> tuple[list[int], list[float]]:
+        """Items by words and by meaning, best first, for somebody with a history where one is given.
+
+        Words and meaning are fused as shares of the most that each can reach (S. Bruch, S. Gai and A. Ingber, 2023, "An Analysis of Fusion Functions
+        for Hybrid Retrieval"): BM25 over its bound, and the cosine. What suits the history moves up among the best of them.
+        """
         n, barred = self.channels.n_items, self.state.barred
         text = text.encode("utf-8", "replace").decode("utf-8")
         if k <= 0 or n == 0 or not text.strip():
             return [], []
-        words, meaning = self.lexicon.scores(text, n), self.text_query(text)
-        fused = np.zeros(n, dtype=np.float32)
-        for scores, least in ((words, 1e-9), (meaning, 1e-9)):
-            usable = np.where(barred | (scores < least), -np.inf, scores)
-            for rank, place in enumerate(order(usable, max(200, k))):
-                if np.isfinite(usable[place]):
-                    fused[place] += 1 / (60 + rank)
-        fused += 1e-4 * words / max(float(words.max(initial=0.0)), 1e-9)
+        words, bound = self.lexicon.match(text, n)
+        meaning = np.maximum(self.text_query(text), 0.0)
+        fused = np.asarray(WORDS_SHARE / bound * words + (1 - WORDS_SHARE) * meaning, dtype=np.float32)
         fused[barred] = 0
-        places = [place for place in order(fused, k).tolist() if fused[place] > 0]
-        return places, [float(fused[place]) for place in places]
+        places = [
+            place for place in order(fused, max(k, PERSONAL_DEPTH if history is not None else k)).tolist() if fused[place] > 0
+        ]
+        if history is not None and len(history) and len(places) > 1:
+            places, fused = self._personal(places, fused, history)
+        return places[:k], [float(fused[place]) for place in places[:k]]
+
+    def _personal(self, places: list[int], fused: FloatArray, history: IntArray) -> tuple[list[int], FloatArray]:
+        """The found items anew, each with up to `PERSONAL_SHARE` of its score added by its rank among them for this history."""
+        state = self.query(history)
+        best = np.array(places[:PERSONAL_DEPTH], dtype=np.int32)
+        found = self.channels.score_items(state, best, self.settings.fusion.depth)
+        liked = np.argsort(np.argsort(-self.road.fusion.score(found, len(history)), kind="stable"), kind="stable")
+        fused = fused.copy()
+        fused[best] *= 1 + PERSONAL_SHARE * (1 - liked.astype(np.float32) / len(best))
+        return [*best[order(fused[best], len(best))].tolist(), *places[PERSONAL_DEPTH:]], fused
 
     def text_query(self, text: str) -> FloatArray:
         """Similarity of every item's text to a text, float32 [N]."""
@@ -264,13 +283,6 @@ def _profiles(journal: Journal) -> ProfileOf:
         return None if user is None else user.extra
 
     return of
-
-
-def words_of(row: dict[str, Any]) -> str:
-    """What lexical search reads of an item."""
-    if row.get("deleted"):
-        return ""
-    return " ".join([str(row.get("title") or ""), " ".join(row.get("categories") or []), str(row.get("text") or "")[:2_000]])
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 catalogue/items.parquet           row i is item i
 channels/                         `index.channels.Channels`
+lexicon/                          `index.lexical.Lexicon`
 fusion.json                       `models.fusion.Fusion`
 item_tower/                       model.onnx (content [n, C] -> vector [n, D]), signals.json: name and width of each signal, in the content's order
 signals/                          NAME.npy, vectors [N, W] of a signal that can't be read from an item alone; graph.npy has rows for items that only
@@ -38,7 +39,9 @@ import torch
 from torch import nn
 
 from tastemaker.features.reference import shown
+from tastemaker.index.lexical import Lexicon
 from tastemaker.index.paths import save_graph
+from tastemaker.index.tokens import words_of
 from tastemaker.models.item_tower import ContentOnly, ItemTower
 from tastemaker.models.text import TextTower, Whitening
 from tastemaker.models.user_sequence import UserSequence
@@ -63,6 +66,7 @@ def export(brain: TrainedBrain, folder: Path) -> None:
         folder / "catalogue" / "items.parquet"
     )
     brain.channels.save(folder / "channels")
+    Lexicon(words_of(row) for row in brain.catalogue.iter_rows(named=True)).save(folder / "lexicon")
     (folder / "fusion.json").write_bytes(msgspec.json.encode(brain.fusion.to_dict()))
     (folder / "settings.json").write_bytes(msgspec.json.encode(to_table(brain.settings)))
     if brain.baseline is not None:
