@@ -16,6 +16,7 @@ time keep the order of the log.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,11 +30,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.data.pieces import Column, piece_sizes, read_column, read_piece, write_pieces
+from tastemaker.data.pieces import Column, piece_sizes, read_column, read_piece, write_column, write_pieces
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.times import ORDER_BELOW
 from tastemaker.features.facts import devices_of
 from tastemaker.features.feature_set import FeatureSet
+from tastemaker.features.key import ITEM
 from tastemaker.features.parts import Parts
 from tastemaker.features.rows import Rows, worths
 from tastemaker.features.runs import grouped, grouped_codes, in_time, places
@@ -43,6 +45,8 @@ from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError, SettingsError
 
 PIECE_ROWS = 2_000_000
+_FINER = 4
+"""Slices hold so much less, and users' features are computed for so much fewer rows at once: arrays that fit into a processor's caches."""
 FEATURES = ("item_events", "item_faded", "user_events", "user_recency", "user_item")
 """What is told of each event if nothing else is asked for."""
 TRAIN, TARGET, LATE = 0, 1, 2
@@ -79,7 +83,7 @@ class Plan(msgspec.Struct, frozen=True):
         timed: whether times are times; else events keep the order of the log and slices are stretches of it.
         cuts: times at which slices begin, without the first. buckets: how many users are spread over. split: its name. share: held back.
         features: as declared, without those of the catalogue's own. extra: columns besides the usual ones that the pieces hold.
-        devices: names of the log's devices. id_bytes: of the longest event id.
+        devices: names of the log's devices. id_bytes: of the longest event id. block: rows of which users' features are computed at once.
     """
 
     rows: int
@@ -94,6 +98,7 @@ class Plan(msgspec.Struct, frozen=True):
     extra: list[str]
     devices: list[str]
     id_bytes: int
+    block: int
 
 
 def stage(
@@ -209,13 +214,14 @@ def plan(surveys: Sequence[Survey], split: str, share: float, rows: int, declare
     sample = np.concatenate([found.sample for found in surveys])
     timed = max(found.latest for found in surveys) >= ORDER_BELOW and all(found.timed for found in surveys)
     count = max(round(total / rows), 1)
-    cuts = np.unique(np.quantile(sample, np.arange(1, count) / count)).tolist() if timed else []
+    slices = max(round(total / rows * _FINER), 1)
+    cuts = np.unique(np.quantile(sample, np.arange(1, slices) / slices)).tolist() if timed else []
     longest = max(found.id_bytes for found in surveys)
     extra = ["value"] * any(found.valued for found in surveys) + ["device"] * declared.devices
     extra += [f"id{word}" for word in range(-(-longest // 8))]
     return Plan(
-        total, types, timed, cuts, len(cuts) + 1 if timed else count, count, split if timed else "leave_last_out", share,
-        declared.names if timed else [], extra if timed else [], devices, longest,
+        total, types, timed, cuts, len(cuts) + 1 if timed else slices, count, split if timed else "leave_last_out", share,
+        declared.names if timed else [], extra if timed else [], devices, longest, max(rows // _FINER, 1),
     ), items  # fmt: skip
 
 
@@ -268,7 +274,10 @@ def sort_slice(made: Plan, parts: Parts | None, number: int, spread_out: Sequenc
         columns = {name: values[order] for name, values in columns.items()}
     write_pieces(out, columns, np.zeros(len(columns["time"]), dtype=np.int64), 1)
     if parts is not None:
-        _write_contents(parts, parts.contents(_rows(parts, columns)), out, "left")
+        log = parts.log(_rows(parts, columns))
+        _write_contents(parts, parts.contents(log), out, "left")
+        if ITEM in log.orders:
+            write_column(out, "by_item", log.orders[ITEM].astype(np.int32))
 
 
 def tell_slice(made: Plan, parts: Parts | None, ordered: Path, out: Path) -> None:
@@ -277,12 +286,14 @@ def tell_slice(made: Plan, parts: Parts | None, ordered: Path, out: Path) -> Non
     bucket = (columns["user"].astype(np.uint64) >> np.uint64(48)).astype(np.int64) * made.buckets >> 16
     whole = dict(columns)
     if parts is not None:
-        events = _rows(parts, columns)
-        early, told = parts.of_slice(events, _read_contents(parts, ordered, "before"))
+        log = parts.log(_rows(parts, columns))
+        if list(ordered.glob("by_item.*")):
+            log.orders[ITEM] = read_column(ordered, "by_item").astype(np.int64)
+        early, told = parts.of_slice(log, _read_contents(parts, ordered, "before"))
         whole |= {f"early{place}": values for place, values in enumerate(early)}
     write_pieces(out, whole, bucket, made.buckets)
     if parts is not None:
-        for place, (arrays, owner) in enumerate(zip(told, parts.owners(events), strict=True)):
+        for place, (arrays, owner) in enumerate(zip(told, parts.owners(log.rows), strict=True)):
             answers = {f"told{at}": values for at, values in enumerate(arrays)}
             write_pieces(out / f"sent{place}", answers, bucket if owner is None else bucket[owner], made.buckets)
 
@@ -347,51 +358,78 @@ def pack_bucket(
     columns = {name: values[order] for name, values in columns.items()}
     item, time, user = columns["item"], columns["time"], np.cumsum(begins) - 1
     place = places(begins)
-    pairs, pair_begins = grouped_codes(user << 32 | item)
-    again = np.empty(len(item), dtype=np.int32)
-    again[pairs] = places(pair_begins)
     starts = np.flatnonzero(begins)
     lengths = np.diff(np.append(starts, len(item)))
+    blocks = _blocks(starts, len(item), made.block)
+    again, late = _met(user, item, blocks), []
+    if parts is not None:
+        late = list(_late(made, parts, _rows(parts, columns, user), columns, _Answers(parts, slices, bucket, order), blocks))
     part = _parts(made, cut, time, lengths, place, again)
     for name, values in (("items", item), ("times", time), ("event_types", columns["type"]), ("seq", columns["seq"])):
         _write_at(folder / f"{name}.npy", made.rows, at, values)
     features = {}
     if parts is not None:
-        found = dict(zip(parts.early, (columns[f"early{place}"] for place in early), strict=True))
-        found |= zip(parts.late, _late(made, parts, columns, user, order, [(one, bucket) for one in slices]), strict=True)
+        found = dict(zip((*parts.early, *parts.late), (*(columns[f"early{place}"] for place in early), *late), strict=True))
         features = {name: found[name] for name in made.features}
     table = pl.DataFrame({Columns.SEQ: columns["seq"], "part": part, **features})
     table.write_ipc(folder / f"features-{bucket:06d}.arrow")
     return Packed(lengths, columns["seq"][starts], np.bincount(item[part == TRAIN], minlength=n_items))
 
 
+def _blocks(starts: NDArray[np.int64], rows: int, size: int) -> list[slice]:
+    """Stretches of whole histories, of about `size` rows or one long history."""
+    wanted = np.searchsorted(starts, np.arange(0, rows, size))
+    cuts = np.unique(np.append(starts[wanted[wanted < len(starts)]], rows)).tolist()
+    return [slice(low, high) for low, high in itertools.pairwise(cuts)]
+
+
+class _Answers:
+    """What the sent memories told for the rows of a bucket, in another order than they came in."""
+
+    def __init__(self, parts: Parts, slices: Sequence[Path], bucket: int, order: NDArray[np.int64]) -> None:
+        self._parts, self._order = parts, order
+        self._arrays: list[list[Column]] = []
+        for place in range(len(parts.sent)):
+            folders = [one / f"sent{place}" for one in slices]
+            names = sorted(path.name.split(".")[0] for path in folders[0].glob("told*"))
+            self._arrays.append([read_piece(folders, name, bucket) for name in names])
+
+    def ordered(self, rows: Rows, by: NDArray[np.int64] | None) -> Callable[[slice], list[list[Column]]]:
+        """Gives the answers for a stretch of the reordered rows; `by` reorders them once more."""
+        order = self._order if by is None else self._order[by]
+        owners = self._parts.owners(rows)
+        arrays = [[values[_answers(order, owner)] for values in told] for told, owner in zip(self._arrays, owners, strict=True)]
+
+        def of(block: slice) -> list[list[Column]]:
+            cuts = [block if owner is None else slice(*np.searchsorted(owner, [block.start, block.stop])) for owner in owners]
+            return [[values[cut] for values in told] for told, cut in zip(arrays, cuts, strict=True)]
+
+        return of
+
+
 def _late(
-    made: Plan,
-    parts: Parts,
-    columns: dict[str, Column],
-    user: NDArray[np.int64],
-    order: NDArray[np.int64],
-    pieces: Sequence[tuple[Path, int]],
+    made: Plan, parts: Parts, rows: Rows, columns: dict[str, Column], answers: _Answers, blocks: Sequence[slice]
 ) -> NDArray[np.float32]:
     """The late columns of a bucket, float32 [late, n], where events at one time stand in the order of their ids if that matters."""
     words = [columns[name] for name in made.extra if name.startswith("id")]
-    by_id = np.lexsort((columns["item"], *reversed(words), columns["time"], user)) if words else None
+    by_id = np.lexsort((columns["item"], *reversed(words), columns["time"], rows.user)) if words else None
+    rows = rows if by_id is None else rows.part(by_id)
+    told = answers.ordered(rows, by_id)
+    found = np.empty((len(parts.late), len(rows)), dtype=np.float32)
+    for block in blocks:
+        found[:, block] = parts.of_users(parts.log(rows.part(block)), told(block))
     if by_id is not None:
-        columns = {name: columns[name][by_id] for name in (*_COLUMNS, *made.extra)}
-        user, order = user[by_id], order[by_id]
-    events = _rows(parts, columns, user)
-    told = []
-    for place, owner in enumerate(parts.owners(events)):
-        folders, bucket = [one / f"sent{place}" for one, _ in pieces], pieces[0][1]
-        names = sorted(path.name.split(".")[0] for path in folders[0].glob("told*"))
-        arrays = [read_piece(folders, name, bucket) for name in names]
-        told.append([values[_answers(order, owner)] for values in arrays])
-    found = parts.of_users(events, told)
-    if by_id is not None:
-        back = np.empty_like(by_id)
-        back[by_id] = np.arange(len(by_id))
-        found = found[:, back]
+        found[:, by_id] = found.copy()
     return found
+
+
+def _met(user: NDArray[np.int64], item: NDArray[np.int32], blocks: Sequence[slice]) -> NDArray[np.int32]:
+    """How often each row's user met its item before, ties in the order of the log, int32 [n]."""
+    again = np.empty(len(item), dtype=np.int32)
+    for block in blocks:
+        order, begins = grouped_codes(user[block] << 32 | item[block])
+        again[block][order] = places(begins)
+    return again
 
 
 def _answers(order: NDArray[np.int64], owner: NDArray[np.int64] | None) -> NDArray[np.int64]:

@@ -54,9 +54,12 @@ class Parts:
         needed = {memory for one in self._late for memory in one.feature.remembers}
         self.sent: list[Memory[Any]] = [memory for memory in self.carried if memory in needed]
 
-    def contents(self, events: Rows) -> list[Any]:
-        """What the events of one slice, in order of time, leave in the carried memories."""
-        log = Log(self._facts, events, in_time=True)
+    def log(self, events: Rows) -> Log:
+        """The events of one slice in order of time, or of some users, all that they ever did, by user and in order of time."""
+        return Log(self._facts, events, in_time=True)
+
+    def contents(self, log: Log) -> list[Any]:
+        """What the events of one slice leave in the carried memories."""
         lines = [log.line(memory) for memory in self.carried]
         return [memory.batch(line, line.codes, pl.DataFrame()) for memory, line in zip(self.carried, lines, strict=True)]
 
@@ -69,23 +72,23 @@ class Parts:
             initial=before,
         )
 
-    def of_slice(self, events: Rows, before: Sequence[Any]) -> tuple[NDArray[np.float32], list[Arrays]]:
+    def of_slice(self, log: Log, before: Sequence[Any]) -> tuple[NDArray[np.float32], list[Arrays]]:
         """The early columns, float32 [early, n], and what each of the sent memories tells.
 
         Args:
-            events: of one slice, in order of time. before: what the carried memories hold before it.
+            log: of one slice. before: what the carried memories hold before it.
         """
-        source = OwnPast(Log(self._facts, events, in_time=True), dict(zip(self.carried, before, strict=True)))
-        look = Look(events, self._facts, source)
+        source = OwnPast(log, dict(zip(self.carried, before, strict=True)))
+        look = Look(log.rows, self._facts, source)
         return numbers(self._early, look), [_arrays(look(memory)) for memory in self.sent]
 
-    def of_users(self, events: Rows, told: Sequence[Arrays]) -> NDArray[np.float32]:
+    def of_users(self, log: Log, told: Sequence[Arrays]) -> NDArray[np.float32]:
         """The late columns, float32 [late, n].
 
         Args:
-            events: of some users, all that they ever did, by user and in order of time. told: by each of the sent memories, for these rows.
+            log: of some users. told: by each of the sent memories, for its rows.
         """
-        log = Log(self._facts, events, in_time=True)
+        events = log.rows
         look = Look(events, self._facts, _UserPast(log, dict(zip(self.sent, map(_told, told), strict=True))))
         found = np.empty((len(self.late), len(events)), dtype=np.float32)
         place = 0
@@ -113,6 +116,7 @@ class _UserPast(OwnPast):
         self._told = told
 
     def tell(self, memory: Memory[Told], codes: NDArray[np.int64], now: NDArray[np.float64]) -> Told:
+        """As told, else from the histories."""
         known: Told | None = self._told.get(memory)
         return super().tell(memory, codes, now) if known is None else known
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from tastemaker.features.facts import Facts
 from tastemaker.features.key import Key
-from tastemaker.features.memories.memory import Memory, Told
+from tastemaker.features.memories.memory import Memory, Told, moved
+from tastemaker.features.memories.tally import Counted
 from tastemaker.features.rows import Rows
 from tastemaker.features.timeline import Asked, Clock, Timeline
 from tastemaker.features.which import Which
@@ -25,10 +26,14 @@ class Log:
 
     Args:
         in_time: whether, among events of any one key, the rows stand in order of time already.
+
+    Attributes:
+        orders: rows in the order of a key and time, for keys under which each row has one code; found once for all memories of the key.
     """
 
     def __init__(self, facts: Facts, events: Rows, in_time: bool = False) -> None:
         self.facts, self.rows, self._in_time = facts, events, in_time
+        self.orders: dict[Key, NDArray[np.int64]] = {}
         self._lines: dict[Question, Timeline] = {}
         self._clocks: dict[float, Clock] = {}
 
@@ -41,9 +46,12 @@ class Log:
                 taken = memory.which.mask(self.rows, self.facts.kind)
                 taken = taken if source is None else taken[source]
                 codes, source = codes[taken], np.flatnonzero(taken) if source is None else source[taken]
-            self._lines[question] = Timeline(
-                codes, source, self.rows, memory.step, partial(self._clock, memory.step), self._sorted(source)
-            )
+            order = None if memory.which.labels else self.orders.get(memory.key)
+            place = self._sorted(source) if order is None else None
+            line = Timeline(codes, source, self.rows, memory.step, partial(self._clock, memory.step), place, order)
+            self._lines[question] = line
+            if source is None and len(line.entry) == len(codes):
+                self.orders[memory.key] = line.entry
         return self._lines[question]
 
     def _clock(self, step: float) -> Clock:
@@ -83,16 +91,29 @@ class Past:
         """What a memory knew of codes at moments, [m]."""
         question = (memory.key, memory.which, memory.step)
         if question not in self._asked:
-            self._asked[question] = self._ask(memory, codes, now)
+            self._asked[question] = self._log.line(memory).ask(codes, now)
         return memory.as_of(self._asked[question], self._before.get(memory))
-
-    def _ask(self, memory: Memory[Told], codes: NDArray[np.int64], now: NDArray[np.float64]) -> Asked:
-        return self._log.line(memory).ask(codes, now)
 
 
 class OwnPast(Past):
-    """Answers of a log at the moments of its own events."""
+    """Answers of a log at the moments of its own events: found in the order of each line, where memory is read in one direction, and put back."""
 
-    def _ask(self, memory: Memory[Told], codes: NDArray[np.int64], now: NDArray[np.float64]) -> Asked:
+    def tell(self, memory: Memory[Told], codes: NDArray[np.int64], now: NDArray[np.float64]) -> Told:
+        """What a memory knew of the log's codes at its moments, [m]."""
         line = self._log.line(memory)
-        return line.ask(codes, now) if memory.which.labels else line.ask_itself(now)
+        if memory.which.labels or len(line.entry) < len(codes):
+            return super().tell(memory, codes, now)
+        question = (memory.key, memory.which, memory.step)
+        if question not in self._asked:
+            self._asked[question] = line.ask_itself()
+        told = memory.as_of(self._asked[question], self._before.get(memory))
+        return told if line.stands else _moved(told, line.entry)
+
+
+def _moved(told: Any, places: NDArray[np.int64]) -> Any:
+    """What a memory told in another order, brought to its places."""
+    if isinstance(told, Counted):
+        return told.moved(places)
+    if isinstance(told, tuple):
+        return type(told)(*(_moved(part, places) for part in told))
+    return moved(told, places)

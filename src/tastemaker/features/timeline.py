@@ -64,6 +64,7 @@ class Timeline:
         codes: distinct codes, int64 [K], ascending.
         starts: where each code's events begin, int64 [K + 1].
         entry: which of the codes that came in each event is, int64 [E]. source: rows of the log, int64 [E].
+        stands: whether the line has all codes that came in, in their order.
         step: seconds to which times are floored. kept: what memories computed once for all rows.
     """
 
@@ -75,6 +76,7 @@ class Timeline:
         step: float,
         clock: Callable[[], Clock],
         sorted_by: NDArray[np.int64] | None,
+        order: NDArray[np.int64] | None = None,
     ) -> None:
         """Sorts events; those with code -1 are left out.
 
@@ -82,18 +84,20 @@ class Timeline:
             codes: of the events, int64 [m]. source: the row of the log that each is from, [m]; None: each row once, in order.
             log: the whole log. step: see above. clock: gives the times of the log, which only some questions need.
             sorted_by: places of `codes` in order of time, int64 [m]; None: they stand so already.
+            order: places of `codes`, of which none is -1, in order of (code, time), if that is known.
         """
-        self._log, self._clock, self.step, self.asked_codes = log, clock, step, codes
-        known = sorted_by if sorted_by is not None else np.arange(len(codes))
-        taken = codes if sorted_by is None else codes[sorted_by]
-        if len(taken) and taken.min() < 0:
-            known, taken = known[taken >= 0], taken[taken >= 0]
-        order, self._begins = grouped_codes(taken)
+        self._log, self._clock, self.step = log, clock, step
+        if order is not None:
+            self.entry, self._begins = order, np.ones(len(order), dtype=bool)
+            ordered = codes[order]
+            self._begins[1:] = ordered[1:] != ordered[:-1]
+        else:
+            self.entry, self._begins = _entries(codes, sorted_by)
         first = np.flatnonzero(self._begins)
-        self.codes: NDArray[np.int64] = taken[order[first]]
-        self.starts: NDArray[np.int64] = np.append(first, len(order))
-        self.entry: NDArray[np.int64] = known[order]
+        self.codes: NDArray[np.int64] = codes[self.entry[first]]
+        self.starts: NDArray[np.int64] = np.append(first, len(self.entry))
         self.source: NDArray[np.int64] = self.entry if source is None else source[self.entry]
+        self.stands = len(self.entry) == len(codes) and bool((self.entry[1:] > self.entry[:-1]).all())
         self.kept: dict[Any, Any] = {}
 
     @cached_property
@@ -142,18 +146,27 @@ class Timeline:
         begin = np.where(dense < 0, 0, self.starts[np.maximum(dense, 0)])
         return Asked(self, codes, dense, floored(now, self.step), begin, self.end(dense, now, STRICTLY_BEFORE))
 
-    def ask_itself(self, now: NDArray[np.float64]) -> Asked:
-        """Looks back from every event that came in: `ask` of the codes and the times that it was made of, [m], without a search."""
+    def ask_itself(self) -> Asked:
+        """Looks back from every event of the line, in its order: `ask` of its own codes and times, without a search."""
         side = int(STRICTLY_BEFORE == "right")
+        dense = self.rows_of()
+        return Asked(self, self.codes[dense], dense, self.times, self.starts[dense], self._stops[np.cumsum(self._fresh) - 1 + side])
+
+    @cached_property
+    def _fresh(self) -> NDArray[np.bool_]:
+        """Events that are the first of their code at their time, bool [E]."""
         fresh = self._begins.copy()
         fresh[1:] |= self.times[1:] != self.times[:-1]
-        stops = np.append(np.flatnonzero(fresh), len(fresh))
-        end = stops[np.cumsum(fresh) - 1 + side]
-        dense = self.rows_of()
-        found = [np.full(len(self.asked_codes), missing, dtype=np.int64) for missing in (-1, 0, 0)]
-        for column, values in zip(found, (dense, self.starts[dense], end), strict=True):
-            column[self.entry] = values
-        return Asked(self, self.asked_codes, found[0], floored(now, self.step), found[1], found[2])
+        return fresh
+
+    @cached_property
+    def _stops(self) -> NDArray[np.int64]:
+        """Where these stand, and E behind them."""
+        return np.append(np.flatnonzero(self._fresh), len(self._fresh))
+
+    def before_last(self) -> NDArray[np.int64]:
+        """Where each code's events at its latest time begin, int64 [K]."""
+        return self._stops[np.searchsorted(self._stops, self.starts[1:]) - 1]
 
     def last_times(self) -> NDArray[np.float64]:
         """Time of each code's latest event, float64 [K]."""
@@ -174,6 +187,16 @@ class Timeline:
             self.kept["running"] = counts, np.concatenate([zero, np.cumsum(units(self.value))]) if valued.any() else 0 * counts
         found: tuple[NDArray[np.int64], NDArray[np.int64]] = self.kept["running"]
         return found
+
+
+def _entries(codes: NDArray[np.int64], sorted_by: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Places of the codes that are not -1 in order of (code, time), and which of them begin a code."""
+    known = sorted_by if sorted_by is not None else np.arange(len(codes))
+    taken = codes if sorted_by is None else codes[sorted_by]
+    if len(taken) and taken.min() < 0:
+        known, taken = known[taken >= 0], taken[taken >= 0]
+    order, begins = grouped_codes(taken)
+    return known[order], begins
 
 
 @dataclass(frozen=True)

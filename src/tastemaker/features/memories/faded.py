@@ -75,7 +75,7 @@ class Faded:
         if not len(slots):
             return content
         last = line.last_times()
-        here = line.end(np.arange(len(slots)), last, "left")
+        here = line.before_last()
         asked = Asked(line, line.codes, np.arange(len(slots)), last, line.starts[:-1], here)
         counted = np.where(np.isfinite(last), line.starts[1:] - here, 0)
         content.put(slots, np.stack([self.as_of(asked), counted, last], axis=1))
@@ -122,8 +122,8 @@ class Faded:
         if not timed.any():
             found = line.kept[name] = np.zeros(len(timed))
             return found
-        age = np.where(timed, line.times, 0.0) / self.half_life
-        block = np.floor(age / BLOCK)
+        age = np.where(timed, line.times, 0.0) * (1 / self.half_life)
+        block = np.floor(age * (1 / BLOCK))
         block[~timed] = -np.inf
         fresh = np.ones(len(timed), dtype=bool)
         fresh[1:] = block[1:] != block[:-1]

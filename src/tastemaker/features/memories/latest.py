@@ -104,7 +104,7 @@ class Latest:
         if not len(slots):
             return {}
         last, end = line.last_times(), line.starts[1:]
-        here = line.end(np.arange(len(slots)), last, "left")
+        here = line.before_last()
         row, place = line.rows_of(), np.arange(len(line.times))
         stop = np.where(place >= here[row], end[row], here[row])
         kept = np.flatnonzero(stop - place <= self.length)

@@ -79,6 +79,13 @@ class Memory(Protocol[Told]):
         """The content of a table."""
 
 
+def moved(values: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+    """Values put at places, which are as many and all different, [m]."""
+    found = np.empty_like(values)
+    found[places] = values
+    return found
+
+
 def passed(now: NDArray[np.float64], since: NDArray[np.float64]) -> NDArray[np.float64]:
     """Seconds between, never below 0; +inf since `TIMELESS`."""
     with np.errstate(invalid="ignore"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tastemaker.features.grown import Grown
 from tastemaker.features.key import Key
-from tastemaker.features.memories.memory import Moment
+from tastemaker.features.memories.memory import Moment, moved
 from tastemaker.features.rows import TIMELESS
 from tastemaker.features.timeline import UNITS, Asked, Timeline, boundary, floored
 from tastemaker.features.which import ALL, Which
@@ -55,6 +55,10 @@ class Counted:
     def last(self) -> NDArray[np.float64]:
         """Time of the latest, float64; `TIMELESS` for none."""
         return self._tell["last"]()
+
+    def moved(self, places: NDArray[np.int64]) -> Counted:
+        """The same, put at places."""
+        return Counted(**{name: lambda name=name: moved(getattr(self, name), places) for name in COUNTS})
 
     def and_of(self, other: Counted) -> Counted:
         """What both count together."""
@@ -115,20 +119,26 @@ class Tally:
 
     def read(self, content: Tallies, slots: NDArray[np.int64], now: NDArray[np.float64]) -> Counted:
         """What is known at moments."""
-        sums, times = content.sums.read(slots), content.times.read(slots)
         now = floored(now, self.step)
-        later = now > times[:, 0]
+        sums, times = content.sums.values, content.times.values
+        of_sums, of_times = (np.minimum(slots, len(values) - 1) for values in (sums, times))
+        latest = times[of_times, 0]
+        later = now > latest
 
         def told(place: int) -> NDArray[np.int64]:
-            found: NDArray[np.int64] = sums[:, place] + sums[:, place + 3] * later
+            found: NDArray[np.int64] = sums[of_sums, place] + sums[of_sums, place + 3] * later
             return found
+
+        def first() -> NDArray[np.float64]:
+            earliest = times[of_times, 2]
+            return np.where((earliest > TIMELESS) & (earliest < np.maximum(now, latest)), earliest, np.inf)
 
         return Counted(
             events=lambda: told(0),
             valued=lambda: told(1),
             total=lambda: told(2) / UNITS,
-            first=lambda: np.where((times[:, 2] > TIMELESS) & (times[:, 2] < np.maximum(now, times[:, 0])), times[:, 2], np.inf),
-            last=lambda: np.where(later, times[:, 0], times[:, 1]),
+            first=first,
+            last=lambda: np.where(later, latest, times[of_times, 1]),
         )
 
     def as_of(self, asked: Asked, before: Tallies | None = None) -> Counted:
@@ -155,7 +165,7 @@ class Tally:
             return content
         valued, total = line.running()
         last, begin, end = line.last_times(), line.starts[:-1], line.starts[1:]
-        here = line.end(np.arange(len(slots)), last, "left")
+        here = line.before_last()
         bounds = ((begin, here), (here, end))
         sums = [part for low, high in bounds for part in (high - low, valued[high] - valued[low], total[high] - total[low])]
         before = np.where(here > begin, line.times[here - 1], TIMELESS)
