@@ -114,6 +114,8 @@ create_dataset(Config(model="SASRec", dataset="log", config_dict={"data_path": s
 report(begun)
 """
 OURS = """
+from tastemaker.data.allocators import keep_freed
+keep_freed()
 import polars as pl
 from tastemaker.data.intake import Intake
 from tastemaker.data.quarantine import Quarantine
@@ -140,6 +142,8 @@ report(begun, accepted=got.accepted, duplicates=got.duplicates, refused=refused,
        targets=targets, sums=sums, imported=imported)
 """
 RAY = """
+from tastemaker.data.allocators import keep_freed
+keep_freed()
 import hashlib
 from tastemaker.data import _ray
 from tastemaker.data.intake import Intake

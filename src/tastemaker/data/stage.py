@@ -35,7 +35,7 @@ from tastemaker.data.sequences import Sequences
 from tastemaker.data.times import ORDER_BELOW
 from tastemaker.features.facts import devices_of
 from tastemaker.features.feature_set import FeatureSet
-from tastemaker.features.key import ITEM
+from tastemaker.features.key import ITEM, USER_ITEM
 from tastemaker.features.parts import Parts
 from tastemaker.features.rows import Rows, worths
 from tastemaker.features.runs import grouped, grouped_codes, in_time, places
@@ -44,7 +44,7 @@ from tastemaker.journal.read import segment_frame
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError, SettingsError
 
-PIECE_ROWS = 2_000_000
+PIECE_ROWS = 1_500_000
 _FINER = 4
 """Slices hold so much less, and users' features are computed for so much fewer rows at once: arrays that fit into a processor's caches."""
 FEATURES = ("item_events", "item_faded", "user_events", "user_recency", "user_item")
@@ -355,15 +355,17 @@ def pack_bucket(
         late = np.argsort(np.nan_to_num(columns["time"], nan=-np.inf), kind="stable")
         order, begins = grouped(mixed(columns["user"])[late])
         order = late[order]
-    columns = {name: values[order] for name, values in columns.items()}
+    columns = {name: values[order] for name, values in columns.items() if name != "user"}
     item, time, user = columns["item"], columns["time"], np.cumsum(begins) - 1
     place = places(begins)
     starts = np.flatnonzero(begins)
     lengths = np.diff(np.append(starts, len(item)))
     blocks = _blocks(starts, len(item), made.block)
-    again, late = _met(user, item, blocks), []
+    again, pairs = _met(user, item, blocks)
+    late: Iterable[Column] = ()
     if parts is not None:
-        late = list(_late(made, parts, _rows(parts, columns, user), columns, _Answers(parts, slices, bucket, order), blocks))
+        answers = _Answers(parts, slices, bucket, order)
+        late = _late(made, parts, _rows(parts, columns, user), columns, answers, list(zip(blocks, pairs, strict=True)))
     part = _parts(made, cut, time, lengths, place, again)
     for name, values in (("items", item), ("times", time), ("event_types", columns["type"]), ("seq", columns["seq"])):
         _write_at(folder / f"{name}.npy", made.rows, at, values)
@@ -408,28 +410,44 @@ class _Answers:
 
 
 def _late(
-    made: Plan, parts: Parts, rows: Rows, columns: dict[str, Column], answers: _Answers, blocks: Sequence[slice]
+    made: Plan,
+    parts: Parts,
+    rows: Rows,
+    columns: dict[str, Column],
+    answers: _Answers,
+    blocks: Sequence[tuple[slice, NDArray[np.int64]]],
 ) -> NDArray[np.float32]:
-    """The late columns of a bucket, float32 [late, n], where events at one time stand in the order of their ids if that matters."""
+    """The late columns of a bucket, float32 [late, n], where events at one time stand in the order of their ids if that matters.
+
+    Args:
+        blocks: stretches of rows, and each one's rows by user and item.
+    """
     words = [columns[name] for name in made.extra if name.startswith("id")]
     by_id = np.lexsort((columns["item"], *reversed(words), columns["time"], rows.user)) if words else None
     rows = rows if by_id is None else rows.part(by_id)
     told = answers.ordered(rows, by_id)
     found = np.empty((len(parts.late), len(rows)), dtype=np.float32)
-    for block in blocks:
-        found[:, block] = parts.of_users(parts.log(rows.part(block)), told(block))
+    for block, pairs in blocks:
+        log = parts.log(rows.part(block))
+        if by_id is None:
+            log.orders[USER_ITEM] = pairs
+        found[:, block] = parts.of_users(log, told(block))
     if by_id is not None:
         found[:, by_id] = found.copy()
     return found
 
 
-def _met(user: NDArray[np.int64], item: NDArray[np.int32], blocks: Sequence[slice]) -> NDArray[np.int32]:
-    """How often each row's user met its item before, ties in the order of the log, int32 [n]."""
+def _met(
+    user: NDArray[np.int64], item: NDArray[np.int32], blocks: Sequence[slice]
+) -> tuple[NDArray[np.int32], list[NDArray[np.int64]]]:
+    """How often each row's user met its item before, ties in the order of the log, int32 [n]; and each block's rows by user and item."""
     again = np.empty(len(item), dtype=np.int32)
+    orders = []
     for block in blocks:
         order, begins = grouped_codes(user[block] << 32 | item[block])
         again[block][order] = places(begins)
-    return again
+        orders.append(order)
+    return again, orders
 
 
 def _answers(order: NDArray[np.int64], owner: NDArray[np.int64] | None) -> NDArray[np.int64]:

@@ -103,8 +103,7 @@ class Latest:
         """Latest events of a whole log."""
         if not len(slots):
             return {}
-        last, end = line.last_times(), line.starts[1:]
-        here = line.before_last()
+        end, here = line.starts[1:], line.before_last()
         row, place = line.rows_of(), np.arange(len(line.times))
         stop = np.where(place >= here[row], end[row], here[row])
         kept = np.flatnonzero(stop - place <= self.length)
