@@ -31,7 +31,7 @@ from world import DAY, EVENTS, EVERY, IDS, features, fold, table
 
 BEGIN = 20_000 * DAY
 ALL_FEATURES = features()
-quick = settings(max_examples=6, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
 
 
 def dated(events: Sequence[Event]) -> list[Event]:

@@ -350,11 +350,7 @@ def pack_bucket(
     """The histories of a bucket's users, written into the arrays from row `at` on, and their features as `features-BUCKET.arrow`."""
     early = range(len(parts.early) if parts else 0)
     columns = {name: read_piece(slices, name, bucket) for name in (*_COLUMNS, *made.extra, *(f"early{place}" for place in early))}
-    order, begins = grouped(mixed(columns["user"]))
-    if not made.timed:
-        late = np.argsort(np.nan_to_num(columns["time"], nan=-np.inf), kind="stable")
-        order, begins = grouped(mixed(columns["user"])[late])
-        order = late[order]
+    order, begins = _by_history(columns, made.timed)
     columns = {name: values[order] for name, values in columns.items() if name != "user"}
     item, time, user = columns["item"], columns["time"], np.cumsum(begins) - 1
     place = places(begins)
@@ -362,20 +358,31 @@ def pack_bucket(
     lengths = np.diff(np.append(starts, len(item)))
     blocks = _blocks(starts, len(item), made.block)
     again, pairs = _met(user, item, blocks)
-    late: Iterable[Column] = ()
+    late: Sequence[Column] | NDArray[np.float32] = ()
     if parts is not None:
         answers = _Answers(parts, slices, bucket, order)
         late = _late(made, parts, _rows(parts, columns, user), columns, answers, list(zip(blocks, pairs, strict=True)))
     part = _parts(made, cut, time, lengths, place, again)
     for name, values in (("items", item), ("times", time), ("event_types", columns["type"]), ("seq", columns["seq"])):
         _write_at(folder / f"{name}.npy", made.rows, at, values)
-    features = {}
+    features: dict[str, Column] = {}
     if parts is not None:
-        found = dict(zip((*parts.early, *parts.late), (*(columns[f"early{place}"] for place in early), *late), strict=True))
+        found: dict[str, Column] = dict(
+            zip((*parts.early, *parts.late), (*(columns[f"early{place}"] for place in early), *late), strict=True)
+        )
         features = {name: found[name] for name in made.features}
     table = pl.DataFrame({Columns.SEQ: columns["seq"], "part": part, **features})
     table.write_ipc(folder / f"features-{bucket:06d}.arrow")
     return Packed(lengths, columns["seq"][starts], np.bincount(item[part == TRAIN], minlength=n_items))
+
+
+def _by_history(columns: dict[str, Column], timed: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows by user and in the order of time, and which of them begin a history; of a timed log, they come in the order of time."""
+    if timed:
+        return grouped(mixed(columns["user"]))
+    in_order = np.argsort(np.nan_to_num(columns["time"], nan=-np.inf), kind="stable")
+    order, begins = grouped(mixed(columns["user"])[in_order])
+    return in_order[order], begins
 
 
 def _blocks(starts: NDArray[np.int64], rows: int, size: int) -> list[slice]:
