@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tastemaker.data import pieces
-from tastemaker.data.dataset import Dataset, happened
+from tastemaker.data.dataset import Dataset
 from tastemaker.data.intake import Intake
-from tastemaker.data.item_memory import HALF_LIFE
 from tastemaker.data.quarantine import Quarantine
 from tastemaker.data.sequences import build
 from tastemaker.data.split import global_time, leave_last_out
-from tastemaker.data.stage import TARGET, TRAIN, histories, stage
+from tastemaker.data.stage import FEATURES, TARGET, TRAIN, feature_table, histories, stage
+from tastemaker.features import runs
+from tastemaker.features.feature_set import FeatureSet
 from tastemaker.journal.append import Journal
 from tastemaker.schema.errors import InputError, SettingsError
 from tastemaker.schema.events import Event
@@ -48,7 +48,7 @@ def journal_of(folder: Path, rows: int, first: float, step: float, live: int = 5
 def staged(journal: Journal, folder: Path, split: str, rows: int) -> pl.DataFrame:
     (folder / "live").mkdir()
     stage(journal.sealed(folder / "live"), folder / "stage", split, 0.2, rows=rows)
-    return pl.read_parquet(folder / "stage" / "features-*.parquet")
+    return feature_table(folder / "stage").collect()
 
 
 @pytest.mark.parametrize(
@@ -84,27 +84,14 @@ def test_histories_and_split_are_those_of_the_road_through_memory(tmp_path: Path
 
 
 @pytest.mark.parametrize("step", [3_600.0, 86_400.0 * 30])
-def test_features_tell_only_what_was_known_before(tmp_path: Path, step: float) -> None:
+def test_features_are_those_of_the_feature_set(tmp_path: Path, step: float) -> None:
     journal = journal_of(tmp_path, 400, 1.5e9, step)
-    features = staged(journal, tmp_path, "global_time", rows=70)
-    events = happened(journal.read()).join(features, on="seq", maintain_order="left")
-    items: dict[str, list[float]] = {}
-    users: dict[str, list[float]] = {}
-    pairs: dict[tuple[str, str], int] = {}
-    for row in events.iter_rows(named=True):
-        time, user, item = row["timestamp"], row["user_id"], row["item_id"]
-        past = items.setdefault(item, [])
-        assert row["item_events"] == len(past)
-        assert row["item_events_faded"] == pytest.approx(
-            sum(0.5 ** ((time - then) / HALF_LIFE) for then in past), rel=1e-5, abs=1e-6
-        )
-        mine = users.setdefault(user, [])
-        assert row["user_events"] == len(mine)
-        assert (row["user_recency"] == pytest.approx(time - mine[-1], rel=1e-6)) if mine else np.isnan(row["user_recency"])
-        assert row["item_met"] == pairs.get((user, item), 0)
-        past.append(time)
-        mine.append(time)
-        pairs[user, item] = pairs.get((user, item), 0) + 1
+    found = staged(journal, tmp_path, "global_time", rows=70).sort("seq")
+    events, made = journal.read(), FeatureSet.declared(FEATURES)
+    assert found.columns == ["seq", "part", *made.names]
+    assert found["seq"].equals(events["seq"])
+    np.testing.assert_allclose(found.select(made.names).to_numpy(), made.rows(events, events), rtol=1e-5, atol=1e-6)
+    assert (found["item_events"] > 0).mean() > 0.5
 
 
 def test_the_number_of_pieces_changes_nothing(tmp_path: Path) -> None:
@@ -113,9 +100,9 @@ def test_the_number_of_pieces_changes_nothing(tmp_path: Path) -> None:
     found = []
     for rows in (60, 10_000):
         stage(journal.sealed(tmp_path / "live"), tmp_path / f"stage-{rows}", rows=rows)
-        found.append(pl.read_parquet(tmp_path / f"stage-{rows}" / "features-*.parquet").sort("seq"))
-    assert found[0].drop("item_events_faded").equals(found[1].drop("item_events_faded"))
-    assert np.allclose(found[0]["item_events_faded"], found[1]["item_events_faded"], rtol=1e-5)
+        found.append(feature_table(tmp_path / f"stage-{rows}").collect().sort("seq"))
+    assert found[0].drop("item_faded").equals(found[1].drop("item_faded"))
+    assert np.allclose(found[0]["item_faded"], found[1]["item_faded"], rtol=1e-5)
 
 
 def test_nothing_to_stage_and_unknown_splits_are_told(tmp_path: Path) -> None:
@@ -131,19 +118,19 @@ WORDS = st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([5, 2**63, 2**63 + 
 @settings(max_examples=100, deadline=None)
 @given(WORDS)
 def test_law_grouped_brings_equal_keys_together_and_keeps_their_order(keys: list[int]) -> None:
-    order, begins = pieces.grouped(np.array(keys, dtype=np.uint64))
+    order, begins = runs.grouped(np.array(keys, dtype=np.uint64))
     assert sorted(order.tolist()) == list(range(len(keys)))
     groups: dict[int, list[int]] = {}
     for row, new in zip(order.tolist(), begins.tolist(), strict=True):
         assert new == (keys[row] not in groups)
         groups.setdefault(keys[row], []).append(row)
     assert all(rows == sorted(rows) for rows in groups.values())
-    assert (pieces.places(begins) == [groups[keys[row]].index(row) for row in order]).all()
+    assert (runs.places(begins) == [groups[keys[row]].index(row) for row in order]).all()
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=40))
 def test_law_the_order_in_time_keeps_ties_as_they_stand(times: list[int]) -> None:
-    order = pieces.in_time(np.array(times, dtype=np.float64))
+    order = runs.in_time(np.array(times, dtype=np.float64))
     rows = list(range(len(times))) if order is None else order.tolist()
     assert rows == sorted(range(len(times)), key=lambda row: times[row])

@@ -77,5 +77,5 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, segments: list[tuple[Pat
 
     stage(segments, tmp_path / "threads", rows=500)
     stage(segments, tmp_path / "ray", rows=500, each=deadly)
-    assert len(list(deaths.iterdir())) == 4, "a worker of each of the four steps was to die"
+    assert len(list(deaths.iterdir())) == 5, "a worker of each of the five steps was to die"
     assert content(tmp_path / "ray") == content(tmp_path / "threads")

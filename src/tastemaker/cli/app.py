@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "init": ("init", "run", "Make a workspace with a commented tastemaker.toml."),
     "import": ("import_", "run", "Validate files and append them to the journal."),
     "profile": ("profile", "run", "What the data looks like: a page, and the baseline for drift."),
+    "stage": ("stage", "run", "Histories, split and features of a log that no memory holds."),
     "train": ("train", "run", "Journal to candidate bundle."),
     "runs": ("runs", "run", "List the trainings and compare two of them."),
     "evaluate": ("evaluate", "run", "Judge a bundle against strong baselines."),

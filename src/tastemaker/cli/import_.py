@@ -14,6 +14,7 @@ from rich.table import Table
 
 from tastemaker.cli.progress import progress_bars
 from tastemaker.cli.workspace import Workspace, open_workspace
+from tastemaker.data.allocators import keep_freed
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.reports import ImportReport
 
@@ -33,6 +34,7 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Validate files and append them to the journal."""
+    keep_freed()
     from tastemaker.data.intake import as_json
 
     if not any((events, items, users, edges, dump)):

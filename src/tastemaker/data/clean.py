@@ -80,7 +80,7 @@ class Seen:
             return
         self._runs.append(unique)
         self._count += len(unique)
-        if len(self._runs) > 64:
+        if len(self._runs) > 128:
             merged = np.concatenate(self._runs)
             merged.sort()
             self._runs = [merged]

@@ -22,7 +22,7 @@ from tastemaker.data.delimited import Lines, Reject, read_lines
 from tastemaker.schema.columns import alias_key
 from tastemaker.schema.errors import InputError
 
-CHUNK_ROWS = 1_000_000
+CHUNK_ROWS = 500_000
 MOST_COLUMNS = 2_000
 """A file with more is no table of events or items but its transpose, or damaged."""
 RECBOLE = (".inter", ".item", ".user", ".kg", ".link")
@@ -79,7 +79,7 @@ def read_chunks(
         path: the file; its ending tells the format, with `.gz` or `.zst` behind it if compressed.
         aliases: `alias_key(name)` to canonical name.
         needed: canonical columns without which the file makes no sense.
-        keep_numbers: canonical columns that stay numbers or times where the file has them so; all others become text.
+        keep_numbers: canonical columns that stay numbers or times where the file has them so, or a block of it all numbers; all others become text.
 
     Raises:
         InputError: an unknown format, a missing column or a damaged file.
@@ -91,7 +91,7 @@ def read_chunks(
         elif ending in (".jsonl", ".json", ".ndjson"):
             yield from _json_lines(path, aliases, needed)
         elif ending in (".csv", ".tsv", ".txt", *RECBOLE):
-            yield from _delimited(path, ending, aliases, needed)
+            yield from _delimited(path, ending, aliases, needed, keep_numbers)
         else:
             raise InputError(
                 f"{path}: the ending {ending or '(none)'} is unknown. Expected .csv, .tsv, .jsonl, .parquet or a RecBole "
@@ -146,12 +146,14 @@ def open_bytes(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _delimited(path: Path, ending: str, aliases: dict[str, str], needed: tuple[str, ...]) -> Iterator[Chunk]:
+def _delimited(
+    path: Path, ending: str, aliases: dict[str, str], needed: tuple[str, ...], keep_numbers: tuple[str, ...]
+) -> Iterator[Chunk]:
     with closing(open_bytes(path)) as raw:
         lines = Lines(raw, path, tabs=ending in (".tsv", *RECBOLE), quotes=ending not in RECBOLE)
         columns = list(rename(lines.names, aliases, path, needed).values())
-        for table, numbers, rejects in read_lines(lines, columns):
-            yield Chunk(table, numbers, rejects)
+        for table, numbers, rejects in read_lines(lines, columns, keep_numbers):
+            yield Chunk(table, numbers, rejects, {name: "number" for name in keep_numbers if table.schema.get(name) == pl.Float64})
 
 
 def _json_lines(path: Path, aliases: dict[str, str], needed: tuple[str, ...]) -> Iterator[Chunk]:

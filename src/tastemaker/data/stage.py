@@ -1,23 +1,27 @@
-"""From the journal to packed histories, a split and simple features, for logs that no memory holds.
+"""From the journal to packed histories, a split and features, for logs that no memory holds.
 
-Four steps, each a pure function of files, so that they run on the threads of one machine or, as they are, on a cluster:
+Five steps, each a pure function of files, so that they run on the threads of one machine or, as they are, on a cluster:
 
 1. `survey` a segment: rows, items, event types, a sample of the times. `plan` puts the surveys together.
 2. `spread` a segment: ids become numbers, rows go to slices of time.
-3. `sort_slice`: a slice in the order of time; what its items had met since its begin; rows go to buckets of users.
-4. `pack_bucket`: whole histories, one behind the other; features; which events are held back.
+3. `sort_slice`: a slice in the order of time, and what it leaves in the memories that features keep of items, groups and everything.
+4. `tell_slice`: the numbers that these memories tell; rows go to buckets of users.
+5. `pack_bucket`: whole histories, one behind the other; the numbers that users' memories tell; which events are held back.
 
 `stage` runs them and leaves a folder: `offsets.npy`, `items.npy`, `times.npy`, `event_types.npy`, `seq.npy` (memory-mapped by `histories`),
-`features-*.parquet`, `users.parquet`, `items.parquet`, `stage.json`. A feature of an event tells only what was known before it. Ties in time
-keep the order of the log.
+`features-*.arrow` (read by `feature_table`), `users.parquet`, `items.parquet`, `stage.json`. Features are declared and computed as everywhere
+(`features.parts`): a row has the number that `FeatureSet.rows` gives it. A log that holds only an order has none, as in training. In histories, ties in
+time keep the order of the log.
 """
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,29 +30,29 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.data.item_memory import carry_over, item_memory, since_ever
-from tastemaker.data.pieces import (
-    Column,
-    grouped,
-    in_time,
-    piece_sizes,
-    places,
-    read_column,
-    read_piece,
-    write_column,
-    write_pieces,
-)
+from tastemaker.data.pieces import Column, piece_sizes, read_column, read_piece, write_column, write_pieces
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.times import ORDER_BELOW
+from tastemaker.features.facts import devices_of
+from tastemaker.features.feature_set import FeatureSet
+from tastemaker.features.key import ITEM, USER_ITEM
+from tastemaker.features.parts import Parts
+from tastemaker.features.rows import Rows, worths
+from tastemaker.features.runs import grouped, grouped_codes, in_time, places
 from tastemaker.journal.identity import Words, mixed, text_numbers
 from tastemaker.journal.read import segment_frame
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError, SettingsError
 
-PIECE_ROWS = 2_000_000
+PIECE_ROWS = 1_500_000
+_FINER = 4
+"""Slices hold so much less, and users' features are computed for so much fewer rows at once: arrays that fit into a processor's caches."""
+FEATURES = ("item_events", "item_faded", "user_events", "user_recency", "user_item")
+"""What is told of each event if nothing else is asked for."""
 TRAIN, TARGET, LATE = 0, 1, 2
 """What the split made of an event: learnt from; asked for; held back without being asked for (met before, or a user without history)."""
 _SAMPLE = 2_000
+_COLUMNS = ("user", "item", "time", "type", "seq")
 In = TypeVar("In")
 Out = TypeVar("Out")
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -56,13 +60,19 @@ Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 @dataclass(frozen=True)
 class Survey:
-    """What a segment holds: rows, its items and event types, evenly drawn times (float64, NaN where null)."""
+    """What a segment holds: rows, its items, event types and devices, evenly drawn times (float64), the latest; whether each event has a time, and any
+    a value; bytes of the longest event id.
+    """
 
     rows: int
     items: pl.Series
     types: pl.Series
+    devices: pl.Series
     sample: NDArray[np.float64]
     latest: float
+    timed: bool
+    valued: bool
+    id_bytes: int
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -72,6 +82,8 @@ class Plan(msgspec.Struct, frozen=True):
         rows: events of the log. types: names of the event types, sorted.
         timed: whether times are times; else events keep the order of the log and slices are stretches of it.
         cuts: times at which slices begin, without the first. buckets: how many users are spread over. split: its name. share: held back.
+        features: as declared, without those of the catalogue's own. extra: columns besides the usual ones that the pieces hold.
+        devices: names of the log's devices. id_bytes: of the longest event id. block: rows of which users' features are computed at once.
     """
 
     rows: int
@@ -82,6 +94,11 @@ class Plan(msgspec.Struct, frozen=True):
     buckets: int
     split: str
     share: float
+    features: list[str]
+    extra: list[str]
+    devices: list[str]
+    id_bytes: int
+    block: int
 
 
 def stage(
@@ -92,8 +109,9 @@ def stage(
     workers: int = 2,
     rows: int = PIECE_ROWS,
     each: Each | None = None,
+    features: FeatureSet | None = None,
 ) -> Plan:
-    """Runs the four steps on threads, or on what `each` knows.
+    """Runs the five steps on threads, or on what `each` knows.
 
     Args:
         segments: Parquet segments of a journal with the sequence number of their first rows (`Journal.sealed`).
@@ -101,6 +119,7 @@ def stage(
         split: `global_time` or `leave_last_out`; logs that hold only an order use the last. share: of the events, held back by `global_time`.
         workers: threads. rows: about how many a worker holds in memory.
         each: runs a step on every task and gives the results in order, such as `data._ray.each`; None: threads.
+        features: what is told of each event; None: `FEATURES`.
 
     Raises:
         InputError: there is no event. SettingsError: an unknown split.
@@ -109,29 +128,44 @@ def stage(
         raise SettingsError(f"The stage knows no split {split!r}; expected global_time or leave_last_out.")
     if not segments:
         raise InputError("There are no imported events to stage. Import some first.")
+    declared = features or FeatureSet.declared(FEATURES)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     run = each or (lambda step, tasks: _each(step, tasks, workers))
-    surveys = run(survey, [path for path, _ in segments])
-    made, items = plan(surveys, split, share, rows)
+    surveys = run(partial(survey, devices=declared.devices, ids=declared.ordered), [path for path, _ in segments])
+    made, names = plan(surveys, split, share, rows, declared)
+    parts = declared.parts(names, made.types, made.devices) if made.timed else None
     begins = np.cumsum([0, *(found.rows for found in surveys)])
     spread_out = [folder / "spread" / f"{place:06d}" for place in range(len(segments))]
     tasks = [
-        (path, first, int(begin), items, made, out) for (path, first), begin, out in zip(segments, begins, spread_out, strict=False)
+        (path, first, int(begin), names, made, out) for (path, first), begin, out in zip(segments, begins, spread_out, strict=False)
     ]
     run(lambda task: spread(*task), tasks)
-    slices = [folder / "slices" / f"{number:06d}" for number in range(made.slices)]
-    run(lambda number: sort_slice(made, len(items), number, spread_out, slices[number]), range(made.slices))
-    shutil.rmtree(folder / "spread")
-    carry_over(slices)
+    slices = _by_user(run, made, parts, spread_out, folder)
     _reserve(folder, made.rows)
     sizes = piece_sizes(slices).sum(axis=0)
     at = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     cut = moment(made, slices)
-    packed = run(lambda bucket: pack_bucket(made, bucket, slices, cut, at[bucket], folder), range(made.buckets))
+    packed = run(lambda bucket: pack_bucket(made, parts, names.len(), bucket, slices, cut, at[bucket], folder), range(made.buckets))
     shutil.rmtree(folder / "slices")
-    _finish(folder, segments, items, made, packed)
+    _finish(folder, segments, names, made, packed)
     return made
+
+
+def _by_user(run: Each, made: Plan, parts: Parts | None, spread_out: Sequence[Path], folder: Path) -> list[Path]:
+    """From slices in any order to slices by bucket of users, with what is told of items; gives their folders."""
+    numbers = range(made.slices)
+    ordered = [folder / "ordered" / f"{number:06d}" for number in numbers]
+    run(lambda number: sort_slice(made, parts, number, spread_out, ordered[number]), numbers)
+    shutil.rmtree(folder / "spread")
+    if parts is not None:
+        left = (_read_contents(parts, one, "left") for one in ordered)
+        for one, before in zip(ordered, parts.joined(left), strict=False):
+            _write_contents(parts, before, one, "before")
+    slices = [folder / "slices" / f"{number:06d}" for number in numbers]
+    run(lambda number: tell_slice(made, parts, ordered[number], slices[number]), numbers)
+    shutil.rmtree(folder / "ordered")
+    return slices
 
 
 def histories(folder: Path) -> Sequences:
@@ -142,37 +176,66 @@ def histories(folder: Path) -> Sequences:
     return Sequences(users, items, arrays["offsets"], arrays["items"], arrays["times"], arrays["event_types"], made.types)
 
 
-def survey(path: Path) -> Survey:
-    """Looks at one segment."""
-    table = segment_frame(path, 0).select(Columns.ITEM_ID, Columns.TIMESTAMP, Columns.EVENT_TYPE).collect()
-    times = table[Columns.TIMESTAMP].to_numpy()
+def feature_table(folder: Path) -> pl.LazyFrame:
+    """For each event of a staged folder, in the order of `histories`: `seq`, `part` (`TRAIN`, `TARGET` or `LATE`), and the features, float32."""
+    return pl.scan_ipc(folder / "features-*.arrow")
+
+
+def survey(path: Path, devices: bool = False, ids: bool = False) -> Survey:
+    """Looks at one segment; at its devices and event ids only if asked to."""
+    names = [Columns.ITEM_ID, Columns.TIMESTAMP, Columns.EVENT_TYPE, *([Columns.CONTEXT] * devices), *([Columns.EVENT_ID] * ids)]
+    frame = segment_frame(path, 0)
+    table = frame.select(names).collect()
+    column = table[Columns.TIMESTAMP]
+    times = column.fill_null(np.nan).to_numpy()
     latest = float(np.nan_to_num(times, nan=-np.inf).max(initial=-np.inf))
     step = max(len(times) // _SAMPLE, 1)
-    return Survey(table.height, table[Columns.ITEM_ID].unique(), table[Columns.EVENT_TYPE].unique(), times[::step].copy(), latest)
+    return Survey(
+        table.height,
+        table[Columns.ITEM_ID].unique(),
+        table[Columns.EVENT_TYPE].unique(),
+        devices_of(table).drop_nulls().unique() if devices else pl.Series([], dtype=pl.String),
+        times[::step].copy(),
+        latest,
+        bool(np.isfinite(times).all()),
+        Columns.VALUE in pl.read_parquet_schema(path),
+        int(table[Columns.EVENT_ID].str.len_bytes().max() or 0) if ids else 0,  # type: ignore[arg-type]
+    )
 
 
-def plan(surveys: Sequence[Survey], split: str, share: float, rows: int) -> tuple[Plan, pl.Series]:
-    """The plan, and the ids of all items, sorted."""
-    items = pl.concat([found.items for found in surveys]).unique().sort()
+def plan(surveys: Sequence[Survey], split: str, share: float, rows: int, declared: FeatureSet) -> tuple[Plan, pl.Series]:
+    """The plan, and the ids of all items: those of the catalogue in its order, then those that only events name, sorted."""
+    met = pl.concat([found.items for found in surveys]).unique().sort()
+    catalogue = pl.Series(Columns.ITEM_ID, declared.item_ids, dtype=pl.String)
+    items = pl.concat([catalogue, met.filter(~met.is_in(catalogue.implode()))])
     types = pl.concat([found.types for found in surveys]).unique().sort().to_list()
+    devices = pl.concat([found.devices for found in surveys]).unique().sort().to_list()
     total = sum(found.rows for found in surveys)
     sample = np.concatenate([found.sample for found in surveys])
-    timed = bool(max(found.latest for found in surveys) >= ORDER_BELOW) and not bool(np.isnan(sample).any())
+    timed = max(found.latest for found in surveys) >= ORDER_BELOW and all(found.timed for found in surveys)
     count = max(round(total / rows), 1)
-    cuts = np.unique(np.quantile(sample, np.arange(1, count) / count)).tolist() if timed else []
-    slices = len(cuts) + 1 if timed else count
-    return Plan(total, types, timed, cuts, slices, count, split if timed else "leave_last_out", share), items
+    slices = max(round(total / rows * _FINER), 1)
+    cuts = np.unique(np.quantile(sample, np.arange(1, slices) / slices)).tolist() if timed else []
+    longest = max(found.id_bytes for found in surveys)
+    extra = ["value"] * any(found.valued for found in surveys) + ["device"] * declared.devices
+    extra += [f"id{word}" for word in range(-(-longest // 8))]
+    return Plan(
+        total, types, timed, cuts, len(cuts) + 1 if timed else slices, count, split if timed else "leave_last_out", share,
+        declared.names if timed else [], extra if timed else [], devices, longest, max(rows // _FINER, 1),
+    ), items  # fmt: skip
 
 
 def spread(path: Path, first: int, begin: int, items: pl.Series, made: Plan, out: Path) -> None:
     """A segment as numbers, by slice of time.
 
     Args:
-        path: the segment. first: sequence number of its first row. begin: events of the log before it. items: ids of all items, sorted.
+        path: the segment. first: sequence number of its first row. begin: events of the log before it. items: ids of all items.
         out: folder of the pieces.
     """
     table = segment_frame(path, first)
-    events = table.select(Columns.USER_ID, Columns.ITEM_ID, Columns.TIMESTAMP, Columns.EVENT_TYPE).collect()
+    also = {"value": Columns.VALUE, "device": Columns.CONTEXT, "id0": Columns.EVENT_ID}
+    names = [Columns.USER_ID, Columns.ITEM_ID, Columns.TIMESTAMP, Columns.EVENT_TYPE]
+    events = table.select(*names, *(column for name, column in also.items() if name in made.extra)).collect()
     times = events[Columns.TIMESTAMP].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     seq = np.arange(first, first + events.height, dtype=np.int64)
     if made.timed:
@@ -186,22 +249,77 @@ def spread(path: Path, first: int, begin: int, items: pl.Series, made: Plan, out
         "type": events[Columns.EVENT_TYPE].cast(pl.Enum(made.types)).to_physical().to_numpy().astype(np.int16),
         "seq": seq,
     }
+    if "value" in made.extra:
+        columns["value"] = worths(events[Columns.VALUE])
+    if "device" in made.extra:
+        columns["device"] = (
+            devices_of(events).replace_strict(made.devices, range(len(made.devices)), default=-1, return_dtype=pl.Int32).to_numpy()
+        )
+    if "id0" in made.extra:
+        columns |= {f"id{word}": words for word, words in enumerate(_id_words(events[Columns.EVENT_ID], made.id_bytes))}
     write_pieces(out, columns, piece.astype(np.int64), made.slices)
 
 
-def sort_slice(made: Plan, n_items: int, number: int, spread_out: Sequence[Path], out: Path) -> None:
-    """One slice in the order of time, with what its items met since its begin, by bucket of users; and what it adds to every item."""
-    columns = {name: read_piece(spread_out, name, number) for name in ("user", "item", "time", "type", "seq")}
-    if made.timed:
-        order = in_time(columns["time"])
-        if order is not None:
-            columns = {name: values[order] for name, values in columns.items()}
-    met, faded, total, weight = item_memory(columns["item"], columns["time"] if made.timed else None, n_items)
+def _id_words(ids: pl.Series, longest: int) -> list[Words]:
+    """Texts as big-endian words of 8 bytes, filled up with zeros, so that words are ordered as the texts are."""
+    padded = np.array([text.encode() for text in ids.fill_null("").to_list()], dtype=f"S{-(-longest // 8) * 8}")
+    return list(padded.view(">u8").reshape(len(padded), -1).T.astype(np.uint64))
+
+
+def sort_slice(made: Plan, parts: Parts | None, number: int, spread_out: Sequence[Path], out: Path) -> None:
+    """One slice in the order of time, and what it leaves in the carried memories."""
+    columns = {name: read_piece(spread_out, name, number) for name in (*_COLUMNS, *made.extra)}
+    order = in_time(columns["time"]) if made.timed else None
+    if order is not None:
+        columns = {name: values[order] for name, values in columns.items()}
+    write_pieces(out, columns, np.zeros(len(columns["time"]), dtype=np.int64), 1)
+    if parts is not None:
+        log = parts.log(_rows(parts, columns))
+        _write_contents(parts, parts.contents(log), out, "left")
+        if ITEM in log.orders:
+            write_column(out, "by_item", log.orders[ITEM].astype(np.int32))
+
+
+def tell_slice(made: Plan, parts: Parts | None, ordered: Path, out: Path) -> None:
+    """What the carried memories tell of the events of a slice; rows by bucket of users, still in the order of time."""
+    columns = {name: read_column(ordered, name) for name in (*_COLUMNS, *made.extra)}
     bucket = (columns["user"].astype(np.uint64) >> np.uint64(48)).astype(np.int64) * made.buckets >> 16
-    write_pieces(out, {**columns, "met": met, "faded": faded}, bucket, made.buckets)
-    ends = columns["time"][[0, -1]] if len(columns["time"]) and made.timed else np.array([np.nan, np.nan])
-    for name, values in (("total", total), ("weight", weight), ("ends", ends)):
-        write_column(out, f"_{name}", np.asarray(values))
+    whole = dict(columns)
+    if parts is not None:
+        log = parts.log(_rows(parts, columns))
+        if list(ordered.glob("by_item.*")):
+            log.orders[ITEM] = read_column(ordered, "by_item").astype(np.int64)
+        early, told = parts.of_slice(log, _read_contents(parts, ordered, "before"))
+        whole |= {f"early{place}": values for place, values in enumerate(early)}
+    write_pieces(out, whole, bucket, made.buckets)
+    if parts is not None:
+        for place, (arrays, owner) in enumerate(zip(told, parts.owners(log.rows), strict=True)):
+            answers = {f"told{at}": values for at, values in enumerate(arrays)}
+            write_pieces(out / f"sent{place}", answers, bucket if owner is None else bucket[owner], made.buckets)
+
+
+def _rows(parts: Parts, columns: dict[str, Column], user: NDArray[np.int64] | None = None) -> Rows:
+    """Columns as a feature set takes them; of users, where they are told."""
+    rows = len(columns["time"])
+    nobody = np.full(rows, -1, dtype=np.int64)
+    return Rows(
+        nobody if user is None else user,
+        columns["item"].astype(np.int64),
+        parts.devices[columns["device"]] if "device" in columns else nobody,
+        columns["type"].astype(np.int64),
+        columns["time"],
+        columns["value"] if "value" in columns else np.full(rows, np.nan),
+        nobody,
+    )
+
+
+def _write_contents(parts: Parts, contents: Sequence[Any], folder: Path, name: str) -> None:
+    for place, (memory, content) in enumerate(zip(parts.carried, contents, strict=True)):
+        memory.pack(content).write_ipc(folder / f"{name}{place:02}.arrow")
+
+
+def _read_contents(parts: Parts, folder: Path, name: str) -> list[Any]:
+    return [memory.unpack(pl.read_ipc(folder / f"{name}{place:02}.arrow")) for place, memory in enumerate(parts.carried)]
 
 
 def moment(made: Plan, slices: Sequence[Path]) -> float:
@@ -226,46 +344,133 @@ class Packed:
     train: NDArray[np.int64]
 
 
-def pack_bucket(made: Plan, bucket: int, slices: Sequence[Path], cut: float, at: int, folder: Path) -> Packed:
-    """The histories of a bucket's users, written into the arrays from row `at` on, and their features as `features-BUCKET.parquet`."""
-    columns = {name: read_piece(slices, name, bucket) for name in ("user", "item", "time", "type", "seq")}
-    met, faded = since_ever(slices, bucket, columns, made.timed)
-    user: Words = mixed(columns["user"])
-    order, begins = grouped(user)
-    if not made.timed:
-        late = np.argsort(np.nan_to_num(columns["time"], nan=-np.inf), kind="stable")
-        order, begins = grouped(user[late])
-        order = late[order]
-    columns = {name: values[order] for name, values in columns.items()}
-    item, time = columns["item"], columns["time"]
+def pack_bucket(
+    made: Plan, parts: Parts | None, n_items: int, bucket: int, slices: Sequence[Path], cut: float, at: int, folder: Path
+) -> Packed:
+    """The histories of a bucket's users, written into the arrays from row `at` on, and their features as `features-BUCKET.arrow`."""
+    early = range(len(parts.early) if parts else 0)
+    columns = {name: read_piece(slices, name, bucket) for name in (*_COLUMNS, *made.extra, *(f"early{place}" for place in early))}
+    order, begins = _by_history(columns, made.timed)
+    columns = {name: values[order] for name, values in columns.items() if name != "user"}
+    item, time, user = columns["item"], columns["time"], np.cumsum(begins) - 1
     place = places(begins)
-    recency = np.diff(time, prepend=np.nan)
-    recency[begins] = np.nan
-    pair_order, pair_begins = grouped(_pairs(begins, columns["user"], item))
-    again = np.empty(len(item), dtype=np.int32)
-    again[pair_order] = places(pair_begins)
     starts = np.flatnonzero(begins)
     lengths = np.diff(np.append(starts, len(item)))
+    blocks = _blocks(starts, len(item), made.block)
+    again, pairs = _met(user, item, blocks)
+    late: Sequence[Column] | NDArray[np.float32] = ()
+    if parts is not None:
+        answers = _Answers(parts, slices, bucket, order)
+        late = _late(made, parts, _rows(parts, columns, user), columns, answers, list(zip(blocks, pairs, strict=True)))
     part = _parts(made, cut, time, lengths, place, again)
     for name, values in (("items", item), ("times", time), ("event_types", columns["type"]), ("seq", columns["seq"])):
         _write_at(folder / f"{name}.npy", made.rows, at, values)
-    pl.DataFrame(
-        {
-            Columns.SEQ: columns["seq"], "part": part, "item_events": met[order], "item_events_faded": faded[order],
-            "user_events": place.astype(np.int32), "user_recency": recency.astype(np.float32), "item_met": again,
-        }
-    ).write_parquet(folder / f"features-{bucket:06d}.parquet", compression="lz4", statistics=False)  # fmt: skip
-    n_items = len(read_column(slices[0], "_total"))
+    features: dict[str, Column] = {}
+    if parts is not None:
+        found: dict[str, Column] = dict(
+            zip((*parts.early, *parts.late), (*(columns[f"early{place}"] for place in early), *late), strict=True)
+        )
+        features = {name: found[name] for name in made.features}
+    table = pl.DataFrame({Columns.SEQ: columns["seq"], "part": part, **features})
+    table.write_ipc(folder / f"features-{bucket:06d}.arrow")
     return Packed(lengths, columns["seq"][starts], np.bincount(item[part == TRAIN], minlength=n_items))
 
 
-def _pairs(begins: NDArray[np.bool_], user: Words, item: NDArray[np.int32]) -> Words:
-    """A number for each pair of user and item: exact in its upper bits where they fit into one word beside the row, else mixed."""
-    bits = [max(int(most).bit_length(), 1) for most in (begins.sum(), item.max(initial=0), len(item))]
-    if sum(bits) > 64:
-        return mixed(mixed(user) + item.astype(np.uint64))
-    dense = np.cumsum(begins).astype(np.uint64) - np.uint64(1)
-    return ((dense << np.uint64(bits[1])) | item.astype(np.uint64)) << np.uint64(64 - bits[0] - bits[1])
+def _by_history(columns: dict[str, Column], timed: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows by user and in the order of time, and which of them begin a history; of a timed log, they come in the order of time."""
+    if timed:
+        return grouped(mixed(columns["user"]))
+    in_order = np.argsort(np.nan_to_num(columns["time"], nan=-np.inf), kind="stable")
+    order, begins = grouped(mixed(columns["user"])[in_order])
+    return in_order[order], begins
+
+
+def _blocks(starts: NDArray[np.int64], rows: int, size: int) -> list[slice]:
+    """Stretches of whole histories, of about `size` rows or one long history."""
+    wanted = np.searchsorted(starts, np.arange(0, rows, size))
+    cuts = np.unique(np.append(starts[wanted[wanted < len(starts)]], rows)).tolist()
+    return [slice(low, high) for low, high in itertools.pairwise(cuts)]
+
+
+class _Answers:
+    """What the sent memories told for the rows of a bucket, in another order than they came in."""
+
+    def __init__(self, parts: Parts, slices: Sequence[Path], bucket: int, order: NDArray[np.int64]) -> None:
+        self._parts, self._order = parts, order
+        self._arrays: list[list[Column]] = []
+        for place in range(len(parts.sent)):
+            folders = [one / f"sent{place}" for one in slices]
+            names = sorted(path.name.split(".")[0] for path in folders[0].glob("told*"))
+            self._arrays.append([read_piece(folders, name, bucket) for name in names])
+
+    def ordered(self, rows: Rows, by: NDArray[np.int64] | None) -> Callable[[slice], list[list[Column]]]:
+        """Gives the answers for a stretch of the reordered rows; `by` reorders them once more."""
+        order = self._order if by is None else self._order[by]
+        owners = self._parts.owners(rows)
+        arrays = [[values[_answers(order, owner)] for values in told] for told, owner in zip(self._arrays, owners, strict=True)]
+
+        def of(block: slice) -> list[list[Column]]:
+            cuts = [block if owner is None else slice(*np.searchsorted(owner, [block.start, block.stop])) for owner in owners]
+            return [[values[cut] for values in told] for told, cut in zip(arrays, cuts, strict=True)]
+
+        return of
+
+
+def _late(
+    made: Plan,
+    parts: Parts,
+    rows: Rows,
+    columns: dict[str, Column],
+    answers: _Answers,
+    blocks: Sequence[tuple[slice, NDArray[np.int64]]],
+) -> NDArray[np.float32]:
+    """The late columns of a bucket, float32 [late, n], where events at one time stand in the order of their ids if that matters.
+
+    Args:
+        blocks: stretches of rows, and each one's rows by user and item.
+    """
+    words = [columns[name] for name in made.extra if name.startswith("id")]
+    by_id = np.lexsort((columns["item"], *reversed(words), columns["time"], rows.user)) if words else None
+    rows = rows if by_id is None else rows.part(by_id)
+    told = answers.ordered(rows, by_id)
+    found = np.empty((len(parts.late), len(rows)), dtype=np.float32)
+    for block, pairs in blocks:
+        log = parts.log(rows.part(block))
+        if by_id is None:
+            log.orders[USER_ITEM] = pairs
+        found[:, block] = parts.of_users(log, told(block))
+    if by_id is not None:
+        found[:, by_id] = found.copy()
+    return found
+
+
+def _met(
+    user: NDArray[np.int64], item: NDArray[np.int32], blocks: Sequence[slice]
+) -> tuple[NDArray[np.int32], list[NDArray[np.int64]]]:
+    """How often each row's user met its item before, ties in the order of the log, int32 [n]; and each block's rows by user and item."""
+    again = np.empty(len(item), dtype=np.int32)
+    orders = []
+    for block in blocks:
+        order, begins = grouped_codes(user[block] << 32 | item[block])
+        again[block][order] = places(begins)
+        orders.append(order)
+    return again, orders
+
+
+def _answers(order: NDArray[np.int64], owner: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Where the answers for reordered rows stand among those for the rows as they stood.
+
+    Args:
+        order: the rows, [n]. owner: which of the reordered rows each answer is for, ascending, [m]; None: each row has one.
+    """
+    if owner is None:
+        return order
+    each = np.bincount(owner, minlength=len(order))
+    before = np.empty(len(order), dtype=np.int64)
+    before[order] = each
+    first = np.cumsum(before) - before
+    answers: NDArray[np.int64] = first[order][owner] + places(np.diff(owner, prepend=-1) != 0)
+    return answers
 
 
 def _parts(

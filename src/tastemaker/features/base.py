@@ -117,14 +117,14 @@ class Feature(Protocol):
 
 def span(seconds: NDArray[np.float64], unit: float = DAY) -> Numbers:
     """log(1 + seconds / unit), with seconds within 0 … `LONGEST`: how long ago, on a scale that tells minutes and years apart."""
-    return np.log1p(np.clip(seconds, 0.0, LONGEST) / unit)
+    return np.log1p(np.minimum(np.maximum(seconds, 0.0), LONGEST) * (1 / unit))
 
 
 def since(look: Look, time: Numbers, unit: float = DAY) -> Numbers:
     """`span` from times until now, [n]; the longest where either is none."""
     with np.errstate(invalid="ignore"):
         passed = look.rows.now - time
-    return span(np.where(np.isfinite(passed), passed, np.inf), unit)
+    return span(np.where(passed > -np.inf, passed, np.inf), unit)
 
 
 def smoothed(part: NDArray[Any], whole: NDArray[Any], prior: NDArray[Any] | float, weight: float) -> Numbers:

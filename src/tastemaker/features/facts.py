@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tastemaker.features.grown import Grown
 from tastemaker.features.names import Names
-from tastemaker.features.rows import LARGEST_VALUE, TIMELESS, Rows, when, worth
+from tastemaker.features.rows import TIMELESS, Rows, when, worth, worths
 from tastemaker.features.script import script
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, Columns
 from tastemaker.schema.events import Event
@@ -148,10 +148,10 @@ class Facts:
         return Rows(
             self.user.add_all(events[Columns.USER_ID]),
             self.item.add_all(events[Columns.ITEM_ID]),
-            self.device.add_all(_devices(events)) if devices else np.full(rows, -1, dtype=np.int64),
+            self.device.add_all(devices_of(events)) if devices else np.full(rows, -1, dtype=np.int64),
             self.kind.add_all(kinds),
             _times(events[Columns.TIMESTAMP]),
-            _values(_column(events, Columns.VALUE, pl.Float64)),
+            worths(_column(events, Columns.VALUE, pl.Float64)),
             _order(events) if ordered else np.zeros(rows, dtype=np.int64),
         )
 
@@ -162,7 +162,7 @@ class Facts:
         return Rows(
             self.user.find_all(queries[Columns.USER_ID]),
             self.item.find_all(queries[Columns.ITEM_ID]),
-            self.device.find_all(_devices(queries)) if devices else nothing,
+            self.device.find_all(devices_of(queries)) if devices else nothing,
             nothing,
             _times(queries[Columns.TIMESTAMP]),
             np.full(rows, np.nan),
@@ -239,7 +239,8 @@ def device_of(context: Mapping[str, Any] | None) -> str | None:
     return named.strip().lower() or None if isinstance(named, str) else None
 
 
-def _devices(table: pl.DataFrame) -> pl.Series:
+def devices_of(table: pl.DataFrame) -> pl.Series:
+    """The device that each row's `context` (JSON text) names, in small letters; null for none."""
     contexts = _column(table, Columns.CONTEXT, pl.String)
     known: dict[str | None, str | None] = {None: None}
     for text in contexts.drop_nulls().unique():
@@ -257,11 +258,6 @@ def _column(table: pl.DataFrame, name: str, kind: Any) -> pl.Series:
 def _times(times: pl.Series) -> NDArray[np.float64]:
     found = times.cast(pl.Float64).fill_null(TIMELESS).to_numpy()
     return np.where(np.isfinite(found), found, TIMELESS)
-
-
-def _values(values: pl.Series) -> NDArray[np.float64]:
-    found = values.fill_null(np.nan).to_numpy()
-    return np.where(np.isfinite(found), np.clip(found, -LARGEST_VALUE, LARGEST_VALUE), np.nan)
 
 
 def _order(events: pl.DataFrame) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ from tastemaker.features.declare import Declared, declare_all
 from tastemaker.features.facts import Facts, tied_ids
 from tastemaker.features.memories.latest import Latest
 from tastemaker.features.memories.memory import Memory
+from tastemaker.features.parts import Parts, numbers
 from tastemaker.features.past import Log, Past
 from tastemaker.features.state import State
 from tastemaker.schema.columns import Columns
@@ -45,6 +46,7 @@ class FeatureSet:
     Attributes:
         texts: the features as declared, defaults left out.
         names: of the columns, F.
+        ordered: whether events at one time must be told apart. devices: whether contexts are read.
     """
 
     def __init__(self, declared: Sequence[Declared], facts: Facts) -> None:
@@ -52,8 +54,8 @@ class FeatureSet:
         self.texts = [one.text for one in declared]
         self.names = [name for one in declared for name in one.names]
         self._memories: list[Memory[Any]] = list(dict.fromkeys(memory for one in declared for memory in one.feature.remembers))
-        self._ordered = any(isinstance(memory, Latest) for memory in self._memories)
-        self._devices = any(Columns.CONTEXT in one.feature.reads for one in declared)
+        self.ordered = any(isinstance(memory, Latest) for memory in self._memories)
+        self.devices = any(Columns.CONTEXT in one.feature.reads for one in declared)
         lengths = [memory.length for memory in self._memories if isinstance(memory, Latest)]
         self._part = max(min(PART, WIDEST // (facts.vectors.width * max(lengths, default=1))), 256)
 
@@ -95,6 +97,11 @@ class FeatureSet:
             facts.put_vectors(slots, np.asarray(text_vectors, dtype=np.float32))
         return cls(declared, facts)
 
+    @property
+    def item_ids(self) -> list[str]:
+        """Names of the items that the catalogue knows, by slot."""
+        return list(self._facts.item)
+
     def rows(self, events: pl.DataFrame, queries: pl.DataFrame) -> NDArray[np.float32]:
         """Numbers of the past, float32 [Q, F]: what would have been given at each row's time. A row sees events with an earlier time only; a row
         without a time sees none.
@@ -108,14 +115,29 @@ class FeatureSet:
         _check(events, "events")
         _check(queries, "queries")
         facts = self._facts.copy()
-        log = Log(facts, facts.events(events, self._ordered, self._devices))
-        asked = facts.questions(queries, self._devices)
+        log = Log(facts, facts.events(events, self.ordered, self.devices))
+        asked = facts.questions(queries, self.devices)
         found = np.empty((len(asked), len(self.names)), dtype=np.float32)
         in_time = np.argsort(asked.now, kind="stable")  # neighbours in time look back on neighbouring memory
         for begin in range(0, len(asked), self._part):
             part = in_time[begin : begin + self._part]
-            found[part] = self._numbers(Look(asked.part(part), facts, Past(log)))
+            found[part] = numbers(self._declared, Look(asked.part(part), facts, Past(log))).T
         return found
+
+    def parts(self, item_ids: pl.Series, kinds: Sequence[str], devices: Sequence[str] = ()) -> Parts:
+        """The same numbers for the events of a log that no memory holds: see `features.parts`.
+
+        Args:
+            item_ids, kinds, devices: names of all items, event types and devices of the log; a row's slot is the place in these.
+
+        Raises:
+            InputError: the items do not begin with those of the catalogue, in its order.
+        """
+        facts = self._facts.copy()
+        if (facts.item.add_all(item_ids) != np.arange(item_ids.len())).any():
+            raise InputError("The items of the log do not begin with those of the catalogue; expected these first, in their order.")
+        facts.kind.add_all(pl.Series(kinds, dtype=pl.String))
+        return Parts(self._declared, facts, facts.device.add_all(pl.Series(devices, dtype=pl.String)), self._part)
 
     def remember(self, events: pl.DataFrame) -> State:
         """The state after a whole log: the same as after `update` with each of its events, in any order.
@@ -125,7 +147,7 @@ class FeatureSet:
         """
         _check(events, "events")
         facts = self._facts.copy()
-        log = Log(facts, facts.events(events, self._ordered, devices=True))
+        log = Log(facts, facts.events(events, self.ordered, devices=True))
         state = State(self._memories, facts)
         state.learn(log, tied_ids(events))
         return state
@@ -151,7 +173,7 @@ class FeatureSet:
         answered as if it were that event's.
         """
         rows = state.facts.question(query.user_id, list(query.item_ids), query.now, query.context)
-        return self._numbers(Look(rows, state.facts, state.now()))
+        return np.ascontiguousarray(numbers(self._declared, Look(rows, state.facts, state.now())).T)
 
     def save(self, state: State, folder: Path) -> None:
         """Writes the features and a state into a folder: JSON, Parquet and .npy."""
@@ -178,15 +200,6 @@ class FeatureSet:
         except (OSError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError, msgspec.DecodeError) as error:
             raise BundleError(f"{folder} holds no features that can be read ({error}). Train again.") from None
         return cls(declared, state.facts.copy()), state
-
-    def _numbers(self, look: Look) -> NDArray[np.float32]:
-        found = np.empty((len(look.rows), len(self.names)), dtype=np.float32)
-        place = 0
-        for one in self._declared:
-            for numbers in one.feature.gives(look):
-                found[:, place] = numbers
-                place += 1
-        return found
 
 
 def _check(table: pl.DataFrame, what: str) -> None:

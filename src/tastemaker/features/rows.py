@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 TIMELESS = -np.inf
@@ -50,3 +51,9 @@ def when(timestamp: float | None) -> float:
 def worth(value: float | None) -> float:
     """An event's value within its bounds; NaN for none, NaN and infinities."""
     return np.nan if value is None or not np.isfinite(value) else min(max(float(value), -LARGEST_VALUE), LARGEST_VALUE)
+
+
+def worths(values: pl.Series) -> NDArray[np.float64]:
+    """`worth` of a column of float64, [n]."""
+    found = values.fill_null(np.nan).to_numpy()
+    return np.where(np.isfinite(found), np.clip(found, -LARGEST_VALUE, LARGEST_VALUE), np.nan)

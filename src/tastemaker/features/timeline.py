@@ -5,13 +5,16 @@ The one rule of point-in-time truth lives here: a row at time t sees events with
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.features.rows import TIMELESS, Rows
+from tastemaker.features.runs import grouped_codes
 
 STRICTLY_BEFORE: Literal["left", "right"] = "left"
 """`left`: an event at the row's own time is not seen. `right` would be the classic leak; the tests plant it."""
@@ -44,51 +47,85 @@ class Clock:
     """
 
     def __init__(self, now: NDArray[np.float64], step: float) -> None:
-        self.step = step
-        self.moments, rank = np.unique(floored(now, step), return_inverse=True)
+        self.step, now = step, floored(now, step)
+        if (now[1:] >= now[:-1]).all():
+            fresh = np.ones(len(now), dtype=bool)
+            fresh[1:] = now[1:] != now[:-1]
+            self.moments, rank = now[fresh], np.cumsum(fresh) - 1
+        else:
+            self.moments, rank = np.unique(now, return_inverse=True)
         self.rank: NDArray[np.int64] = rank.astype(np.int64)
 
 
-@dataclass
 class Timeline:
     """Events of one key, sorted by (code, time, order).
 
     Attributes:
         codes: distinct codes, int64 [K], ascending.
         starts: where each code's events begin, int64 [K + 1].
-        times: float64 [E], floored. item: item slots, int64 [E]. value: float64 [E]. source: rows of the log, int64 [E].
-        clock: the times of the log.
-        places: code and time as one number, int64 [E], ascending.
-        kept: what memories computed once for all rows.
+        entry: which of the codes that came in each event is, int64 [E]. source: rows of the log, int64 [E].
+        stands: whether the line has all codes that came in, in their order.
+        step: seconds to which times are floored. kept: what memories computed once for all rows.
     """
 
-    codes: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    times: NDArray[np.float64]
-    item: NDArray[np.int64]
-    value: NDArray[np.float64]
-    source: NDArray[np.int64]
-    clock: Clock
-    places: NDArray[np.int64]
-    kept: dict[Any, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, codes: NDArray[np.int64], source: NDArray[np.int64], log: Rows, clock: Clock) -> Timeline:
+    def __init__(
+        self,
+        codes: NDArray[np.int64],
+        source: NDArray[np.int64] | None,
+        log: Rows,
+        step: float,
+        clock: Callable[[], Clock],
+        sorted_by: NDArray[np.int64] | None,
+        order: NDArray[np.int64] | None = None,
+    ) -> None:
         """Sorts events; those with code -1 are left out.
 
         Args:
-            codes: of the events, int64 [m]. source: the row of the log that each is from, [m].
-            log: the whole log. clock: the times of the log.
+            codes: of the events, int64 [m]. source: the row of the log that each is from, [m]; None: each row once, in order.
+            log: the whole log. step: see above. clock: gives the times of the log, which only some questions need.
+            sorted_by: places of `codes` in order of time, int64 [m]; None: they stand so already.
+            order: places of `codes`, of which none is -1, in order of (code, time), if that is known.
         """
-        kept = np.flatnonzero(codes >= 0)
-        kept = kept[np.argsort(log.order[source[kept]], kind="stable")]
-        known, dense = np.unique(codes[kept], return_inverse=True)
-        places = dense.astype(np.int64) * (len(clock.moments) + 1) + clock.rank[source[kept]]
-        sorting = np.argsort(places, kind="stable")
-        places, final = places[sorting], source[kept[sorting]]
-        starts = np.searchsorted(places, np.arange(len(known) + 1) * (len(clock.moments) + 1))
-        times = clock.moments[clock.rank[final]]
-        return cls(known, starts.astype(np.int64), times, log.item[final], log.value[final], final, clock, places)
+        self._log, self._clock, self.step = log, clock, step
+        if order is not None:
+            self.entry, self._begins = order, np.ones(len(order), dtype=bool)
+            ordered = codes[order]
+            self._begins[1:] = ordered[1:] != ordered[:-1]
+        else:
+            self.entry, self._begins = _entries(codes, sorted_by)
+        first = np.flatnonzero(self._begins)
+        self.codes: NDArray[np.int64] = codes[self.entry[first]]
+        self.starts: NDArray[np.int64] = np.append(first, len(self.entry))
+        self.source: NDArray[np.int64] = self.entry if source is None else source[self.entry]
+        self.stands = len(self.entry) == len(codes) and bool((self.entry[1:] > self.entry[:-1]).all())
+        self.kept: dict[Any, Any] = {}
+
+    @cached_property
+    def times(self) -> NDArray[np.float64]:
+        """Times of the events, float64 [E], floored."""
+        return floored(self._log.now[self.source], self.step)
+
+    @cached_property
+    def item(self) -> NDArray[np.int64]:
+        """Item slots, int64 [E]."""
+        found: NDArray[np.int64] = self._log.item[self.source]
+        return found
+
+    @cached_property
+    def value(self) -> NDArray[np.float64]:
+        """Values, float64 [E]."""
+        return self._log.value[self.source]
+
+    @property
+    def clock(self) -> Clock:
+        """The times of the log."""
+        return self._clock()
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """Code and time as one number, int64 [E], ascending."""
+        clock = self.clock
+        return self.rows_of() * (len(clock.moments) + 1) + clock.rank[self.source]
 
     def find(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Places of codes in `codes`, int64 [m]; -1 where a code has no event."""
@@ -100,14 +137,36 @@ class Timeline:
     def end(self, dense: NDArray[np.int64], now: NDArray[np.float64], side: Literal["left", "right"]) -> NDArray[np.int64]:
         """Where the events of a code stop that are before `now` (`left`), or not after it (`right`); 0 for an unknown code."""
         moments = self.clock.moments
-        aim = dense * (len(moments) + 1) + np.searchsorted(moments, floored(now, self.clock.step), side=side)
+        aim = dense * (len(moments) + 1) + np.searchsorted(moments, floored(now, self.step), side=side)
         return np.where(dense < 0, 0, _search(self.places, aim))
 
     def ask(self, codes: NDArray[np.int64], now: NDArray[np.float64]) -> Asked:
         """Looks back from moments, [m] each."""
         dense = self.find(codes)
         begin = np.where(dense < 0, 0, self.starts[np.maximum(dense, 0)])
-        return Asked(self, dense, floored(now, self.clock.step), begin, self.end(dense, now, STRICTLY_BEFORE))
+        return Asked(self, codes, dense, floored(now, self.step), begin, self.end(dense, now, STRICTLY_BEFORE))
+
+    def ask_itself(self) -> Asked:
+        """Looks back from every event of the line, in its order: `ask` of its own codes and times, without a search."""
+        side = int(STRICTLY_BEFORE == "right")
+        dense = self.rows_of()
+        return Asked(self, self.codes[dense], dense, self.times, self.starts[dense], self._stops[np.cumsum(self._fresh) - 1 + side])
+
+    @cached_property
+    def _fresh(self) -> NDArray[np.bool_]:
+        """Events that are the first of their code at their time, bool [E]."""
+        fresh = self._begins.copy()
+        fresh[1:] |= self.times[1:] != self.times[:-1]
+        return fresh
+
+    @cached_property
+    def _stops(self) -> NDArray[np.int64]:
+        """Where these stand, and E behind them."""
+        return np.append(np.flatnonzero(self._fresh), len(self._fresh))
+
+    def before_last(self) -> NDArray[np.int64]:
+        """Where each code's events at its latest time begin, int64 [K]."""
+        return self._stops[np.searchsorted(self._stops, self.starts[1:]) - 1]
 
     def last_times(self) -> NDArray[np.float64]:
         """Time of each code's latest event, float64 [K]."""
@@ -115,7 +174,10 @@ class Timeline:
 
     def rows_of(self) -> NDArray[np.int64]:
         """Which of `codes` each event has, int64 [E]."""
-        return np.repeat(np.arange(len(self.codes)), np.diff(self.starts))
+        if "rows" not in self.kept:
+            self.kept["rows"] = np.cumsum(self._begins) - 1
+        found: NDArray[np.int64] = self.kept["rows"]
+        return found
 
     def running(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Events with a value and units of value before each place, int64 [E + 1] each. Exact: whole numbers wrap around and back."""
@@ -127,15 +189,27 @@ class Timeline:
         return found
 
 
+def _entries(codes: NDArray[np.int64], sorted_by: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Places of the codes that are not -1 in order of (code, time), and which of them begin a code."""
+    known = sorted_by if sorted_by is not None else np.arange(len(codes))
+    taken = codes if sorted_by is None else codes[sorted_by]
+    if len(taken) and taken.min() < 0:
+        known, taken = known[taken >= 0], taken[taken >= 0]
+    order, begins = grouped_codes(taken)
+    return known[order], begins
+
+
 @dataclass(frozen=True)
 class Asked:
     """Moments on a timeline: events `begin` … `end - 1` of each are what it may see.
 
     Attributes:
-        line: the timeline. dense: place of the code, -1 for none, [m]. now: floored to the line's step, [m].
+        line: the timeline. codes: as they were asked for, [m]. dense: their places in the line, -1 for none, [m].
+        now: floored to the line's step, [m].
     """
 
     line: Timeline
+    codes: NDArray[np.int64]
     dense: NDArray[np.int64]
     now: NDArray[np.float64]
     begin: NDArray[np.int64]

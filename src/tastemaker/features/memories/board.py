@@ -94,25 +94,43 @@ class Board:
             found[asked] = ranking.share(counts[np.minimum(slots[asked], len(counts) - 1)])
         return found
 
-    def as_of(self, asked: Asked) -> NDArray[np.float64]:
+    def as_of(self, asked: Asked, before: Days | None = None) -> NDArray[np.float64]:
         """Shares at moments of the past, float64 [m]."""
-        line = asked.line
+        earlier = asked.line.end(asked.dense, asked.now - self.days * self.step, "left")
+        own = np.maximum(asked.end - np.maximum(earlier, asked.begin), 0)
+        found = np.zeros(len(own))
+        if not len(own):
+            return found
+        order = np.argsort(asked.now, kind="stable")
+        days, starts = np.unique(asked.now[order], return_index=True)
+        for day, part in zip(days.tolist(), np.split(order, starts[1:]), strict=True):
+            counts = own[part]
+            if before is not None:
+                older = self._counts(before, day)
+                counts = counts + older[np.minimum(asked.codes[part], len(older) - 1)]
+            found[part] = self._ranking(asked.line, day, before).share(counts)
+        return found
+
+    def _ranking(self, line: Timeline, day: float, before: Days | None) -> Ranking:
+        """The ranking at a midnight of the past."""
+        name = ("board", self.days, day)
+        if name in line.kept:
+            known: Ranking = line.kept[name]
+            return known
         if "by time" not in line.kept:
             order = np.argsort(line.times, kind="stable")
             line.kept["by time"] = line.times[order], line.rows_of()[order]
         times, rows = line.kept["by time"]
-        earlier = line.end(asked.dense, asked.now - self.days * self.step, "left")
-        own = np.maximum(asked.end - np.maximum(earlier, asked.begin), 0)
-        found = np.zeros(len(own))
-        order = np.argsort(asked.now, kind="stable")
-        days, starts = np.unique(asked.now[order], return_index=True)
-        for day, part in zip(days.tolist(), np.split(order, starts[1:]), strict=True):
-            name = ("board", self.days, day)
-            if name not in line.kept:
-                low, high = np.searchsorted(times, [day - self.days * self.step, day])
-                low = max(low, int(np.searchsorted(times, TIMELESS, side="right")))
-                line.kept[name] = Ranking.of(np.bincount(rows[low : max(high, low)], minlength=1))
-            found[part] = line.kept[name].share(own[part])
+        low, high = np.searchsorted(times, [day - self.days * self.step, day])
+        low = max(low, int(np.searchsorted(times, TIMELESS, side="right")))
+        counts = np.bincount(rows[low : max(high, low)], minlength=len(line.codes))
+        if before is not None:
+            older = self._counts(before, day)
+            whole = np.zeros(max(len(older), int(line.codes.max(initial=-1)) + 1), dtype=np.int64)
+            whole[: len(older)] = older
+            whole[line.codes] += counts
+            counts = whole
+        found = line.kept[name] = Ranking.of(counts)
         return found
 
     def batch(self, line: Timeline, slots: NDArray[np.int64], ids: pl.DataFrame) -> Days:
@@ -128,6 +146,17 @@ class Board:
             content.days[day] = Grown(0, np.int64)
             content.days[day].put(slots, counts)
         return content
+
+    def joined(self, content: Days, other: Days) -> Days:
+        """Days of both."""
+        found, latest = Days(), max([*content.days, *other.days], default=TIMELESS)
+        for part in (content, other):
+            for day, counts in part.days.items():
+                if day >= latest - self.days * self.step:
+                    whole = found.days.setdefault(day, Grown(0, np.int64))
+                    whole.reach(len(counts.values) - 1)
+                    whole.values[: len(counts.values) - 1] += counts.values[:-1]
+        return found
 
     def pack(self, content: Days) -> pl.DataFrame:
         """One row for each day and key with events."""
@@ -151,10 +180,15 @@ class Board:
     def _standing(self, content: Days, day: float) -> tuple[NDArray[np.int64], Ranking]:
         """Counts by slot before a day, with an empty last row, and their ranking."""
         if content.told is None or content.told[0] != day:
-            before = [counts.values for then, counts in content.days.items() if day - self.days * self.step <= then < day]
-            total = np.zeros(max((len(values) for values in before), default=1), dtype=np.int64)
-            for values in before:
-                total[: len(values)] += values
+            total = self._counts(content, day)
             content.told = day, total, Ranking.of(total)
         _, counts, ranking = content.told
         return counts, ranking
+
+    def _counts(self, content: Days, day: float) -> NDArray[np.int64]:
+        """Events by slot in the days before one, with an empty last row."""
+        before = [counts.values for then, counts in content.days.items() if day - self.days * self.step <= then < day]
+        total = np.zeros(max((len(values) for values in before), default=1), dtype=np.int64)
+        for values in before:
+            total[: len(values)] += values
+        return total

@@ -15,6 +15,9 @@ from tastemaker.features.rows import TIMELESS
 from tastemaker.features.timeline import Asked, Timeline
 from tastemaker.features.which import ALL, Which
 
+BLOCK = 4.0
+"""Half-lives whose events are added up at once."""
+
 
 @dataclass(frozen=True)
 class Faded:
@@ -57,12 +60,14 @@ class Faded:
         found: NDArray[np.float64] = (before + here * (now > at)) * self._weight(passed(now, at))
         return found
 
-    def as_of(self, asked: Asked) -> NDArray[np.float64]:
+    def as_of(self, asked: Asked, before: Grown | None = None) -> NDArray[np.float64]:
         """The sum at moments of the past, float64 [m]."""
         running, seen = self._running(asked.line), asked.end > asked.begin
-        if not len(running):
-            return np.zeros(len(seen))
-        return np.where(seen, running[np.maximum(asked.end - 1, 0)], 0.0) * self._weight(passed(asked.now, asked.latest()))
+        if len(running):
+            told = np.where(seen, running[np.maximum(asked.end - 1, 0)], 0.0) * self._weight(passed(asked.now, asked.latest()))
+        else:
+            told = np.zeros(len(seen))
+        return told if before is None else told + self.read(before, asked.codes, asked.now)
 
     def batch(self, line: Timeline, slots: NDArray[np.int64], ids: pl.DataFrame) -> Grown:
         """Sums of a whole log."""
@@ -70,11 +75,25 @@ class Faded:
         if not len(slots):
             return content
         last = line.last_times()
-        here = line.end(np.arange(len(slots)), last, "left")
-        asked = Asked(line, np.arange(len(slots)), last, line.starts[:-1], here)
+        here = line.before_last()
+        asked = Asked(line, line.codes, np.arange(len(slots)), last, line.starts[:-1], here)
         counted = np.where(np.isfinite(last), line.starts[1:] - here, 0)
         content.put(slots, np.stack([self.as_of(asked), counted, last], axis=1))
         return content
+
+    def joined(self, content: Grown, other: Grown) -> Grown:
+        """Both sums as of the later of both times."""
+        slots = max(len(content.values), len(other.values)) - 1
+        one, two = content.first(slots), other.first(slots)
+        latest = np.maximum(one[:, 2], two[:, 2])
+        sums, here = np.zeros(slots), np.zeros(slots)
+        for before, at, time in (one.T, two.T):
+            now = time == latest
+            sums += np.where(now, before, (before + at) * self._weight(passed(latest, time)))
+            here += at * now
+        found = self.empty()
+        found.put(np.arange(slots), np.stack([sums, here, latest], axis=1))
+        return found
 
     def pack(self, content: Grown) -> pl.DataFrame:
         """One row for each slot."""
@@ -92,23 +111,53 @@ class Faded:
     def _running(self, line: Timeline) -> NDArray[np.float64]:
         """The sum just after each event, float64 [E].
 
-        s[i] = s[i-1] · d[i] + w[i] is solved for all i in log₂(longest run) passes of pairwise composition (Blelloch, Prefix sums and
-        their applications, 1990); d is 0 where a key begins, so that keys never mix.
+        Time is cut into blocks of `BLOCK` half-lives. In a block, weights as of its begin are within [1, 2^BLOCK), so that differences of running
+        sums keep their digits; blocks of one key are put together by `_carried`, which only multiplies by numbers ≤ 1 and adds.
         """
         name = ("faded", self.half_life)
         if name in line.kept:
             found: NDArray[np.float64] = line.kept[name]
             return found
         timed = np.isfinite(line.times)
-        total, keep = timed.astype(np.float64), np.zeros(len(timed))
-        together = np.flatnonzero(timed[1:] & timed[:-1]) + 1
-        passed_by = line.times[together] - line.times[together - 1]
-        keep[together] = self._weight(np.maximum(passed_by, 0.0))  # below 0 only where a key begins
-        keep[line.starts[:-1]] = 0.0
-        reach, longest = 1, int(np.max(np.diff(line.starts), initial=0))
-        while reach < longest:
-            total[reach:] += keep[reach:] * total[:-reach]
-            keep[reach:] *= keep[:-reach]
-            reach *= 2
-        line.kept[name] = total
-        return total
+        if not timed.any():
+            found = line.kept[name] = np.zeros(len(timed))
+            return found
+        age = np.where(timed, line.times, 0.0) * (1 / self.half_life)
+        block = np.floor(age * (1 / BLOCK))
+        block[~timed] = -np.inf
+        fresh = np.ones(len(timed), dtype=bool)
+        fresh[1:] = block[1:] != block[:-1]
+        fresh[line.starts[:-1]] = True
+        inside = np.where(timed, age - np.where(timed, block, 0.0) * BLOCK, 0.0)
+        weight = np.where(timed, np.exp2(inside), 0.0)
+        sums = np.cumsum(weight)
+        first = np.flatnonzero(fresh)
+        own = np.cumsum(fresh) - 1
+        before = sums[first] - weight[first]
+        total = np.append(before[1:], sums[-1]) - before
+        keys = line.rows_of()[first]
+        carried = _carried(total, block[first], keys)
+        found = line.kept[name] = (sums - before[own] + carried[own]) * np.exp2(-inside)
+        return found
+
+
+def _carried(total: NDArray[np.float64], block: NDArray[np.float64], keys: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What the earlier blocks of each key weigh at the begin of a block, float64 [blocks].
+
+    s[i] = (s[i-1] + total[i-1]) · 2^(-BLOCK · blocks between) is solved for all i in log₂(longest run) passes of pairwise composition (Blelloch,
+    Prefix sums and their applications, 1990); the factor is 0 where a key begins, so that keys never mix.
+    """
+    begins = np.ones(len(keys), dtype=bool)
+    begins[1:] = keys[1:] != keys[:-1]
+    starts = np.flatnonzero(begins)
+    between = np.full(len(keys), np.inf)
+    same = np.flatnonzero(~begins)
+    between[same] = block[same] - block[same - 1]
+    keep = np.exp2(-BLOCK * between)
+    found = np.concatenate([[0.0], total[:-1]]) * keep
+    reach, longest = 1, int(np.max(np.diff(np.append(starts, len(keys))), initial=0))
+    while reach < longest:
+        found[reach:] += keep[reach:] * found[:-reach]
+        keep[reach:] *= keep[:-reach]
+        reach *= 2
+    return found

@@ -81,8 +81,17 @@ class Latest:
             times[row, : len(told)] = [entry[0] for entry in told]
         return Seen(items, times)
 
-    def as_of(self, asked: Asked) -> Seen:
+    def as_of(self, asked: Asked, before: Past | None = None) -> Seen:
         """Latest events before moments of the past."""
+        own = self._as_of(asked)
+        if before is None:
+            return own
+        earlier = self.read(before, asked.codes, asked.now)
+        items, times = (np.concatenate(pair, axis=1) for pair in zip(own, earlier, strict=True))
+        place = np.argsort(items < 0, axis=1, kind="stable")[:, : self.length]
+        return Seen(np.take_along_axis(items, place, axis=1), np.take_along_axis(times, place, axis=1))
+
+    def _as_of(self, asked: Asked) -> Seen:
         place = asked.end[:, None] - 1 - np.arange(self.length)
         seen = place >= asked.begin[:, None]
         if not len(asked.line.times):
@@ -94,8 +103,7 @@ class Latest:
         """Latest events of a whole log."""
         if not len(slots):
             return {}
-        last, end = line.last_times(), line.starts[1:]
-        here = line.end(np.arange(len(slots)), last, "left")
+        end, here = line.starts[1:], line.before_last()
         row, place = line.rows_of(), np.arange(len(line.times))
         stop = np.where(place >= here[row], end[row], here[row])
         kept = np.flatnonzero(stop - place <= self.length)
@@ -112,6 +120,14 @@ class Latest:
         for slot, *entry in entries:
             content.setdefault(slot, []).append(tuple(entry))
         return content
+
+    def joined(self, content: Past, other: Past) -> Past:
+        """Latest events of both."""
+        found = {slot: list(past) for slot, past in content.items()}
+        for slot, past in other.items():
+            for time, event_id, item_id, item in past:
+                self.update(found, slot, Moment(time, item, np.nan, event_id, item_id))
+        return found
 
     def pack(self, content: Past) -> pl.DataFrame:
         """One row for each event."""

@@ -54,8 +54,13 @@ class Memory(Protocol[Told]):
     def read(self, content: Any, slots: NDArray[np.int64], now: NDArray[np.float64]) -> Told:
         """What the content tells at moments, [m]; slot -1 is told as a key without events."""
 
-    def as_of(self, asked: Asked) -> Told:
-        """The same for moments of the past, from the whole log."""
+    def as_of(self, asked: Asked, before: Any = None) -> Told:
+        """The same for moments of the past, from the whole log.
+
+        Args:
+            asked: moments on the log's timeline. before: the content after earlier events, which the log goes on from; its slots are codes. None: there
+                are none.
+        """
 
     def batch(self, line: Timeline, slots: NDArray[np.int64], ids: pl.DataFrame) -> Any:
         """The content after a whole log.
@@ -64,11 +69,21 @@ class Memory(Protocol[Told]):
             line: the log's events. slots: for each of the line's codes, [K]. ids: `event_id` and `item_id` of the log.
         """
 
+    def joined(self, content: Any, other: Any) -> Any:
+        """The content after the events of both, whichever came first; may write into either."""
+
     def pack(self, content: Any) -> pl.DataFrame:
         """The content as a table."""
 
     def unpack(self, table: pl.DataFrame) -> Any:
         """The content of a table."""
+
+
+def moved(values: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+    """Values put at places, which are as many and all different, [m]."""
+    found = np.empty_like(values)
+    found[places] = values
+    return found
 
 
 def passed(now: NDArray[np.float64], since: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,25 +13,62 @@ from numpy.typing import NDArray
 
 from tastemaker.features.grown import Grown
 from tastemaker.features.key import Key
-from tastemaker.features.memories.memory import Moment
+from tastemaker.features.memories.memory import Moment, moved
 from tastemaker.features.rows import TIMELESS
 from tastemaker.features.timeline import UNITS, Asked, Timeline, boundary, floored
 from tastemaker.features.which import ALL, Which
 
+COUNTS = ("events", "valued", "total", "first", "last")
 
-class Counted(NamedTuple):
-    """What a tally tells, [m] each.
 
-    Attributes:
-        events: how many. valued: those with a value. total: sum of the values.
-        first: time of the first event with a time, +inf for none. last: of the latest, `TIMELESS` for none.
+class Counted:
+    """What a tally tells, [m] each; a number that nobody reads is never computed.
+
+    Args:
+        tell: gives each of the five.
     """
 
-    events: NDArray[np.int64]
-    valued: NDArray[np.int64]
-    total: NDArray[np.float64]
-    first: NDArray[np.float64]
-    last: NDArray[np.float64]
+    def __init__(self, **tell: Callable[[], NDArray[Any]]) -> None:
+        self._tell = tell
+
+    @cached_property
+    def events(self) -> NDArray[np.int64]:
+        """How many, int64."""
+        return self._tell["events"]()
+
+    @cached_property
+    def valued(self) -> NDArray[np.int64]:
+        """Those with a value, int64."""
+        return self._tell["valued"]()
+
+    @cached_property
+    def total(self) -> NDArray[np.float64]:
+        """Sum of the values, float64."""
+        return self._tell["total"]()
+
+    @cached_property
+    def first(self) -> NDArray[np.float64]:
+        """Time of the first event with a time, float64; +inf for none."""
+        return self._tell["first"]()
+
+    @cached_property
+    def last(self) -> NDArray[np.float64]:
+        """Time of the latest, float64; `TIMELESS` for none."""
+        return self._tell["last"]()
+
+    def moved(self, places: NDArray[np.int64]) -> Counted:
+        """The same, put at places."""
+        return Counted(**{name: lambda name=name: moved(getattr(self, name), places) for name in COUNTS})
+
+    def and_of(self, other: Counted) -> Counted:
+        """What both count together."""
+        return Counted(
+            events=lambda: self.events + other.events,
+            valued=lambda: self.valued + other.valued,
+            total=lambda: self.total + other.total,
+            first=lambda: np.minimum(self.first, other.first),
+            last=lambda: np.maximum(self.last, other.last),
+        )
 
 
 class Tallies:
@@ -80,24 +119,44 @@ class Tally:
 
     def read(self, content: Tallies, slots: NDArray[np.int64], now: NDArray[np.float64]) -> Counted:
         """What is known at moments."""
-        sums, times = content.sums.read(slots), content.times.read(slots)
         now = floored(now, self.step)
-        later = now > times[:, 0]
-        told = sums[:, :3] + sums[:, 3:] * later[:, None]
-        first = np.where((times[:, 2] > TIMELESS) & (times[:, 2] < np.maximum(now, times[:, 0])), times[:, 2], np.inf)
-        return Counted(told[:, 0], told[:, 1], told[:, 2] / UNITS, first, np.where(later, times[:, 0], times[:, 1]))
+        sums, times = content.sums.values, content.times.values
+        of_sums, of_times = (np.minimum(slots, len(values) - 1) for values in (sums, times))
+        latest = times[of_times, 0]
+        later = now > latest
 
-    def as_of(self, asked: Asked) -> Counted:
-        """What was known at moments."""
-        valued, total = asked.line.running()
-        begin, end = asked.begin, np.maximum(asked.end, asked.begin)
+        def told(place: int) -> NDArray[np.int64]:
+            found: NDArray[np.int64] = sums[of_sums, place] + sums[of_sums, place + 3] * later
+            return found
+
+        def first() -> NDArray[np.float64]:
+            earliest = times[of_times, 2]
+            return np.where((earliest > TIMELESS) & (earliest < np.maximum(now, latest)), earliest, np.inf)
+
         return Counted(
-            end - begin,
-            valued[end] - valued[begin],
-            (total[end] - total[begin]) / UNITS,
-            asked.earliest(),
-            asked.latest(),
+            events=lambda: told(0),
+            valued=lambda: told(1),
+            total=lambda: told(2) / UNITS,
+            first=first,
+            last=lambda: np.where(later, latest, times[of_times, 1]),
         )
+
+    def as_of(self, asked: Asked, before: Tallies | None = None) -> Counted:
+        """What was known at moments."""
+        begin, end = asked.begin, np.maximum(asked.end, asked.begin)
+
+        def between(which: int) -> NDArray[np.int64]:
+            sums = asked.line.running()[which]
+            return sums[end] - sums[begin]
+
+        told = Counted(
+            events=lambda: end - begin,
+            valued=lambda: between(0),
+            total=lambda: between(1) / UNITS,
+            first=asked.earliest,
+            last=asked.latest,
+        )
+        return told if before is None else told.and_of(self.read(before, asked.codes, asked.now))
 
     def batch(self, line: Timeline, slots: NDArray[np.int64], ids: pl.DataFrame) -> Tallies:
         """Counts of a whole log."""
@@ -106,15 +165,32 @@ class Tally:
             return content
         valued, total = line.running()
         last, begin, end = line.last_times(), line.starts[:-1], line.starts[1:]
-        here = line.end(np.arange(len(slots)), last, "left")
+        here = line.before_last()
         bounds = ((begin, here), (here, end))
         sums = [part for low, high in bounds for part in (high - low, valued[high] - valued[low], total[high] - total[low])]
         before = np.where(here > begin, line.times[here - 1], TIMELESS)
-        asked = Asked(line, np.arange(len(slots)), last, begin, end)
+        asked = Asked(line, line.codes, np.arange(len(slots)), last, begin, end)
         first = np.where(np.isinf(asked.earliest()), TIMELESS, asked.earliest())
         content.sums.put(slots, np.stack(sums, axis=1))
         content.times.put(slots, np.stack([last, before, first], axis=1))
         return content
+
+    def joined(self, content: Tallies, other: Tallies) -> Tallies:
+        """Counts of both: what one counted at its latest time is settled where the other's is later."""
+        slots = max(len(content.sums.values), len(other.sums.values)) - 1
+        one, two = (part.sums.first(slots) for part in (content, other))
+        when, then = (part.times.first(slots) for part in (content, other))
+        latest = np.maximum(when[:, 0], then[:, 0])
+        here, there = (times[:, 0] == latest for times in (when, then))
+        at = one[:, 3:] * here[:, None] + two[:, 3:] * there[:, None]
+        before = one.reshape(slots, 2, 3).sum(axis=1) + two.reshape(slots, 2, 3).sum(axis=1) - at
+        second = np.maximum(np.where(here, when[:, 1], when[:, 0]), np.where(there, then[:, 1], then[:, 0]))
+        none = (when[:, 2] == TIMELESS) | (then[:, 2] == TIMELESS)
+        first = np.where(none, np.maximum(when[:, 2], then[:, 2]), np.minimum(when[:, 2], then[:, 2]))
+        found, every = Tallies(), np.arange(slots)
+        found.sums.put(every, np.concatenate([before, at], axis=1))
+        found.times.put(every, np.stack([latest, second, first], axis=1))
+        return found
 
     def pack(self, content: Tallies) -> pl.DataFrame:
         """One row for each slot."""

@@ -64,10 +64,11 @@ class Window:
                 counts.append(bisect_left(times, moment) - bisect_left(times, moment - self.span))
         return np.array(counts, dtype=np.int64)
 
-    def as_of(self, asked: Asked) -> NDArray[np.int64]:
+    def as_of(self, asked: Asked, before: Times | None = None) -> NDArray[np.int64]:
         """Events in the windows before moments of the past, int64 [m]."""
         earlier = asked.line.end(asked.dense, asked.now - self.span, "left")
-        return np.maximum(asked.end - np.maximum(earlier, asked.begin), 0)
+        told = np.maximum(asked.end - np.maximum(earlier, asked.begin), 0)
+        return told if before is None else told + self.read(before, asked.codes, asked.now)
 
     def batch(self, line: Timeline, slots: NDArray[np.int64], ids: pl.DataFrame) -> Times:
         """Times of a whole log."""
@@ -77,6 +78,14 @@ class Window:
         counts = np.bincount(line.rows_of()[reached], minlength=len(slots))
         parts = np.split(line.times[reached], np.cumsum(counts)[:-1])
         return {slot: part.tolist() for slot, part in zip(slots.tolist(), parts, strict=True) if len(part)}
+
+    def joined(self, content: Times, other: Times) -> Times:
+        """Times of both, as far back as the window reaches from the latest."""
+        found = dict(content)
+        for slot, times in other.items():
+            both = sorted([*found.get(slot, ()), *times])
+            found[slot] = both[bisect_left(both, both[-1] - self.span) :]
+        return found
 
     def pack(self, content: Times) -> pl.DataFrame:
         """One row for each time."""
