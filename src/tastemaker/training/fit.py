@@ -31,6 +31,7 @@ from tastemaker.training.loop import LoopResult
 from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_all, learn_early, learn_fusion, make_channels
 from tastemaker.training.precision import check_device, use_threads
 from tastemaker.training.reading import read_texts
+from tastemaker.training.search_pairs import searches_of
 from tastemaker.training.sequence import SequenceModel
 from tastemaker.training.together import Launch
 
@@ -126,7 +127,8 @@ def fit(
         raise InputError("There is no event to learn from. Give events with user_id and item_id; see `tastemaker import`.")
     clock, process, order = _Clock(), Process(progress, run_dir, launch), dataset.time_is_order
     held = hold_out(sequences, COLD_SHARE, settings.train.seed)
-    read = read_texts(catalogue, settings, cache_dir, progress, held, run_dir)
+    asked = searches_of(dataset, sequences, settings)
+    read = read_texts(catalogue, settings, cache_dir, progress, held, run_dir, asked, launch)
     text = read.vectors
     clock.lap("seconds_text")
     early, found = learn_early(held, text, settings, process)
