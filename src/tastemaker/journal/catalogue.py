@@ -87,10 +87,14 @@ class Catalogue:
         row = self._database.execute("SELECT body FROM item WHERE item_id=?", (item_id,)).fetchone()
         return _item(row[0]) if row and row[0] is not None else None
 
-    def items(self) -> pl.DataFrame:
-        """All items as columns, in the order in which they were last written."""
-        rows = []
-        for (body,) in self._database.execute("SELECT body FROM item WHERE body NOT NULL ORDER BY change"):
+    def items(self, upto: int | None = None) -> pl.DataFrame:
+        """All items as columns, in the order in which they were last written.
+
+        Args:
+            upto: a `change()` of before; items that were written or deleted since are left out, as what they were is gone. None: all.
+        """
+        rows, last = [], self.change() if upto is None else upto
+        for (body,) in self._database.execute("SELECT body FROM item WHERE body NOT NULL AND change<=? ORDER BY change", (last,)):
             item = _item(body)
             row = msgspec.structs.asdict(item)
             row["extra"] = msgspec.json.encode(item.extra).decode() if item.extra else None

@@ -313,6 +313,9 @@ class TuneSettings(Section, kw_only=True, frozen=True):
     pruner: str = "paired"
     """When a trial ends after a fold: `paired` (surely worse than the best one on the same questions), `median` (worse than half of the others) or
     `none`. With several objectives nothing is pruned."""
+    prune_epochs: bool = False
+    """A trial also ends inside a fold: after the first quarter of its epochs, where the sequence model's validation is in the lowest quarter of the earlier
+    trials' twice in a row. Only while that validation and the judge put six or more trials of this search into like order (rank correlation .7)."""
     objectives: tuple[str, ...] = ("quality",)
     """`quality` (NDCG@10), `latency` (milliseconds of CPU for one answer) and `size` (learned numbers), as many as are wanted, quality first."""
     rule: str = "paired"

@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -122,8 +122,17 @@ class LoopResult:
     seconds: list[float] = field(default_factory=list)
 
 
+Watch = Callable[[int, int, float], None]
+"""Called after each judged epoch as watch(epoch from 1, epochs in all, score); what it raises ends the training."""
+
+
 def run(
-    task: Task, options: LoopOptions, what: str = "train", progress: Progress | None = None, run_dir: Path | None = None
+    task: Task,
+    options: LoopOptions,
+    what: str = "train",
+    progress: Progress | None = None,
+    run_dir: Path | None = None,
+    watch: Watch | None = None,
 ) -> LoopResult:
     """Trains the task's model in place and leaves it with the weights of the best epoch.
 
@@ -135,20 +144,29 @@ def run(
         what: the name in the progress bar and of the files.
         progress: called after each step as (what, steps done, steps in all).
         run_dir: curves, `<what>.checkpoint` and `<what>.safetensors` go here. A checkpoint that is there already is gone on from.
+        watch: see `Watch`.
 
     Raises:
         TrainingError: the loss is no number; the message names the batch, and the last checkpoint stays.
         InputError: the checkpoint that is there was made with other data or settings. BundleError: it is damaged.
     """
     with flushed_denormals():
-        return _Run(task, options, what, progress, run_dir).train()
+        return _Run(task, options, what, progress, run_dir, watch).train()
 
 
 class _Run:
     """One training: what `run` was asked, and where it stands."""
 
-    def __init__(self, task: Task, options: LoopOptions, what: str, progress: Progress | None, run_dir: Path | None) -> None:
-        self.task, self.options, self.what = task, options, what
+    def __init__(
+        self,
+        task: Task,
+        options: LoopOptions,
+        what: str,
+        progress: Progress | None,
+        run_dir: Path | None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.task, self.options, self.what, self.watch = task, options, what, watch
         self.steps, self.epochs = max(task.steps(), 1), options.stop_after or options.epochs
         self.progress = progress if rank() == 0 else None
         self.folder = run_dir
@@ -210,6 +228,8 @@ class _Run:
                 state.best_epoch, state.best_score = state.epoch, score
                 self.best = self._weights()
         self._save()
+        if self.watch is not None and score is not None:
+            self.watch(state.epoch, self.epochs, score)
 
     def _step(self, batch: Any) -> float:
         """One step on this process's parts of a batch; gives the batch's mean loss."""

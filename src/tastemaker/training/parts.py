@@ -15,7 +15,7 @@ from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout
-from tastemaker.training.loop import LoopResult
+from tastemaker.training.loop import LoopResult, Watch
 from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Start, Validation
 from tastemaker.training.together import Launch, train_together
@@ -32,11 +32,13 @@ class Process:
         progress: called as progress(what, done, total).
         run_dir: curves and checkpoints go here; None: nowhere.
         launch: has trainings done elsewhere; None: here.
+        watch: hears the validation after each epoch, as in `training.loop.run`.
     """
 
     progress: Progress | None = None
     run_dir: Path | None = None
     launch: Launch | None = None
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def learn_early(
     rows = held.warm_rows(VALIDATION_ROWS, settings.train.seed)
     validation = Validation([held.histories[row] for row in rows], held.targets[rows])
     return train_together(
-        held.train, text, settings, validation, None, what, process.progress, process.run_dir, None, process.launch
+        held.train, text, settings, validation, None, what, process.progress, process.run_dir, None, process.launch, process.watch
     )
 
 

@@ -27,7 +27,7 @@ from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.training.group import announced, enter, from_leader, rank, world
 from tastemaker.training.job import perform, read_result, steps_done, write_job
-from tastemaker.training.loop import LoopResult
+from tastemaker.training.loop import LoopResult, Watch
 from tastemaker.training.sequence import SequenceModel, Start, Validation, train_sequence
 
 T = TypeVar("T")
@@ -48,17 +48,19 @@ def train_together(
     run_dir: Path | None = None,
     start: Start | None = None,
     launch: Launch | None = None,
+    watch: Watch | None = None,
 ) -> tuple[SequenceModel, LoopResult]:
     """`training.sequence.train_sequence`, by as many processes as there are.
 
     Args:
         launch: starts the processes; None: those of the group that this process leads, else `train.workers` of them on this machine.
+        watch: as in `training.loop.run`; heard where this process trains alone.
 
     Raises:
         TrainingError: the processes died more often than they were started anew.
     """
     if alone(settings, launch):
-        return train_sequence(sequences, text, settings, validation, stop_after, what, progress, run_dir, start)
+        return train_sequence(sequences, text, settings, validation, stop_after, what, progress, run_dir, start, watch)
 
     def write(folder: Path, base: Path) -> None:
         write_job(folder, sequences, text, settings, validation, stop_after, what, base, start)

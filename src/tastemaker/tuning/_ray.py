@@ -6,7 +6,7 @@ machine but this one needs Optuna or writes the journal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 
@@ -15,6 +15,8 @@ import ray
 from tastemaker.data._ray import connect
 from tastemaker.schema.settings import Settings
 from tastemaker.tuning.objective import FoldScore, Objective
+from tastemaker.tuning.race import Curve
+from tastemaker.tuning.workers import judged
 
 _RETRIES = 5
 """How often a fold whose worker died runs again: one that kills every worker must end as an error, not run for ever."""
@@ -32,9 +34,9 @@ class Cluster:
         self.size, self._objective = size, ray.put(objective)
         self._judge = ray.remote(_judge).options(num_cpus=cores, max_retries=_RETRIES)
 
-    def submit(self, settings: Settings, fold: int) -> Future[FoldScore]:
+    def submit(self, settings: Settings, fold: int, rivals: Sequence[Curve] = ()) -> Future[FoldScore]:
         """Judges where the cluster has room."""
-        future: Future[FoldScore] = self._judge.remote(self._objective, settings, fold).future()
+        future: Future[FoldScore] = self._judge.remote(self._objective, settings, fold, rivals).future()
         return future
 
 
@@ -53,5 +55,5 @@ def cluster(objective: Objective, address: str | None, jobs: int, cores: int) ->
     yield Cluster(objective, jobs if jobs > 1 else max(room, 1), cores)
 
 
-def _judge(objective: Objective, settings: Settings, fold: int) -> FoldScore:
-    return objective.judge(settings, fold)
+def _judge(objective: Objective, settings: Settings, fold: int, rivals: Sequence[Curve]) -> FoldScore:
+    return judged(objective, settings, fold, rivals)
