@@ -117,10 +117,14 @@ def test_what_is_held_back_is_not_learned_from(world: Dataset) -> None:
 def test_without_times_only_events_of_the_training_are_learned_from(world: Dataset) -> None:
     untimed = replace(world, events=world.events.with_columns(timestamp=pl.lit(None, dtype=pl.Float64)), log=None)
     sequences, held = build(untimed), held_of(untimed)
-    pairs = divide(searches(untimed, sequences.user_ids, sequences.item_ids), held, np.ones(len(ITEMS), dtype=bool), 0)
-    assert 0 < len(pairs.learn) < 1_200
-    train = set(held.train.items.tolist())
-    assert set(pairs.learn[:, 1]) <= train
+    found = searches(untimed, sequences.user_ids, sequences.item_ids)
+    pairs = divide(found, held, np.ones(len(ITEMS), dtype=bool), 0)
+    train = {(user, int(item)) for user in range(held.train.n_users) for item in held.train.history(user)}
+    targets = set(zip(held.users.tolist(), held.targets.tolist(), strict=True))
+    rows = list(zip(found.numbers.tolist(), found.items.tolist(), found.users.tolist(), strict=True))
+    wanted = sorted((number, item) for number, item, user in rows if (user, item) in train - targets)
+    assert 0 < len(wanted) < len(rows)
+    assert sorted(map(tuple, np.concatenate([pairs.learn, pairs.judge]).tolist())) == wanted
 
 
 def test_each_pair_is_drawn_once_a_pass_and_the_draw_is_a_function_of_seed_and_epoch() -> None:
