@@ -10,6 +10,7 @@ as a multiple of the shortest possible time (trials x folds x seconds / jobs), f
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 import time
@@ -75,7 +76,7 @@ def on_tune(search: Search, judge: Sleeper, asked: argparse.Namespace, folder: P
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trial, judge=judge), {"cpu": 1}),
         tune_config=tune.TuneConfig(
-            search_alg=_searcher(search, asked), num_samples=asked.trials, max_concurrent_trials=asked.jobs
+            search_alg=_searcher(search, asked), num_samples=asked.trials, max_concurrent_trials=asked.jobs, reuse_actors=True
         ),
         run_config=tune.RunConfig(storage_path=str(folder), failure_config=tune.FailureConfig(max_failures=5), verbose=0),
     )
@@ -86,7 +87,7 @@ def _trial(config: dict[str, Any], judge: Sleeper) -> None:
     from ray import tune
 
     for fold in range(FOLDS):
-        score = judge.judge(from_table(config["settings"]), fold)
+        score = judge.judge(from_table(json.loads(config["settings"])), fold)
         tune.report({"fold": fold, "gains": score.gains.tolist(), "quality": float(score.gains.mean())})
 
 
@@ -105,7 +106,7 @@ def _searcher(search: Search, asked: argparse.Namespace) -> Any:
             if opened is None:
                 return Searcher.FINISHED
             self.open[trial_id] = opened
-            return {"settings": to_table(opened.settings)}
+            return {"settings": json.dumps(to_table(opened.settings))}
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
             opened = self.open[trial_id]
