@@ -6,7 +6,8 @@ One training a row with the settings' own schedule: epochs are chosen on held-ba
 `benchmarks/quality.py`, ranked over the whole catalogue without the history. Each difference is paired with the defaults user by user, averaged over the seeds that
 both rows have; its interval is a bootstrap over users (`evaluation/significance.py`). CPU-seconds are those of this process with one thread. `--row` tries any other
 settings as a row, `--set` changes all rows. A row whose setting is not known here is skipped and says why. Beauty is a seeded quarter of the users and of the items that they met.
-Finished rows are kept in `--work` and not repeated. Writes benchmarks/learning.md, one table a data set that was ever run into `--work`.
+Finished rows are kept in `--work` and not repeated. Writes benchmarks/learning.md, one table a data set that was ever run into `--work`; tables of the file
+that is there stay as they are where `--work` holds nothing of their kind.
 """
 
 from __future__ import annotations
@@ -191,8 +192,8 @@ def table(results: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
     return [*lines, "|---|---|---|---|---|---|---|---|", *(row_of(row, runs, base) for row, runs in results.items()), ""]
 
 
-def page(work: Path, rows: dict[str, tuple[str, ...]]) -> str:
-    """All tables, from what is kept in `work`."""
+def page(work: Path, rows: dict[str, tuple[str, ...]], earlier: str = "") -> str:
+    """All tables, from what is kept in `work`, then those of an earlier page that are of another kind."""
     lines = ["# How the sequence model learns: each choice beside the defaults", ""]
     lines += [
         "Made by `python benchmarks/learning.py`; what is measured is said there. The sequence model alone, not the whole recommender.",
@@ -214,7 +215,15 @@ def page(work: Path, rows: dict[str, tuple[str, ...]]) -> str:
             if kept:
                 results[row] = kept
         lines += table(results)
-    return "\n".join(lines)
+    made = {_kind(part) for part in "\n".join(lines).split("\n## ")[1:]}
+    kept = [f"## {part.strip()}\n" for part in earlier.split("\n## ")[1:] if _kind(part) not in made]
+    return "\n".join([*lines, *kept])
+
+
+def _kind(section: str) -> tuple[str, str]:
+    """What tells a table from others: its heading, and the settings of all its rows."""
+    lines = section.split("\n")
+    return lines[0], next((line for line in lines if line.startswith("All rows")), "")
 
 
 def _slug(row: str) -> str:
@@ -255,7 +264,7 @@ def main() -> None:
             print(f"{asked.set_name}, {row}, seed {seed}", file=sys.stderr, flush=True)
             given = given or world(asked.set_name, asked)
             path.write_text(json.dumps({"set": asked.set_name, "all_rows": asked.set} | one(given, rows[row], seed, asked.set)))
-    text = page(asked.work, rows)
+    text = page(asked.work, rows, asked.out.read_text() if asked.out.is_file() else "")
     asked.out.write_text(text)
     print(text)
 

@@ -18,6 +18,12 @@ import psutil
 import pytest
 
 from tastemaker.cli.app import call
+from tastemaker.data.dataset import Dataset
+from tastemaker.journal.append import Journal
+from tastemaker.schema.events import Event
+from tastemaker.schema.items import Item
+from tastemaker.schema.manifest import DataFingerprint
+from tastemaker.schema.settings_file import load_settings, to_table
 from tastemaker.training.runs import RunRecord, begin_run, list_runs, read_run, save_run
 
 SETTINGS = """[train]
@@ -72,14 +78,7 @@ def test_a_record_tells_what_went_in_and_what_came_out(workspace: Path) -> None:
 
 def test_a_killed_train_goes_on_to_the_same_bundle(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = copy(workspace, tmp_path / "w")
-    train = [sys.executable, "-m", "tastemaker", "train", str(folder), "--json"]
-    with subprocess.Popen(train, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while not list(folder.glob("runs/*/*.checkpoint")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-    (killed,) = list_runs(folder / "runs")
-    assert killed.state == "killed"
+    killed = killed_at_first_checkpoint(folder)
     capsys.readouterr()
     assert call(["train", str(folder), "--resume", "--set", "sequence.dim=24"]) == 2
     assert "sequence.dim = 16, and now it is 24" in " ".join(capsys.readouterr().err.split())
@@ -90,6 +89,60 @@ def test_a_killed_train_goes_on_to_the_same_bundle(workspace: Path, tmp_path: Pa
     assert result["content"] == first.content, "same seed, data and machine: the same bundle"
     assert call(["train", str(folder), "--resume"]) == 2
     assert "cut short" in capsys.readouterr().err
+
+
+def killed_at_first_checkpoint(folder: Path) -> RunRecord:
+    """The record of a training that was ended by SIGKILL."""
+    train = [sys.executable, "-m", "tastemaker", "train", str(folder), "--json"]
+    with subprocess.Popen(train, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not list(folder.glob("runs/*/*.checkpoint")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    (killed,) = list_runs(folder / "runs")
+    assert killed.state == "killed"
+    return killed
+
+
+def test_a_run_goes_on_with_the_events_it_began_with_though_more_have_come(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy(workspace, tmp_path / "w")
+    killed = killed_at_first_checkpoint(folder)
+    journal = Journal.open(folder / "journal")
+    journal.append([Event(user_id="new", item_id=f"late{number}", timestamp=1_700_000_000.0 + number) for number in range(7)])
+    journal.put_items([Item(item_id="late0", title="new")])
+    journal.close()
+    capsys.readouterr()
+    assert call(["train", str(folder), "--resume", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (first,) = list_runs(workspace / "runs")
+    assert result["run"] == killed.id
+    assert result["content"] == first.content, "the bundle that would have been"
+    assert result["later_events"] == 7
+    assert any("grown by 7 events" in note for note in result["notes"])
+    manifest = json.loads((folder / "bundles" / result["version"] / "manifest.json").read_text())
+    assert manifest["data"]["position"] == killed.data.position == 600, "serving folds what came later"
+
+
+def test_a_run_whose_items_were_changed_says_that_they_are_gone(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy(workspace, tmp_path / "w")
+    journal = Journal.open(folder / "journal")
+    journal.put_items([Item(item_id=f"i{number}", title=f"thing {number}") for number in range(3)])
+    marks = journal.marks()
+    fingerprint = Dataset.from_journal(journal, load_settings(folder / "tastemaker.toml")).fingerprint()
+    data = DataFingerprint(events=600, users=100, items=3, position=marks[0], change=marks[1], sha256=fingerprint)
+    run, record = begin_run(folder / "runs", to_table(load_settings(folder / "tastemaker.toml")), data, 0)
+    record.status = "failed"
+    save_run(run, record)
+    journal.put_items([Item(item_id="i1", title="another thing")])
+    journal.delete_items(["i2"])
+    journal.close()
+    capsys.readouterr()
+    assert call(["train", str(folder), "--resume"]) == 2
+    assert "began with 3 items, and 2 of them were changed or deleted" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.long

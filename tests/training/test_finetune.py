@@ -22,10 +22,11 @@ from tastemaker.schema.errors import MissingExtraError, SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.encoder import load_encoder
-from tastemaker.training.finetune import FinetuneTask, Tuned, finetune, mixed
+from tastemaker.training.finetune import Tuned, finetune, mixed
 from tastemaker.training.holdout import Holdout, hold_out
 from tastemaker.training.lower_layers import CatalogueReader, layers_of
 from tastemaker.training.reading import item_texts, read_texts
+from tastemaker.training.text_task import FinetuneTask
 from tastemaker.training.trainable import choose_trainable
 
 HAS_PEFT = importlib.util.find_spec("peft") is not None
@@ -131,7 +132,7 @@ def test_remembered_lower_layers_give_the_same_gradient_as_read_ones(folders: di
     for family in ("bert", "qwen3"):
         task = _task(world, _settings(folders[family], "finetune.mode=last"))
         plain = _task(world, _settings(folders[family], "finetune.mode=last"))
-        plain._reader._lower = None
+        plain.reader.lower = None
         for each in (task, plain):
             for module in each.model.modules():
                 if isinstance(module, torch.nn.Dropout):
@@ -144,7 +145,7 @@ def test_no_batch_shows_what_is_held_back(folders: dict[str, Path], world: Datas
     settings = _settings(folders["bert"], "finetune.mode=last", "finetune.steps=12")
     met = held.train.counts() > 0
     for batch in _task(world, settings, held).batches(0):
-        assert met[batch.items].all()
+        assert met[batch.texts].all()
     other = replace(held, histories=held.histories[::-1], targets=held.targets[::-1], cold=~held.cold)
     one, two = (_tuned(world, settings, each)[0] for each in (held, other))
     assert one.encoder.fingerprint == two.encoder.fingerprint

@@ -25,6 +25,7 @@ from tastemaker.tuning.choice import choose
 from tastemaker.tuning.confirm import confirm
 from tastemaker.tuning.objective import FoldScore, make_objective
 from tastemaker.tuning.page import Found, confirmed_words
+from tastemaker.tuning.race import Curve, OutrunError
 from tastemaker.tuning.space import with_changes
 from tastemaker.tuning.trials import COMPLETE, Trial
 from tastemaker.tuning.workers import Here
@@ -192,3 +193,20 @@ class Nobody:
 
     def submit(self, settings: Settings, fold: int) -> Future[FoldScore]:
         raise AssertionError("judged again")
+
+
+def test_a_training_far_behind_its_rivals_ends_and_others_are_as_they_were(tmp_path: Path, ring_settings: Settings) -> None:
+    data = Dataset.read(events=write_ring(tmp_path / "events.csv", True))
+    objective = make_objective(data, ring_settings)
+    longer = with_changes(ring_settings, {"sequence.epochs": 8, "sequence.patience": 8, "tune.judge": "sequence"})
+    plain = objective.judge(longer, 0)
+    assert plain.curve is not None
+    assert len(plain.curve.scores) <= plain.curve.planned
+    assert max(plain.curve.scores) > 0
+    beaten = objective.judge(longer, 0, None, [Curve([0.0], 1)] * 6)
+    assert np.array_equal(beaten.gains, plain.gains)
+    with pytest.raises(OutrunError) as ended:
+        objective.judge(longer, 0, None, [Curve([1.0], 1), Curve([1.0] * 4, 4)])
+    ours = ended.value.curve
+    assert 2 <= len(ours.scores) < ours.planned == plain.curve.planned
+    assert ours.scores == plain.curve.scores[: len(ours.scores)]

@@ -77,17 +77,18 @@ def train(workspace: Workspace, show: bool = True, resume: bool = False, ray: st
     Args:
         workspace: where the journal is and the bundle goes.
         show: progress bars.
-        resume: go on with the latest run that was cut short.
+        resume: go on with the latest run that was cut short, on the events that the journal held when it began.
         ray: address of a cluster, or `local`; None: this machine.
 
     Raises:
         InputError: the journal holds no event; or there is no run to go on with, or it had other data or settings.
     """
-    from tastemaker.training.runs import end_run
+    from tastemaker.training.runs import end_run, unfinished
 
     began = time.perf_counter()
-    data, fingerprint = _read(workspace)
-    folder, record = _run(workspace, fingerprint, resume)
+    earlier = unfinished(workspace.runs) if resume else None
+    data, fingerprint, later = _read(workspace, earlier)
+    folder, record = _run(workspace, fingerprint, earlier)
     try:
         result = _train(workspace, data, fingerprint, folder, record, show, ray)
     except KeyboardInterrupt:
@@ -97,8 +98,11 @@ def train(workspace: Workspace, show: bool = True, resume: bool = False, ray: st
         end_run(folder, record, "failed", f"{type(error).__name__}: {error}")
         raise
     end_run(folder, record, "done")
+    if later:
+        result["notes"] = [*result["notes"], _later_words(workspace, later)]
     return {
         **result,
+        "later_events": later,
         "run": record.id,
         "content": record.content,
         "seconds": time.perf_counter() - began,
@@ -106,16 +110,25 @@ def train(workspace: Workspace, show: bool = True, resume: bool = False, ray: st
     }
 
 
-def _read(workspace: Workspace) -> tuple[Dataset, DataFingerprint]:
-    """The journal's events and which they are."""
+def _later_words(workspace: Workspace, later: int) -> str:
+    return (
+        f"The journal has grown by {later:,} events since this run began. It learned from those of its beginning, as the bundle says; "
+        f"serving folds the later ones in. To learn from them: tastemaker train {workspace.path}"
+    )
+
+
+def _read(workspace: Workspace, earlier: RunRecord | None) -> tuple[Dataset, DataFingerprint, int]:
+    """The journal's events, those of its beginning for an earlier run, which they are, and how many came later."""
     from tastemaker.data.dataset import Dataset
     from tastemaker.journal.append import Journal
     from tastemaker.schema.manifest import DataFingerprint
 
     journal = Journal.open(workspace.journal)
     try:
-        position, change = journal.position(), journal.change()
-        data = Dataset.from_journal(journal, workspace.settings)
+        position, change = marks = journal.marks()
+        if earlier is not None and earlier.data.position:
+            position, change = earlier.data.position, earlier.data.change
+        data = Dataset.from_journal(journal, workspace.settings, (position, change))
     finally:
         journal.close()
     if data.events.height == 0:
@@ -125,26 +138,30 @@ def _read(workspace: Workspace) -> tuple[Dataset, DataFingerprint]:
         )
     users, items = data.events["user_id"].n_unique(), data.items.height
     sha256 = data.fingerprint()
-    return data, DataFingerprint(
-        events=data.events.height, users=users, items=items, position=position, change=change, sha256=sha256
-    )
+    found = DataFingerprint(events=data.events.height, users=users, items=items, position=position, change=change, sha256=sha256)
+    return data, found, marks[0] - position
 
 
-def _run(workspace: Workspace, fingerprint: DataFingerprint, resume: bool) -> tuple[Path, RunRecord]:
+def _run(workspace: Workspace, fingerprint: DataFingerprint, record: RunRecord | None) -> tuple[Path, RunRecord]:
     """The folder and the record of a new run, or of the one to go on with."""
     from tastemaker.schema.settings_file import to_table
-    from tastemaker.training.runs import RunRecord, begin_run, differences, go_on, unfinished
+    from tastemaker.training.runs import RunRecord, begin_run, differences, go_on
 
     settings, seed = to_table(workspace.settings), workspace.settings.train.seed
-    if not resume:
+    if record is None:
         return begin_run(workspace.runs, settings, fingerprint, seed)
-    record = unfinished(workspace.runs)
     other = differences(record, RunRecord(id="", settings=settings, data=fingerprint))
     if other:
         name, (then, now) = next(iter(other.items()))
         raise InputError(
             f"Run {record.id} began with {name} = {then!r}, and now it is {now!r}. "
             "Go on with the same data and settings, or begin a new run without --resume."
+        )
+    if record.data.items != fingerprint.items:
+        gone = record.data.items - fingerprint.items
+        raise InputError(
+            f"Run {record.id} began with {record.data.items:,} items, and {gone:,} of them were changed or deleted since: what they were is gone. "
+            "Begin a new run without --resume."
         )
     go_on(workspace.runs / record.id, record)
     return workspace.runs / record.id, record

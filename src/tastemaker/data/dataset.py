@@ -78,11 +78,16 @@ class Dataset:
         return data
 
     @classmethod
-    def from_journal(cls, journal: Journal, settings: Settings | None = None) -> Dataset:
-        """All that a journal holds, positives only where the settings name labels."""
-        log = journal.read()
+    def from_journal(cls, journal: Journal, settings: Settings | None = None, upto: tuple[int, int] | None = None) -> Dataset:
+        """All that a journal holds, positives only where the settings name labels.
+
+        Args:
+            upto: position and change of before, as `Journal.marks` gives them: later events and items are left out. None: nothing is.
+        """
+        position, change = upto or journal.marks()
+        log = journal.read(upto=position)
         events = log if settings is None else positives(log, settings.data.positive)
-        return cls(happened(events), journal.items(), journal.users(), journal.edges(), log)
+        return cls(happened(events), journal.items(change), journal.users(), journal.edges(), log)
 
     @property
     def time_is_order(self) -> bool:

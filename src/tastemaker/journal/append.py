@@ -104,18 +104,21 @@ class Journal(Catalogue):
             found = sorted([*found, *event_rows(table)], key=lambda stored: stored.seq)[:limit]
         return found
 
-    def read(self, after: int = 0) -> pl.DataFrame:
+    def read(self, after: int = 0, upto: int | None = None) -> pl.DataFrame:
         """All events after a sequence number as columns, in order.
+
+        Args:
+            upto: a `position()` of before, for what the journal held then; None: all.
 
         Returns:
             seq int64, event_id, user_id, item_id, timestamp (epoch seconds, float64, null where unknown), event_type, value and
             the optional columns of `schema.columns`; `context` is JSON text.
         """
-        return self.scan(after).sort(Columns.SEQ).collect()
+        return self.scan(after, upto).sort(Columns.SEQ).collect()
 
-    def scan(self, after: int = 0) -> pl.LazyFrame:
+    def scan(self, after: int = 0, upto: int | None = None) -> pl.LazyFrame:
         """The columns of `read` without an order, lazily: for counting what does not fit into memory."""
-        last = self.position()
+        last = self.position() if upto is None else upto
         parts = [self._segment(name).filter(pl.col(Columns.SEQ) > after) for name in self._segments(after, last)]
         live = self._database.execute("SELECT seq, body FROM event WHERE seq>? AND seq<=? ORDER BY seq", (after, last)).fetchall()
         if live:

@@ -95,10 +95,14 @@ class Catalogue:
         sought = "SELECT body FROM item WHERE body NOT NULL AND item_id>? ORDER BY item_id LIMIT ?"
         return [_item(body) for (body,) in self._database.execute(sought, (after, limit))]
 
-    def items(self) -> pl.DataFrame:
-        """All items as columns, in the order in which they were last written."""
-        rows = []
-        for (body,) in self._database.execute("SELECT body FROM item WHERE body NOT NULL ORDER BY change"):
+    def items(self, upto: int | None = None) -> pl.DataFrame:
+        """All items as columns, in the order in which they were last written.
+
+        Args:
+            upto: a `change()` of before; items that were written or deleted since are left out, as what they were is gone. None: all.
+        """
+        rows, last = [], self.change() if upto is None else upto
+        for (body,) in self._database.execute("SELECT body FROM item WHERE body NOT NULL AND change<=? ORDER BY change", (last,)):
             item = _item(body)
             row = msgspec.structs.asdict(item)
             row["extra"] = msgspec.json.encode(item.extra).decode() if item.extra else None

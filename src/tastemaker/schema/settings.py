@@ -108,7 +108,12 @@ class FinetuneSettings(Section, kw_only=True, frozen=True):
     history: Positive = 3
     """Latest items of a history whose mean is brought close to the next one."""
     item_share: Share = 0.5
-    """Share of the pairs that are item and item of one history, not history and next item."""
+    """Share of the pairs of a history that are item and item, not history and next item."""
+    query_share: Share = 0.25
+    """Share of the pairs that are a search and the item taken after it, where the log has searches; how well held-back searches find their items weighs as
+    much in the choice of `blends`. 0: searches are not read."""
+    query_field: str = "query"
+    """Field of the events' context, or column of their file, that holds the words of a search."""
     correction: Share = 0.0
     """Logits lose correction * log(an item's share of the events): 1 models what comes next, 0 what belongs together however popular it is."""
     hard_negatives: Annotated[int, Meta(ge=0)] = 0
@@ -124,6 +129,9 @@ class FinetuneSettings(Section, kw_only=True, frozen=True):
     mask_share: Share = 0.15
     cache_gib: Annotated[float, Meta(ge=0.0)] = 4.0
     """Memory for the lower layers' output; a larger catalogue computes it anew in each step."""
+    shard: bool = False
+    """With several processes each holds a part of the weights, their gradients and the optimiser's memory (FSDP2), not all of them: for models too large
+    for one. `chunk` is not read then: each process reads its texts at once."""
 
 
 class SequenceSettings(Section, kw_only=True, frozen=True):
@@ -345,7 +353,7 @@ class TrainSettings(Section, kw_only=True, frozen=True):
     threads: int = 0
     """CPU threads of a process; 0: all cores, shared by its processes."""
     workers: Positive = 1
-    """Processes that train the sequence model together, on this machine or with `--ray` on a cluster."""
+    """Processes that train together, the sequence model and the language model, on this machine or with `--ray` on a cluster."""
     precision: str = "auto"
     """`auto` (bf16 where the CPU computes in it), `bf16` or `fp32`."""
     device: str = "cpu"
@@ -415,6 +423,9 @@ class TuneSettings(Section, kw_only=True, frozen=True):
     pruner: str = "paired"
     """When a trial ends after a fold: `paired` (surely worse than the best one on the same questions), `median` (worse than half of the others) or
     `none`. With several objectives nothing is pruned."""
+    prune_epochs: bool = False
+    """A trial also ends inside a fold: after the first quarter of its epochs, where the sequence model's validation is in the lowest quarter of the earlier
+    trials' twice in a row. Only while that validation and the judge put six or more trials of this search into like order (rank correlation .7)."""
     objectives: tuple[str, ...] = ("quality",)
     """`quality` (NDCG@10), `latency` (milliseconds of CPU for one answer) and `size` (learned numbers), as many as are wanted, quality first."""
     rule: str = "paired"

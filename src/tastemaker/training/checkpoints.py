@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tastemaker.schema.errors import BundleError, InputError
+from tastemaker.training.shards import split_like, whole
 
 Tensors = dict[str, Tensor]
 
@@ -50,22 +51,30 @@ class TrainingState:
 
 
 def weights_of(model: nn.Module) -> Tensors:
-    """A copy of a model's weights as they are now."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    """A copy of a model's weights as they are now; of one that lies in shards every process must ask."""
+    return {name: whole(value.detach()).clone() for name, value in model.state_dict().items()}
+
+
+def restore_weights(model: nn.Module, weights: Tensors) -> None:
+    """Puts whole weights into a model, be it in shards."""
+    there = model.state_dict()
+    model.load_state_dict({name: split_like(value, there[name]) for name, value in weights.items()})
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> Tensors:
-    """What an optimiser remembers, by `N.name`."""
+    """What an optimiser remembers, by `N.name`; of a model that lies in shards every process must ask."""
     state = optimiser.state_dict()["state"]
-    return {f"{number}.{name}": value for number, kept in state.items() for name, value in kept.items() if value is not None}
+    return {f"{number}.{name}": whole(value) for number, kept in state.items() for name, value in kept.items() if value is not None}
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
     """Gives an optimiser its memory back."""
     state: dict[int, Tensors] = {}
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
+        weight = weights[int(number)]
+        state.setdefault(int(number), {})[name] = split_like(value, weight) if value.shape == weight.shape else value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 
@@ -117,7 +126,12 @@ def check_plan(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> Non
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Writes a model's weights; a reader sees the old file or the whole new one."""
-    _write(path, {name: value.contiguous() for name, value in weights_of(model).items()}, {})
+    write_weights(weights_of(model), path)
+
+
+def write_weights(weights: Tensors, path: Path) -> None:
+    """Writes weights; a reader sees the old file or the whole new one."""
+    _write(path, {name: value.contiguous() for name, value in weights.items()}, {})
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -9,38 +9,35 @@ How far to go from the model as it was (Wortsman et al. 2022, "Robust fine-tunin
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 import torch
-import xxhash
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
+from tastemaker.data.searches import Searches
 from tastemaker.data.sequences import Sequences
-from tastemaker.models.contrastive import info_nce
 from tastemaker.models.text import TextTower
 from tastemaker.schema.protocols import FloatArray, Progress
-from tastemaker.schema.settings import FinetuneSettings, Settings
+from tastemaker.schema.settings import Settings
 from tastemaker.training.checkpoints import weights_of
 from tastemaker.training.encoder import Encoder
 from tastemaker.training.holdout import Holdout
-from tastemaker.training.loop import LoopOptions, LoopResult, Task, run
+from tastemaker.training.loop import LoopResult
 from tastemaker.training.lower_layers import CatalogueReader
-from tastemaker.training.optimisers import OptimiserOptions
-from tastemaker.training.pairs import Pairs, count_pairs, draw
+from tastemaker.training.pairs import count_pairs
 from tastemaker.training.precision import compute_dtype
 from tastemaker.training.pretrain import pretrain
-from tastemaker.training.text_judge import hard_pool, power_scores
-from tastemaker.training.trainable import HEAD_RATE, check_mode, choose_trainable, plain
+from tastemaker.training.search_pairs import SearchPairs, divide
+from tastemaker.training.text_job import learn_texts
+from tastemaker.training.text_judge import hard_pool, power_scores, search_scores
+from tastemaker.training.text_task import FinetuneTask
+from tastemaker.training.together import Launch
+from tastemaker.training.trainable import check_mode, choose_trainable, plain
 
 FEWEST_PAIRS = 100
-ROUND = 50  # steps of an epoch at most: curves and checkpoints have one point each
-DECAY = 0.5  # weight of each earlier item of a history
 _GIB = 2**30
 
 
@@ -63,112 +60,6 @@ class Tuned:
     whitening: float = 1.0
 
 
-@dataclass(frozen=True)
-class TextBatch:
-    """Pairs whose texts are read once each.
-
-    Attributes:
-        items: different items, int64 [U]; sources and targets are places in it.
-        sources: [P, S], -1 for none.
-        targets: [P].
-        barred: items that the pair's user took too, bool [P, U].
-        seed: of the dropout.
-    """
-
-    items: np.ndarray
-    sources: np.ndarray
-    targets: np.ndarray
-    barred: np.ndarray
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-
-class FinetuneTask(Task):
-    """Pairs from histories; batches are a pure function of seed and epoch."""
-
-    def __init__(
-        self, reader: CatalogueReader, sequences: Sequences, settings: FinetuneSettings, seed: int, hard: np.ndarray
-    ) -> None:
-        self._reader, self._sequences, self._settings, self._seed, self._hard = reader, sequences, settings, seed, hard
-        self.model: nn.Module = reader.tower
-        counts = np.maximum(sequences.counts(), 1)
-        self._log_share = torch.from_numpy(np.log(counts / counts.sum())).float()
-        users = np.repeat(np.arange(sequences.n_users), sequences.lengths())
-        shape = (sequences.n_users, sequences.n_items)
-        self._met = sp.csr_matrix((np.ones(len(users), dtype=bool), (users, sequences.items)), shape=shape)
-        self.epochs = math.ceil(settings.steps / ROUND)
-
-    def steps(self) -> int:
-        """Batches of an epoch."""
-        return math.ceil(self._settings.steps / self.epochs)
-
-    def batches(self, epoch: int) -> Iterator[TextBatch]:
-        """Pairs with the texts they need and, where asked for, hard negatives."""
-        chosen = self._settings
-        size = min(chosen.batch_size, count_pairs(self._sequences))
-        drawn = draw(self._sequences, size, self.steps(), chosen.history, chosen.item_share, self._seed, epoch)
-        for step, pairs in enumerate(drawn):
-            yield self._batch(pairs, np.random.default_rng([self._seed, epoch, step, 1]), hash((self._seed, epoch, step)) % 2**31)
-
-    def share(self, batch: TextBatch, part: int, parts: int) -> TextBatch:
-        """Some of the pairs, each once over all parts; every part is told apart from all texts of the whole batch."""
-        mine = slice(part, None, parts)
-        return replace(batch, sources=batch.sources[mine], targets=batch.targets[mine], barred=batch.barred[mine])
-
-    def weight(self, batch: TextBatch) -> float:
-        """Pairs."""
-        return float(len(batch))
-
-    def fingerprint(self) -> str:
-        """Changes with the histories, the texts and the settings."""
-        words = b"".join(
-            np.ascontiguousarray(part).tobytes() for part in (self._sequences.offsets, self._sequences.items, self._hard)
-        )
-        texts = np.concatenate(
-            [np.zeros(0, np.int64), *(np.asarray(text, dtype=np.int64) for text in self._reader.tokens)]
-        ).tobytes()
-        return xxhash.xxh3_64_hexdigest(words + texts + repr((self._settings, self._seed)).encode())
-
-    def _batch(self, pairs: Pairs, random: np.random.Generator, seed: int) -> TextBatch:
-        met = [pairs.sources[pairs.sources >= 0], pairs.targets]
-        if len(self._hard):
-            near = self._hard[random.choice(pairs.targets, self._settings.hard_negatives)]
-            met.append(near[np.arange(len(near)), random.integers(near.shape[1], size=len(near))])
-        items = np.unique(np.concatenate(met))
-        items = items[np.argsort(self._reader.lengths[items], kind="stable")]
-        place = np.full(self._sequences.n_items + 1, -1)
-        place[items] = np.arange(len(items))
-        barred = self._met[pairs.users][:, items].toarray()
-        return TextBatch(items, place[pairs.sources], place[pairs.targets], barred, seed)
-
-    def loss(self, batch: TextBatch) -> Tensor:
-        """InfoNCE of the batch; the same batch gives the same dropout."""
-        if len(batch.targets) == 0:
-            return sum((part.sum() * 0.0 for part in self.model.parameters() if part.requires_grad), torch.zeros(()))
-        items_UH = self._read(batch)
-        sources = torch.from_numpy(batch.sources)
-        weight_PS = (sources >= 0).float() * DECAY ** torch.arange(sources.shape[1])
-        queries_PH = (items_UH[sources.clamp(min=0)] * weight_PS[..., None]).sum(1)
-        share = self._settings.correction * self._log_share[torch.from_numpy(batch.items)] if self._settings.correction else None
-        chosen, barred = self._settings, torch.from_numpy(batch.barred)
-        return info_nce(queries_PH, items_UH, torch.from_numpy(batch.targets), barred, chosen.temperature, share, chosen.matryoshka)
-
-    def _read(self, batch: TextBatch) -> Tensor:
-        size = self._settings.chunk
-        parts = [batch.items[begin : begin + size] for begin in range(0, len(batch.items), size)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(batch.seed)
-            if len(parts) == 1 or self._settings.mode == "head":
-                return self._reader(batch.items)
-            return torch.cat([checkpoint(self._reader, rows, use_reentrant=False) for rows in parts])
-
-    def validate(self) -> float | None:
-        """None: how far to go is chosen at the end, by `blends`."""
-        return None
-
-
 def finetune(
     encoder: Encoder,
     texts: Sequence[str],
@@ -177,6 +68,8 @@ def finetune(
     settings: Settings,
     progress: Progress | None = None,
     run_dir: Path | None = None,
+    found: Searches | None = None,
+    launch: Launch | None = None,
 ) -> Tuned:
     """Tunes a copy of the encoder; gives it back untouched, with a sentence, where there is nothing to learn from.
 
@@ -187,24 +80,30 @@ def finetune(
         held: `held.train` is learned from, `held.cold` chooses how far to go.
         settings: sections `finetune`, `train` and `text` are read.
         progress, run_dir: as in `training.loop.run`.
+        found: searches over the users and items of `held.train`; None: none.
+        launch: has the training done elsewhere, as in `training.together`.
 
     Raises:
         SettingsError: an unknown mode, or one that this model can't be trained in. MissingExtraError: `lora` without peft.
     """
-    mode, full = settings.finetune.mode, np.array([bool(text) for text in texts])
+    chosen, mode, full = settings.finetune, settings.finetune.mode, np.array([bool(text) for text in texts])
     check_mode(mode)
     sequences = held.train.keep(full[held.train.items])
-    pairs = count_pairs(sequences)
-    if mode == "frozen" or pairs < FEWEST_PAIRS:
-        return Tuned(encoder, None, {}, [] if mode == "frozen" else [_too_few(pairs, mode)])
+    searches = None if found is None or not chosen.query_share else divide(found, held, full, settings.train.seed)
+    pairs, asked = count_pairs(sequences), 0 if searches is None else len(searches.learn)
+    if mode == "frozen" or pairs + asked < FEWEST_PAIRS:
+        return Tuned(encoder, None, {}, [] if mode == "frozen" else [_too_few(pairs + asked, mode)])
     metrics: dict[str, float | int] = {"finetune_pairs": pairs}
-    reader = _reader(encoder, texts, vectors, settings, metrics, progress, run_dir)
+    if searches is not None and asked:
+        metrics |= {"finetune_searches": asked, "finetune_searches_judged": len(searches.judge)}
+    searches = searches if asked else None
+    reader = _reader(encoder, texts, vectors, settings, metrics, progress, run_dir, searches)
     before = weights_of(reader.tower)
-    hard = hard_pool(vectors, sequences) if settings.finetune.hard_negatives else np.zeros((0, 1), dtype=np.int64)
-    result = _learn(FinetuneTask(reader, sequences, settings.finetune, settings.train.seed, hard), settings, progress, run_dir)
+    result = _learn(reader, sequences, vectors, settings, searches, progress, run_dir, launch, encoder.folder)
     metrics |= {"finetune_loss_first": result.losses[0], "finetune_loss_last": result.losses[-1]}
-    best = _choose(reader, before, full, held, settings, progress)
+    best = _choose(reader, before, full, held, settings, progress, searches)
     metrics |= {f"finetune_new_items_ndcg_{blend:g}_{power:g}": score for (blend, power), score in best.scores.items()}
+    metrics |= {f"finetune_search_ndcg_{blend:g}_{power:g}": score for (blend, power), score in best.searched.items()}
     metrics |= {"finetune_blend": best.blend, "finetune_whitening": best.power}
     notes = [f"finetune.mode {mode}: {best.blend:g} of what was learned is kept, whitened by the power {best.power:g}."]
     finished = _finished(encoder, plain(reader.tower, mode), best.vectors.shape[1], reader.dtype)
@@ -219,28 +118,39 @@ def _reader(
     metrics: dict[str, float | int],
     progress: Progress | None,
     run_dir: Path | None,
+    searches: SearchPairs | None,
 ) -> CatalogueReader:
-    """The tower with what is trained marked, after the pre-training that may be asked for."""
+    """The tower with what is trained marked, after the pre-training that may be asked for; it reads the items' texts, then the searches'."""
     chosen, seed, head = settings.finetune, settings.train.seed, settings.finetune.mode == "head"
-    full = np.array([bool(text) for text in texts])
+    full, asked = np.array([bool(text) for text in texts]), [] if searches is None else searches.texts
     tokens = [found.ids if text else [] for text, found in zip(texts, encoder.tokenizer.encode_batch(list(texts)), strict=True)]
     torch.manual_seed(seed)
     if chosen.pretrain_steps:
         metrics["pretrain_loss"] = pretrain(encoder, [text for text in tokens if text], settings, progress, run_dir)
         vectors = encoder.encode(texts, settings.text.batch_size, progress) if head else vectors
+    pooled = None
+    if head:
+        pooled = np.concatenate([vectors, encoder.encode(asked, settings.text.batch_size, progress)]) if asked else vectors
+    tokens += [found.ids for found in encoder.tokenizer.encode_batch(asked)] if asked else []
     tower, frozen = choose_trainable(encoder.tower, chosen, vectors[full], settings.text.dim)
     limit, dtype = chosen.cache_gib * _GIB, compute_dtype(settings.train.precision)
-    return CatalogueReader(tower, tokens, frozen, vectors if head else None, limit, dtype, progress)
+    return CatalogueReader(tower, tokens, frozen, pooled, limit, dtype, progress)
 
 
-def _learn(task: FinetuneTask, settings: Settings, progress: Progress | None, run_dir: Path | None) -> LoopResult:
-    chosen = settings.finetune
-    rate = chosen.learning_rate * (HEAD_RATE if chosen.mode == "head" else 1)
-    how = OptimiserOptions(learning_rate=rate, weight_decay=chosen.weight_decay, warmup=chosen.warmup)
-    options = LoopOptions(
-        task.epochs, optimiser=how, checkpoint_seconds=settings.train.checkpoint_seconds, seed=settings.train.seed
-    )
-    return run(task, options, "finetune", progress, run_dir)
+def _learn(
+    reader: CatalogueReader,
+    sequences: Sequences,
+    vectors: FloatArray,
+    settings: Settings,
+    searches: SearchPairs | None,
+    progress: Progress | None,
+    run_dir: Path | None,
+    launch: Launch | None,
+    folder: Path,
+) -> LoopResult:
+    hard = hard_pool(vectors, sequences) if settings.finetune.hard_negatives else np.zeros((0, 1), dtype=np.int64)
+    task = FinetuneTask(reader, sequences, settings.finetune, settings.train.seed, hard, searches)
+    return learn_texts(task, settings, progress, run_dir, launch, folder)
 
 
 def _too_few(pairs: int, mode: str) -> str:
@@ -249,12 +159,13 @@ def _too_few(pairs: int, mode: str) -> str:
 
 @dataclass(frozen=True)
 class _Choice:
-    """How far to go from the model as it was, the vectors there, and what each choice scored."""
+    """How far to go from the model as it was, the vectors there, and what each choice scored among new items and for searches."""
 
     blend: float
     power: float
     vectors: FloatArray
     scores: dict[tuple[float, float], float]
+    searched: dict[tuple[float, float], float] = field(default_factory=dict)
 
 
 def _choose(
@@ -264,22 +175,33 @@ def _choose(
     held: Holdout,
     settings: Settings,
     progress: Progress | None,
+    searches: SearchPairs | None,
 ) -> _Choice:
-    """Puts the mixture of old and new weights into the tower that finds the pretended-new items best; ties go to the larger share."""
-    after = weights_of(reader.tower)
+    """Puts the mixture of old and new weights into the tower that finds the pretended-new items best; ties go to the larger share.
+
+    Where searches were learned from, the held-back ones count as much as their share of the pairs.
+    """
+    after, items, batch = weights_of(reader.tower), np.arange(len(full)), settings.text.batch_size
     scores: dict[tuple[float, float], float] = {}
+    searched: dict[tuple[float, float], float] = {}
     kept: dict[float, FloatArray] = {}
     for blend in sorted(settings.finetune.blends, reverse=True):
         reader.tower.load_state_dict(mixed(before, after, blend))
-        kept[blend] = reader.vectors(settings.text.batch_size, progress)
+        kept[blend] = reader.vectors(batch, progress, items)
         kept[blend][~full] = 0.0
         scores |= {
             (blend, power): score
             for power, score in power_scores(kept[blend], full, held, settings.text, settings.neighbours.text_decay).items()
         }
-    blend, power = max(scores, key=scores.__getitem__)
+        if searches is not None and len(searches.judge):
+            numbers, place = np.unique(searches.judge[:, 0], return_inverse=True)
+            queries = reader.vectors(batch, progress, len(full) + numbers)[place]
+            judged = search_scores(kept[blend], full, queries, searches.judge[:, 1], settings.text)
+            searched |= {(blend, power): score for power, score in judged.items()}
+    share = settings.finetune.query_share if searched else 0.0
+    blend, power = max(scores, key=lambda one: (1 - share) * scores[one] + share * searched.get(one, 0.0))
     reader.tower.load_state_dict(mixed(before, after, blend))
-    return _Choice(blend, power, kept[blend], scores)
+    return _Choice(blend, power, kept[blend], scores, searched)
 
 
 def mixed(before: dict[str, Tensor], after: dict[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_
 from tastemaker.training.precision import check_device, use_threads
 from tastemaker.training.ranked import Asked, recommend_ranked
 from tastemaker.training.ranker import TrainedRanker, check_ranker, train_ranker
+from tastemaker.training.search_pairs import searches_of
 from tastemaker.training.segments import learn_segments
 from tastemaker.training.sequence import SequenceModel
 from tastemaker.training.signals import read_signals
@@ -167,7 +168,8 @@ def fit(
         raise InputError("There is no event to learn from. Give events with user_id and item_id; see `tastemaker import`.")
     clock, process, order = _Clock(), Process(progress, run_dir, launch), dataset.time_is_order
     held = hold_out(sequences, COLD_SHARE, settings.train.seed)
-    read = read_signals(dataset, settings, cache_dir, progress, held, run_dir)
+    asked = searches_of(dataset, sequences, settings)
+    read = read_signals(dataset, settings, cache_dir, progress, held, run_dir, asked, launch)
     signals = read.signals
     social = read.graphs.social
     clock.lap("seconds_text")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
+_second: dict[Any, Any] = {}
+_apart_from_all: list[bool] = []
 
 
 def enter(timeout: timedelta = timedelta(minutes=30)) -> None:
@@ -67,5 +72,53 @@ def meet() -> None:
         dist.barrier()
 
 
+def gathered(part: Tensor, places: Tensor, total: int) -> Tensor:
+    """Rows that the processes computed apart, put together in each of them; gradients go back to where a row was computed, summed over all.
+
+    Args:
+        part: rows of this process, [n, D]. places: where they stand, int64 [n]; no place is two processes'.
+        total: rows of all.
+    """
+    found: Tensor = _Gathered.apply(part, places, total)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Gathered(torch.autograd.Function):
+    """A sum of tables that are zero where another process's rows stand."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, places: Tensor, total: int) -> Tensor:
+        ctx.save_for_backward(places)
+        whole = part.new_zeros(total, part.shape[1])
+        whole[places] = part
+        dist.all_reduce(whole, group=_apart())
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        whole = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(whole, group=_apart())
+        return whole[places], None, None
+
+
+def _apart() -> Any:
+    """The same processes as a second group: in the first one the exchange of gradients may begin before or after, and would be mixed up with it."""
+    if dist.group.WORLD not in _second:
+        _second.clear()
+        _second[dist.group.WORLD] = dist.new_group()
+    return _second[dist.group.WORLD]
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Inside, this process is a group of one: for what only one of a group does."""
+    _apart_from_all.append(True)
+    try:
+        yield
+    finally:
+        _apart_from_all.pop()
+
+
 def _together() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return not _apart_from_all and dist.is_available() and dist.is_initialized()

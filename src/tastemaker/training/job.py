@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 
 from tastemaker.data.sequences import Sequences
 from tastemaker.schema.errors import TrainingError
@@ -85,12 +86,16 @@ def write_job(
 
 def perform(folder: Path, progress: Progress | None = None) -> None:
     """Does a job in this process, as one of its group; the leader leaves the weights and the result in the folder."""
+    if (folder / "texts.json").is_file():
+        from tastemaker.training.text_job import perform_texts
+
+        return perform_texts(folder, progress)
     job = msgspec.json.decode((folder / "job.json").read_bytes(), type=Job)
     settings = from_table(job.settings)
     sequences = _sequences(folder, job)
     signals = Signals(tuple(Signal(name, np.load(folder / f"signal_{name}.npy")) for name in job.signals))
     start = _start(folder, job, signals, settings) if job.begin_at is not None else None
-    tell = progress or (_progress_file(folder) if rank() == 0 else None)
+    tell = progress or (progress_file(folder) if rank() == 0 else None)
     model, result = train_sequence(
         sequences, signals, settings, _validation(folder), job.stop_after, job.what, tell, Path(job.run_dir), start
     )
@@ -99,7 +104,7 @@ def perform(folder: Path, progress: Progress | None = None) -> None:
         (folder / "result.json").write_bytes(msgspec.json.encode(result))
 
 
-def read_result(folder: Path, model: SequenceModel) -> LoopResult:
+def read_result(folder: Path, model: nn.Module) -> LoopResult:
     """Puts what was learned into a model of the same shape.
 
     Raises:
@@ -119,7 +124,9 @@ def steps_done(folder: Path) -> tuple[int, int]:
     return int(done or 0), int(total or 0)
 
 
-def _progress_file(folder: Path) -> Progress:
+def progress_file(folder: Path) -> Progress:
+    """Tells the progress of a job to whoever asks `steps_done`."""
+
     def tell(_: str, done: int, total: int) -> None:
         partial = folder / "progress.partial"
         partial.write_text(f"{done} {total}")

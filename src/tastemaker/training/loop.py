@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,14 +29,16 @@ from tastemaker.training.checkpoints import (
     load_state,
     optimiser_tensors,
     restore_optimiser,
+    restore_weights,
     save_state,
-    save_weights,
     weights_of,
+    write_weights,
 )
 from tastemaker.training.curves import Curves
 from tastemaker.training.group import from_leader, meet, rank, sum_of, world
 from tastemaker.training.optimisers import OptimiserOptions, WeightAverage, make_optimiser, make_schedule
 from tastemaker.training.precision import flushed_denormals
+from tastemaker.training.shards import shard
 
 NORM_LIMIT = 1.0
 
@@ -46,9 +48,13 @@ class Task(ABC):
 
     Attributes:
         model: what is learned.
+        uses_all: whether every process needs every weight in every step; where that is not so, the exchange of gradients looks each time.
+        sharded: whether the processes of a group hold parts of the weights, see `training.shards`.
     """
 
     model: nn.Module
+    uses_all: bool = True
+    sharded: bool = False
 
     @abstractmethod
     def batches(self, epoch: int) -> Iterator[Any]:
@@ -116,8 +122,17 @@ class LoopResult:
     seconds: list[float] = field(default_factory=list)
 
 
+Watch = Callable[[int, int, float], None]
+"""Called after each judged epoch as watch(epoch from 1, epochs in all, score); what it raises ends the training."""
+
+
 def run(
-    task: Task, options: LoopOptions, what: str = "train", progress: Progress | None = None, run_dir: Path | None = None
+    task: Task,
+    options: LoopOptions,
+    what: str = "train",
+    progress: Progress | None = None,
+    run_dir: Path | None = None,
+    watch: Watch | None = None,
 ) -> LoopResult:
     """Trains the task's model in place and leaves it with the weights of the best epoch.
 
@@ -129,31 +144,43 @@ def run(
         what: the name in the progress bar and of the files.
         progress: called after each step as (what, steps done, steps in all).
         run_dir: curves, `<what>.checkpoint` and `<what>.safetensors` go here. A checkpoint that is there already is gone on from.
+        watch: see `Watch`.
 
     Raises:
         TrainingError: the loss is no number; the message names the batch, and the last checkpoint stays.
         InputError: the checkpoint that is there was made with other data or settings. BundleError: it is damaged.
     """
     with flushed_denormals():
-        return _Run(task, options, what, progress, run_dir).train()
+        return _Run(task, options, what, progress, run_dir, watch).train()
 
 
 class _Run:
     """One training: what `run` was asked, and where it stands."""
 
-    def __init__(self, task: Task, options: LoopOptions, what: str, progress: Progress | None, run_dir: Path | None) -> None:
-        self.task, self.options, self.what = task, options, what
+    def __init__(
+        self,
+        task: Task,
+        options: LoopOptions,
+        what: str,
+        progress: Progress | None,
+        run_dir: Path | None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.task, self.options, self.what, self.watch = task, options, what, watch
         self.steps, self.epochs = max(task.steps(), 1), options.stop_after or options.epochs
         self.progress = progress if rank() == 0 else None
         self.folder = run_dir
         self.path = run_dir / f"{what}.checkpoint" if run_dir is not None else None
         self.curves = Curves(run_dir if rank() == 0 else None, what)
+        self.sharded = task.sharded and world() > 1
+        if self.sharded:
+            shard(task.model)
         self.optimiser = make_optimiser(task.model, options.optimiser)
         self.rate = make_schedule(self.steps * options.epochs, options.optimiser)
         self.average = WeightAverage(task.model, options.optimiser.ema) if options.optimiser.ema else None
         self.forward: nn.Module = _Forward(task)
-        if world() > 1:
-            self.forward = _exchanging(self.forward)
+        if world() > 1 and not self.sharded:
+            self.forward = _exchanging(self.forward, task.uses_all)
         self.state = TrainingState(
             epoch=options.begin_at, plan={**asdict(options), "data": task.fingerprint(), "steps": self.steps}
         )
@@ -168,13 +195,15 @@ class _Run:
         while state.epoch < self.epochs and not (state.scores and state.epoch - state.best_epoch >= options.patience):
             self._epoch()
         if self.best is not None:
-            self.task.model.load_state_dict(self.best)
+            restore_weights(self.task.model, self.best)
         elif self.average is not None:
             self.average.swap()
         self._tell(self.steps * self.epochs)
         self.curves.close()
-        if self.folder is not None and rank() == 0:
-            save_weights(self.task.model, self.folder / f"{self.what}.safetensors")
+        if self.folder is not None and (rank() == 0 or self.sharded):
+            weights = weights_of(self.task.model)
+            if rank() == 0:
+                write_weights(weights, self.folder / f"{self.what}.safetensors")
         return LoopResult(state.best_epoch, state.best_score, state.scores, state.losses, state.seconds)
 
     def _epoch(self) -> None:
@@ -184,7 +213,7 @@ class _Run:
             state.total += self._step(batch)
             state.step += 1
             self._tell(state.epoch * self.steps + state.step)
-            if time.monotonic() - self.saved > self.options.checkpoint_seconds and state.step < self.steps:
+            if state.step < self.steps and self._is_due():
                 self._save()
         score = self._judge()
         state.losses.append(state.total / self.steps)
@@ -199,6 +228,8 @@ class _Run:
                 state.best_epoch, state.best_score = state.epoch, score
                 self.best = self._weights()
         self._save()
+        if self.watch is not None and score is not None:
+            self.watch(state.epoch, self.epochs, score)
 
     def _step(self, batch: Any) -> float:
         """One step on this process's parts of a batch; gives the batch's mean loss."""
@@ -251,10 +282,15 @@ class _Run:
             return weights_of(self.task.model)
         return {**weights_of(self.task.model), **{name: value.clone() for name, value in self.average.values.items()}}
 
+    def _is_due(self) -> bool:
+        """Whether a checkpoint is due; of shards all must give their part, so the leader's clock decides."""
+        due = time.monotonic() - self.saved > self.options.checkpoint_seconds
+        return from_leader(due) if self.sharded else due
+
     def _save(self) -> None:
         """Writes a checkpoint; a full disk is told once a time, and the training goes on."""
         self.saved = time.monotonic()
-        if self.path is None or rank() != 0:
+        if self.path is None or (rank() != 0 and not self.sharded):
             return
         state = self.state
         parts = {"model": weights_of(self.task.model), "optimiser": optimiser_tensors(self.optimiser), "best": self.best or {}}
@@ -262,7 +298,8 @@ class _Run:
             parts["average"], state.average_steps = self.average.values, self.average.steps
         state.tensors = {f"{part}.{name}": value for part, named in parts.items() for name, value in named.items()}
         try:
-            save_state(self.path, state)
+            if rank() == 0:
+                save_state(self.path, state)
         except OSError as error:
             warnings.warn(
                 f"The checkpoint {self.path} was not renewed: {error}. The one before is kept.", RuntimeWarning, stacklevel=2
@@ -274,7 +311,7 @@ class _Run:
         if found is None or self.path is None:
             return
         check_plan(self.path, found.plan, self.state.plan)
-        self.task.model.load_state_dict(found.part("model"))
+        restore_weights(self.task.model, found.part("model"))
         restore_optimiser(self.optimiser, found.part("optimiser"))
         self.best = found.part("best") or None
         if self.average is not None:
@@ -295,11 +332,13 @@ class _Forward(nn.Module):
         return self._loss(batch)
 
 
-def _exchanging(forward: nn.Module) -> nn.Module:
+def _exchanging(forward: nn.Module, uses_all: bool) -> nn.Module:
     """The module whose backward pass averages gradients over the group. Buffers (texts) never change: sent anew each step they took a third of it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the word's newer name is not known to older versions
-        return DistributedDataParallel(forward, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            forward, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=not uses_all
+        )
 
 
 def _not_finite(what: str, state: TrainingState, loss: float, path: Path | None) -> str:

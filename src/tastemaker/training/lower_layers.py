@@ -28,6 +28,7 @@ class CatalogueReader:
         limit: bytes that may be remembered.
         dtype: in which the large products run; bfloat16 by autocast, the weights stay fp32.
         progress: called as progress("lower layers", texts done, texts).
+        lower: what was remembered before, by text; None: nothing yet.
     """
 
     def __init__(
@@ -39,49 +40,60 @@ class CatalogueReader:
         limit: float = 4.0 * _GIB,
         dtype: torch.dtype = torch.float32,
         progress: Progress | None = None,
+        lower: list[Tensor] | None = None,
     ) -> None:
-        self.tower, self.tokens, self.dtype = tower, tokens, dtype
+        self.tower, self.tokens, self.dtype, self.frozen, self.lower = tower, tokens, dtype, frozen, lower
         self.lengths = np.array([len(text) for text in tokens], dtype=np.int64)
         self._layers = list(layers_of(tower.backbone))[:frozen] if frozen else []
-        self._pooled = None if pooled is None else torch.from_numpy(pooled)
-        self._lower: list[Tensor] | None = None
-        if frozen and self.lengths.sum() * _width(tower) * 4 <= limit:
-            self._lower = [torch.empty(0)] * len(tokens)
+        self.pooled = None if pooled is None else torch.from_numpy(pooled)
+        if lower is None and frozen and self.lengths.sum() * _width(tower) * 4 <= limit:
+            self.lower = [torch.empty(0)] * len(tokens)
             self._each(self._remember, progress)
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector before a head."""
+        return _width(self.tower)
 
     def __call__(self, rows: np.ndarray) -> Tensor:
         """Unit vectors of texts by number, [n, T]; gradients reach what is trained. Texts of like length should share a call."""
-        if self._pooled is not None:
+        if self.pooled is not None:
             assert self.tower.head is not None
-            return nn.functional.normalize(self.tower.head(self._pooled[torch.from_numpy(rows)]), dim=-1)
+            return nn.functional.normalize(self.tower.head(self.pooled[torch.from_numpy(rows)]), dim=-1)
         ids, mask = pad_tokens([self.tokens[row] for row in rows])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16), self._recall(rows):
             found: Tensor = self.tower(ids, mask)
         return found.float()
 
-    def vectors(self, batch: int = 64, progress: Progress | None = None) -> FloatArray:
-        """Vectors of all texts as the tower is now, float32 [n, T]; no gradients, no dropout."""
-        self.tower.eval()
-        return self._each(lambda rows: self(rows), progress, batch)
+    def vectors(self, batch: int = 64, progress: Progress | None = None, rows: np.ndarray | None = None) -> FloatArray:
+        """Vectors of texts as the tower is now, float32 [n, T]; no gradients, no dropout.
+
+        Args:
+            rows: numbers of the texts that are wanted; None: all.
+        """
+        return self._each(lambda rows: self(rows), progress, batch, rows)
 
     @torch.no_grad()
-    def _each(self, read: Callable[[np.ndarray], Tensor], progress: Progress | None, batch: int = 64) -> FloatArray:
+    def _each(
+        self, read: Callable[[np.ndarray], Tensor], progress: Progress | None, batch: int = 64, rows: np.ndarray | None = None
+    ) -> FloatArray:
         self.tower.eval()
+        rows = np.arange(len(self.tokens)) if rows is None else rows
         found: FloatArray | None = None
         done = 0
-        for rows in length_batches(self.tokens, batch):
-            part = read(rows).numpy()
+        for places in length_batches([self.tokens[row] for row in rows.tolist()], batch):
+            part = read(rows[places]).numpy()
             if found is None:
-                found = np.zeros((len(self.tokens), *part.shape[1:]), dtype=np.float32)
-            found[rows] = part
-            done += len(rows)
+                found = np.zeros((len(rows), *part.shape[1:]), dtype=np.float32)
+            found[places] = part
+            done += len(places)
             if progress:
-                progress("text, tuned", done, len(self.tokens))
+                progress("text, tuned", done, len(rows))
         return np.zeros((0, _width(self.tower)), dtype=np.float32) if found is None else found
 
     def _remember(self, rows: np.ndarray) -> Tensor:
         """Runs the model once and keeps what its last frozen layer gave for each real token."""
-        assert self._lower is not None
+        assert self.lower is not None
         kept: list[Tensor] = []
         handle = self._layers[-1].register_forward_hook(lambda layer, given, made: kept.append(_hidden(made)))
         try:
@@ -92,16 +104,16 @@ class CatalogueReader:
         finally:
             handle.remove()
         for place, row in enumerate(rows):
-            self._lower[row] = kept[0][place, : self.lengths[row]].float().clone()
+            self.lower[row] = kept[0][place, : self.lengths[row]].float().clone()
         return torch.zeros(len(rows), 1)
 
     @contextmanager
     def _recall(self, rows: np.ndarray) -> Iterator[None]:
         """Inside, the frozen layers hand on what was remembered of these texts, or compute it without gradients."""
-        if self._lower is None:
+        if self.lower is None:
             yield
             return
-        hidden = nn.utils.rnn.pad_sequence([self._lower[row] for row in rows], batch_first=True)
+        hidden = nn.utils.rnn.pad_sequence([self.lower[row] for row in rows], batch_first=True)
         with ExitStack() as stack:
             for layer in self._layers[:-1]:
                 stack.enter_context(_replaced(layer, lambda given: given))

@@ -19,9 +19,10 @@ class Pairs:
     """Rows of one batch.
 
     Attributes:
-        sources: item indices, the latest first, -1 where there are fewer, int64 [P, S].
+        sources: numbers of texts, the latest first, -1 where there are fewer, int64 [P, S]: items, or in the first column a search, numbered
+            from the number of items on.
         targets: item index, int64 [P]; never among its own sources.
-        users: whose history it is, int64 [P].
+        users: whose history it is, or, numbered from the number of users on, which search, int64 [P].
     """
 
     sources: NDArray[np.int64]
@@ -66,6 +67,30 @@ def draw(sequences: Sequences, size: int, batches: int, history: int, item_share
     order = np.resize(order, size * batches)
     for begin in range(0, len(order), size):
         yield _pairs(sequences, users, order[begin : begin + size], history, item_share, random)
+
+
+def draw_searches(
+    learn: NDArray[np.int64], size: int, batches: int, shape: tuple[int, int, int], seed: int, epoch: int
+) -> Iterator[Pairs]:
+    """Searches and what was taken, as the batches of one epoch; each pair once a pass, a pure function of its arguments.
+
+    Args:
+        learn: (search, item), int64 [L, 2]. size: pairs a batch. batches: their number.
+        shape: numbers of users and items, and columns of the sources.
+        seed, epoch: of the draw.
+    """
+    users, items, columns = shape
+    order = np.resize(np.random.default_rng([seed, epoch, 3]).permutation(len(learn)), size * batches)
+    for begin in range(0, len(order), size):
+        search, item = learn[order[begin : begin + size]].T
+        sources = np.full((len(item), columns), -1, dtype=np.int64)
+        sources[:, 0] = items + search
+        yield Pairs(sources, item, users + search)
+
+
+def together(first: Pairs, second: Pairs) -> Pairs:
+    """The rows of both."""
+    return Pairs(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in ("sources", "targets", "users")))
 
 
 def _pairs(

@@ -18,7 +18,7 @@ from tastemaker.schema.signals import GRAPH, Signals
 from tastemaker.training.companions import choose_smoothing, companions_of, without_histories
 from tastemaker.training.fusion import ROWS, gather, train_fusion
 from tastemaker.training.holdout import Holdout
-from tastemaker.training.loop import LoopResult
+from tastemaker.training.loop import LoopResult, Watch
 from tastemaker.training.neighbours import near_neighbours, recent_popularity, shared_neighbours
 from tastemaker.training.sequence import VALIDATION_ROWS, SequenceModel, Start, Validation
 from tastemaker.training.together import Launch, train_together
@@ -35,11 +35,13 @@ class Process:
         progress: called as progress(what, done, total).
         run_dir: curves and checkpoints go here; None: nowhere.
         launch: has trainings done elsewhere; None: here.
+        watch: hears the validation after each epoch, as in `training.loop.run`.
     """
 
     progress: Progress | None = None
     run_dir: Path | None = None
     launch: Launch | None = None
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,17 @@ def learn_early(
     rows = held.warm_rows(VALIDATION_ROWS, settings.train.seed)
     validation = Validation([held.histories[row] for row in rows], held.targets[rows])
     return train_together(
-        held.train, signals, settings, validation, None, what, process.progress, process.run_dir, None, process.launch
+        held.train,
+        signals,
+        settings,
+        validation,
+        None,
+        what,
+        process.progress,
+        process.run_dir,
+        None,
+        process.launch,
+        process.watch,
     )
 
 

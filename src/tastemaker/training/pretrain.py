@@ -16,6 +16,7 @@ from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.training.encoder import Encoder
+from tastemaker.training.group import by_itself
 from tastemaker.training.loop import LoopOptions, Task, run
 from tastemaker.training.optimisers import OptimiserOptions
 
@@ -111,7 +112,8 @@ def pretrain(
     task = MaskedTask(model, tokens, found[0], chosen.mask_share, chosen.pretrain_steps, seed)
     how = OptimiserOptions(learning_rate=chosen.pretrain_rate, weight_decay=chosen.weight_decay)
     options = LoopOptions(task.epochs, optimiser=how, seed=seed)
-    result = run(task, options, "pretrain", progress, run_dir)
+    with by_itself():
+        result = run(task, options, "pretrain", progress, run_dir)
     learned = model.base_model.state_dict()  # type: ignore[union-attr]
     encoder.tower.backbone.load_state_dict(learned, strict=False)  # the pooler is no part of a masked language model
     return result.losses[-1]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from tastemaker.data.searches import Searches
 from tastemaker.models.text import Whitening
 from tastemaker.models.text_template import fill
 from tastemaker.schema.columns import Columns
@@ -19,6 +20,7 @@ from tastemaker.training.encoder import Encoder, encode_cached, load_encoder, un
 from tastemaker.training.finetune import finetune
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.text_judge import power_scores
+from tastemaker.training.together import Launch
 from tastemaker.training.trainable import check_mode
 
 MANY_UNKNOWN = 0.2
@@ -55,6 +57,8 @@ def read_texts(
     progress: Progress | None = None,
     held: Holdout | None = None,
     run_dir: Path | None = None,
+    searches: Searches | None = None,
+    launch: Launch | None = None,
 ) -> ReadTexts:
     """Reads a catalogue; tunes the language model before, where `finetune.mode` says so and a holdout is given.
 
@@ -65,6 +69,8 @@ def read_texts(
         progress: called as progress(what, done, total).
         held: what may be learned from, and what chooses; None reads with the model as it is.
         run_dir: curves and weights of the tuning go here.
+        searches: over the users and items of the holdout, to learn from; None: none.
+        launch: has the tuning done elsewhere, as in `training.together`.
 
     Raises:
         SettingsError: an unknown mode or pooling. InputError: there is no such model.
@@ -85,7 +91,7 @@ def read_texts(
         power = max(scores, key=scores.__getitem__)
         metrics |= {**{f"text_new_items_ndcg_{tried:g}": score for tried, score in scores.items()}, "text_whitening": power}
     if tuning and held is not None:
-        tuned = finetune(load_encoder(settings.text, "fp32"), texts, vectors, held, settings, progress, run_dir)
+        tuned = finetune(load_encoder(settings.text, "fp32"), texts, vectors, held, settings, progress, run_dir, searches, launch)
         metrics, notes = {**metrics, **tuned.metrics}, [*notes, *tuned.notes]
         if tuned.vectors is not None:
             encoder, vectors, power = tuned.encoder, tuned.vectors, tuned.whitening

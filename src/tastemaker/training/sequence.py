@@ -21,7 +21,7 @@ from tastemaker.schema.protocols import FloatArray, IntArray, Progress
 from tastemaker.schema.settings import SequenceSettings, Settings
 from tastemaker.schema.signals import Signals
 from tastemaker.training.contrast import Batch
-from tastemaker.training.loop import LoopOptions, LoopResult, Task, run
+from tastemaker.training.loop import LoopOptions, LoopResult, Task, Watch, run
 from tastemaker.training.objective import BINARY, objective_of
 from tastemaker.training.optimisers import OptimiserOptions
 from tastemaker.training.precision import compute_dtype, use_threads
@@ -255,6 +255,7 @@ def train_sequence(
     progress: Progress | None = None,
     run_dir: Path | None = None,
     start: Start | None = None,
+    watch: Watch | None = None,
 ) -> tuple[SequenceModel, LoopResult]:
     """Learns both towers from histories.
 
@@ -266,6 +267,7 @@ def train_sequence(
         stop_after: epochs to run of the schedule (for a refit).
         what, progress, run_dir: as in `training.loop.run`.
         start: weights to go on from; None: new ones.
+        watch: as in `training.loop.run`.
     """
     use_threads(settings.train.threads)
     torch.manual_seed(settings.train.seed)
@@ -292,4 +294,4 @@ def train_sequence(
         checkpoint_seconds=settings.train.checkpoint_seconds,
         seed=settings.train.seed,
     )
-    return model, run(task, options, what, progress, run_dir)
+    return model, run(task, options, what, progress, run_dir, watch)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.graph import Graphs, build_graphs
+from tastemaker.data.searches import Searches
 from tastemaker.data.sequences import Sequences
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
@@ -15,6 +16,7 @@ from tastemaker.training.graph import GraphChoice, ItemGraph, choose_graph
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.media import ReadMedia, read_media
 from tastemaker.training.reading import ReadTexts, read_texts
+from tastemaker.training.together import Launch
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,12 @@ def read_signals(
     progress: Progress | None = None,
     held: Holdout | None = None,
     run_dir: Path | None = None,
+    searches: Searches | None = None,
+    launch: Launch | None = None,
 ) -> ReadSignals:
     """Reads all that is known of the items besides their events; arguments as those of `reading.read_texts`."""
     catalogue = dataset.catalogue()
-    texts = read_texts(catalogue, settings, cache_dir, progress, held, run_dir)
+    texts = read_texts(catalogue, settings, cache_dir, progress, held, run_dir, searches, launch)
     media = [read_media(name, catalogue, settings, cache_dir, progress, held) for name in (IMAGE, AUDIO)]
     graphs = build_graphs(dataset.edges, dataset.item_ids(), held.train.user_ids if held else [], settings.graph.most_edges)
     chosen = choose_graph(graphs.knowledge, held, texts.vectors, settings, progress, run_dir) if held else GraphChoice()

@@ -56,6 +56,24 @@ def chance_gain(held: Holdout) -> float:
     return float((1 / np.log2(np.arange(min(_CUTOFF, new)) + 2.0)).sum()) / max(new, 1)
 
 
+def search_ndcg(vectors: FloatArray, queries: FloatArray, targets: np.ndarray) -> float:
+    """NDCG@10 of what was taken after a search among all items, ranked by the search's vector alone, as the meaning part of `/v1/search` ranks them.
+
+    A tie counts against the target. 0 without searches.
+
+    Args:
+        vectors: unit rows, float32 [N, T]; zero rows for items without a text.
+        queries: float32 [R, T]. targets: int [R].
+    """
+    total = 0.0
+    for begin in range(0, len(targets), _PART):
+        target = targets[begin : begin + _PART]
+        scores = queries[begin : begin + _PART] @ vectors.T
+        better = (scores >= scores[np.arange(len(target)), target][:, None]).sum(axis=1) - 1
+        total += float(np.where(better < _CUTOFF, 1 / np.log2(better + 2.0), 0.0).sum())
+    return total / max(len(targets), 1)
+
+
 def power_scores(
     vectors: FloatArray, full: np.ndarray, held: Holdout, chosen: TextSettings | MediaSettings, decay: float
 ) -> dict[float, float]:
@@ -71,6 +89,22 @@ def power_scores(
     for power in chosen.whitenings:
         white = Whitening.fit(vectors[full], chosen.dim, power).apply(vectors, ~full)
         scores[power] = new_item_ndcg(white, held, decay)
+    return scores
+
+
+def search_scores(
+    vectors: FloatArray, full: np.ndarray, queries: FloatArray, targets: np.ndarray, chosen: TextSettings
+) -> dict[float, float]:
+    """How well searches find what was taken after them, with each power of the whitening that is tried.
+
+    Args:
+        vectors, full, chosen: as in `power_scores`.
+        queries: of the searches, before whitening, float32 [R, H]. targets: what was taken, int [R].
+    """
+    scores = {}
+    for power in chosen.whitenings:
+        white = Whitening.fit(vectors[full], chosen.dim, power)
+        scores[power] = search_ndcg(white.apply(vectors, ~full), white.apply(queries), targets)
     return scores
 
 

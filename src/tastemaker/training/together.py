@@ -1,4 +1,4 @@
-"""Trains the sequence model in one process, in several on this machine, or in a group that somebody else started.
+"""Trains a model in one process, in several on this machine, or in a group that somebody else started.
 
 train.workers = 1                                     this process
 train.workers = 2                                     two processes here; one that dies takes all back to the last checkpoint
@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,9 +28,10 @@ from tastemaker.schema.settings import Settings
 from tastemaker.schema.signals import Signals
 from tastemaker.training.group import announced, enter, from_leader, rank, world
 from tastemaker.training.job import perform, read_result, steps_done, write_job
-from tastemaker.training.loop import LoopResult
+from tastemaker.training.loop import LoopResult, Watch
 from tastemaker.training.sequence import SequenceModel, Start, Validation, train_sequence
 
+T = TypeVar("T")
 RESTARTS = 3
 _PATIENCE = timedelta(days=2)  # followers wait while the leader reads texts
 Launch = Callable[[Path, int], None]
@@ -47,33 +49,67 @@ def train_together(
     run_dir: Path | None = None,
     start: Start | None = None,
     launch: Launch | None = None,
+    watch: Watch | None = None,
 ) -> tuple[SequenceModel, LoopResult]:
     """`training.sequence.train_sequence`, by as many processes as there are.
 
     Args:
         launch: starts the processes; None: those of the group that this process leads, else `train.workers` of them on this machine.
+        watch: as in `training.loop.run`; heard where this process trains alone.
 
     Raises:
         TrainingError: the processes died more often than they were started anew.
     """
-    workers = settings.train.workers
-    if workers == 1 and world() == 1 and launch is None:
-        return train_sequence(sequences, signals, settings, validation, stop_after, what, progress, run_dir, start)
+    if alone(settings, launch):
+        return train_sequence(sequences, signals, settings, validation, stop_after, what, progress, run_dir, start, watch)
+
+    def write(folder: Path, base: Path) -> None:
+        write_job(folder, sequences, signals, settings, validation, stop_after, what, base, start)
+
+    def read(folder: Path) -> tuple[SequenceModel, LoopResult]:
+        model = SequenceModel(signals, torch.from_numpy(sequences.counts()), settings.sequence)
+        return model, read_result(folder, model)
+
+    return do_together(what, settings.train.workers, write, read, progress, run_dir, launch)
+
+
+def alone(settings: Settings, launch: Launch | None) -> bool:
+    """Whether this process trains without others."""
+    return settings.train.workers == 1 and world() == 1 and launch is None
+
+
+def do_together(
+    what: str,
+    workers: int,
+    write: Callable[[Path, Path], None],
+    read: Callable[[Path], T],
+    progress: Progress | None,
+    run_dir: Path | None,
+    launch: Launch | None,
+) -> T:
+    """Has a job done by as many processes as there are, and gives what it came to.
+
+    Args:
+        what: its name. workers: processes that are started where there are none.
+        write: called as write(job folder, run folder): writes what `training.job.perform` does.
+        read: called as read(job folder): what was learned.
+        progress, run_dir: as in `training.loop.run`.
+        launch: as in `train_together`.
+    """
     with tempfile.TemporaryDirectory(prefix="tastemaker-") as room:
         base = run_dir or Path(room)
         folder = base / f"{what}.job"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut short: its checkpoints lie beside it
-        write_job(folder, sequences, signals, settings, validation, stop_after, what, base, start)
+        write(folder, base)
         if world() > 1:
             _job(str(folder))
             perform(folder, progress)
         else:
             with _watched(folder, what, progress):
                 (launch or launch_here)(folder, workers)
-        model = SequenceModel(signals, torch.from_numpy(sequences.counts()), settings.sequence)
-        result = read_result(folder, model)
+        found = read(folder)
         shutil.rmtree(folder)
-        return model, result
+        return found
 
 
 def launch_here(folder: Path, workers: int) -> None:

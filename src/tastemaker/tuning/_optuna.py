@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tastemaker.schema.settings import Settings
 from tastemaker.tuning._folder import alone, storage_of
 from tastemaker.tuning.folds import Fold
 from tastemaker.tuning.objective import FoldScore
+from tastemaker.tuning.race import Curve, OutrunError, agree
 from tastemaker.tuning.space import Dial, value_of, with_changes
 from tastemaker.tuning.trials import COMPLETE, FAILED, PRUNED, RUNNING, Trial, gap_of
 from tastemaker.tuning.workers import Workers
@@ -182,7 +183,11 @@ class Search:
     def _submit(self, opened: _Open, workers: Workers, running: dict[Future[FoldScore], _Open], late: Callable[[], bool]) -> None:
         """Begins a fold; after the time budget only those of trial 0. What is not begun stays open for the next call."""
         if opened.trial.number == 0 or not late():
-            running[workers.submit(opened.settings, opened.fold)] = opened
+            rivals = self._rivals(opened)
+            future = (
+                workers.submit(opened.settings, opened.fold, rivals) if rivals else workers.submit(opened.settings, opened.fold)
+            )
+            running[future] = opened
 
     def _take(self, opened: _Open, done: Future[FoldScore]) -> bool:
         """Keeps a fold; whether the trial goes on with the next one."""
@@ -193,6 +198,9 @@ class Search:
             raise TastemakerError(
                 "A process that judged a trial died, most likely for lack of memory. The same command goes on from here; try fewer --jobs."
             ) from None
+        except OutrunError as ended:
+            self._end(trial, opened.fold, ended)
+            return False
         except (TastemakerError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
             if trial.number == 0:
                 raise
@@ -209,6 +217,27 @@ class Search:
             return True
         return False
 
+    def _end(self, trial: optuna.Trial, fold: int, ended: OutrunError) -> None:
+        """Keeps how far a trial came that ended inside a fold."""
+        trial.set_user_attr(f"curve-{fold}", asdict(ended.curve))
+        trial.set_user_attr("error", f"Fold {fold + 1} {ended}")
+        self.study.tell(trial, state=TrialState.PRUNED)
+
+    def _rivals(self, opened: _Open) -> list[Curve]:
+        """Validation curves of the earlier trials in the same fold, where the search asks for it and they are a guide; else none.
+
+        Only earlier trials count, so that a search that was killed rules as it would have ruled.
+        """
+        number = opened.trial.number
+        if not self.base.tune.prune_epochs or number == 0 or len(self.objectives) > 1:
+            return []
+        earlier = [one for one in self.study.get_trials(deepcopy=False) if one.number < number]
+        first = [(_curve(one, 0), self._read(one)) for one in earlier if "fold-0" in one.user_attrs]
+        known = [(max(curve.scores), float(trial.gains[0].mean())) for curve, trial in first if curve is not None and curve.scores]
+        if not agree([best for best, _ in known], [mean for _, mean in known]):
+            return []
+        return [curve for one in earlier if (curve := _curve(one, opened.fold)) is not None]
+
     def _keep(self, trial: optuna.Trial, fold: int, score: FoldScore) -> None:
         """The gains first, then the line in the database that says that they are there."""
         path = self._path(trial.number, fold)
@@ -217,6 +246,8 @@ class Search:
             np.save(file, score.gains, allow_pickle=False)
         partial.replace(path)
         facts = {"parameters": score.parameters, "latency": score.latency, "seconds": score.seconds, **score.facts}
+        if score.curve is not None:
+            trial.set_user_attr(f"curve-{fold}", asdict(score.curve))
         trial.set_user_attr(f"fold-{fold}", facts)
         if len(self.objectives) == 1:
             frozen = self.study.get_trials(deepcopy=False)[trial.number]
@@ -258,6 +289,11 @@ class Search:
 
     def _path(self, number: int, fold: int) -> Path:
         return self.folder / "trials" / f"{number:05d}-{fold}.npy"
+
+
+def _curve(frozen: FrozenTrial, fold: int) -> Curve | None:
+    kept = frozen.user_attrs.get(f"curve-{fold}")
+    return None if kept is None else Curve(**kept)
 
 
 def _suggest(trial: optuna.Trial, dial: Dial) -> Any:

@@ -25,6 +25,7 @@ from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.signals import Signals
 from tastemaker.tuning.folds import Fold, make_folds
+from tastemaker.tuning.race import Curve, Race
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class FoldScore:
         latency: milliseconds of CPU for one answer on one thread, median.
         seconds: of the whole fold.
         facts: other figures worth keeping.
+        curve: the sequence model's validation after each epoch; None where nothing was trained.
     """
 
     gains: FloatArray
@@ -44,6 +46,7 @@ class FoldScore:
     latency: float
     seconds: float
     facts: dict[str, float] = field(default_factory=dict)
+    curve: Curve | None = None
 
 
 class Objective(Protocol):
@@ -53,8 +56,8 @@ class Objective(Protocol):
     def folds(self) -> Sequence[Fold]:
         """The cuts; `users` of each tell whose question is whose."""
 
-    def judge(self, settings: Settings, fold: int, progress: Progress | None = None) -> FoldScore:
-        """The score of one fold."""
+    def judge(self, settings: Settings, fold: int, progress: Progress | None = None, rivals: Sequence[Curve] = ()) -> FoldScore:
+        """The score of one fold; against rivals a training may end early, with an `OutrunError`."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,13 @@ class FitObjective:
     time_is_order: bool
     last: Fold | None = None
 
-    def judge(self, settings: Settings, fold: int, progress: Progress | None = None) -> FoldScore:
+    def judge(self, settings: Settings, fold: int, progress: Progress | None = None, rivals: Sequence[Curve] = ()) -> FoldScore:
         """Learns from a fold's events with these settings and answers its questions.
 
         Each fold has a seed of its own, the same for all trials: their differences are then of the settings, and no seed decides alone.
 
         Raises:
-            DivergedError: the model holds numbers that are none.
+            DivergedError: the model holds numbers that are none. OutrunError: it lies far behind the rivals.
         """
         from tastemaker.training.checkpoints import count_parameters
         from tastemaker.training.holdout import hold_out
@@ -90,7 +93,8 @@ class FitObjective:
 
         began, cut = time.perf_counter(), [*self.folds, self.last][fold]
         assert cut is not None
-        settings, process = _with_seed(settings, settings.train.seed + fold), Process(progress)
+        race = Race(rivals)
+        settings, process = _with_seed(settings, settings.train.seed + fold), Process(progress, watch=race)
         train, signals, order, depth = self.sequences.keep(cut.train), self.signals, self.time_is_order, settings.fusion.depth
         held = hold_out(train, COLD_SHARE, settings.train.seed)
         model, result = learn_early(held, signals, settings, process, "this fold")
@@ -104,12 +108,14 @@ class FitObjective:
             gains = answer.gains(histories, targets)
             facts |= {"fused": float(gains.mean()), "seconds_fused": time.perf_counter() - began}
             if settings.tune.judge == "whole":
-                model = learn_all(model, result.best_epoch, train, signals, settings, process, "this fold")
+                model = learn_all(model, result.best_epoch, train, signals, settings, Process(progress), "this fold")
                 channels = make_channels(train, model, signals, order, settings)
                 answer = FusedAnswer(SequenceAnswer(model).checked(), channels, fusion, depth)
                 gains = answer.gains(histories, targets)
         latency = answer_time(answer, histories)
-        return FoldScore(gains, count_parameters(model), latency, time.perf_counter() - began, facts)
+        return FoldScore(
+            gains, count_parameters(model), latency, time.perf_counter() - began, facts, Curve(race.scores, race.planned)
+        )
 
 
 def make_objective(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -14,6 +14,7 @@ from typing import Protocol
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.tuning.objective import FoldScore, Objective
+from tastemaker.tuning.race import Curve
 
 _given: list[Objective] = []
 
@@ -25,7 +26,7 @@ class Workers(Protocol):
     def size(self) -> int:
         """Folds at the same time."""
 
-    def submit(self, settings: Settings, fold: int) -> Future[FoldScore]:
+    def submit(self, settings: Settings, fold: int, rivals: Sequence[Curve] = ()) -> Future[FoldScore]:
         """The score of one fold, when it is there."""
 
 
@@ -37,11 +38,11 @@ class Here:
     def __init__(self, objective: Objective, progress: Progress | None = None) -> None:
         self._objective, self._progress = objective, progress
 
-    def submit(self, settings: Settings, fold: int) -> Future[FoldScore]:
+    def submit(self, settings: Settings, fold: int, rivals: Sequence[Curve] = ()) -> Future[FoldScore]:
         """Judges at once; the future is done."""
         done: Future[FoldScore] = Future()
         try:
-            done.set_result(self._objective.judge(settings, fold, self._progress))
+            done.set_result(judged(self._objective, settings, fold, rivals, self._progress))
         except Exception as error:  # whoever asks for the result meets it
             done.set_exception(error)
         return done
@@ -53,9 +54,9 @@ class Processes:
     def __init__(self, pool: ProcessPoolExecutor, size: int) -> None:
         self._pool, self.size = pool, size
 
-    def submit(self, settings: Settings, fold: int) -> Future[FoldScore]:
+    def submit(self, settings: Settings, fold: int, rivals: Sequence[Curve] = ()) -> Future[FoldScore]:
         """Judges in the next free process."""
-        return self._pool.submit(_judge, settings, fold)
+        return self._pool.submit(_judge, settings, fold, rivals)
 
 
 @contextmanager
@@ -79,5 +80,12 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _judge(settings: Settings, fold: int) -> FoldScore:
-    return _given[-1].judge(settings, fold)
+def judged(
+    objective: Objective, settings: Settings, fold: int, rivals: Sequence[Curve], progress: Progress | None = None
+) -> FoldScore:
+    """The score of one fold; an objective that knows no rivals is not told of any where there are none."""
+    return objective.judge(settings, fold, progress, rivals) if rivals else objective.judge(settings, fold, progress)
+
+
+def _judge(settings: Settings, fold: int, rivals: Sequence[Curve]) -> FoldScore:
+    return judged(_given[-1], settings, fold, rivals)
