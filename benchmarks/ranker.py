@@ -248,7 +248,7 @@ def boosted_trees(trained: Any) -> None:
     learn = np.flatnonzero(~rows.judged & there)
     stop, rest = learn[::7], np.setdiff1d(learn, learn[::7])
     sets = [
-        lightgbm.Dataset(rows.values[part], label[part], group=sizes[some], feature_name=[f"c{place}" for place in range(rows.values.shape[1])])
+        lightgbm.Dataset(rows.compared[part], label[part], group=sizes[some], feature_name=[f"c{place}" for place in range(rows.compared.shape[1])])
         for some in (rest, stop)
         for part in [np.isin(rows.owner, some)]
     ]  # fmt: skip
@@ -259,7 +259,7 @@ def boosted_trees(trained: Any) -> None:
     )
     from tastemaker.training.ranker import gains
 
-    lists = {"fusion": rows.scores, "lambdarank": model.predict(rows.values), "ranker": trained.first}
+    lists = {"fusion": rows.scores, "lambdarank": model.predict(rows.compared), "ranker": trained.first}
     found = {way: gains(score, rows.begin, target, judge) for way, score in lists.items()}
     groups = np.unique(rows.asked["user_id"].to_numpy()[rows.begin[judge]], return_inverse=True)[1]
     gap, p = paired(found["ranker"], found["lambdarank"], 1_000, 0, groups)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tastemaker.features.categories import Categories
 from tastemaker.features.preparation import Preparation, Reduction
@@ -64,6 +65,24 @@ def unit(vectors: FloatArray) -> FloatArray:
     return found
 
 
+def relative(told: FloatArray, begin: NDArray[np.int64]) -> FloatArray:
+    """Declared features less their mean over the list, float32 [R, G].
+
+    An order within a list has no use for what all its items share, such as how long the asker or the whole log was silent; and what is not read can't mislead
+    when lists are made at moments unlike those of training, for a batch at night as well as in the middle of a visit.
+
+    Args:
+        told: features of the rows of some lists, one behind the other, [R, G]. begin: where each list begins, and R, [Q + 1].
+    """
+    sizes = np.diff(begin)
+    if not len(told):
+        return told
+    sums = np.add.reduceat(told.astype(np.float64), begin[:-1][sizes > 0], axis=0)
+    means = sums / sizes[sizes > 0][:, None]
+    found: FloatArray = (told - np.repeat(means, sizes[sizes > 0], axis=0)).astype(np.float32)
+    return found
+
+
 @dataclass(frozen=True)
 class RankerInput:
     """From raw columns, vectors and names to what the network reads.
@@ -88,7 +107,7 @@ class RankerInput:
         return [*self.preparation.kept, *vectors]
 
     def raw(self, columns: FloatArray, told: FloatArray | None, texts: FloatArray) -> FloatArray:
-        """Raw columns, float32 [n, F].
+        """Raw columns of one list, float32 [n, F].
 
         Args:
             columns: of `channel_columns`, [n, 2C + 7]. told: declared features, [n, G]; None: nothing is told.
@@ -97,7 +116,8 @@ class RankerInput:
         reduced = self.text.apply(texts)
         missing = len(self.preparation.names) - columns.shape[1] - reduced.shape[1]
         if told is None:
-            told = np.full((len(columns), missing), np.nan, dtype=np.float32)
+            told = np.zeros((len(columns), missing), dtype=np.float32)
+        told = relative(told, np.array([0, len(told)]))
         return np.concatenate([columns, told, reduced], axis=1)
 
     def dense(self, raw: FloatArray, user: FloatArray, items: FloatArray) -> FloatArray:

@@ -234,7 +234,7 @@ def make_examples(
     target = np.full(len(rows.begin) - 1, -1, dtype=np.int64)
     right = np.flatnonzero(label == 1.0)
     target[rows.owner[right]] = right - rows.begin[rows.owner[right]]
-    dense = given.dense(rows.values, rows.users[rows.owner], vectors[rows.items])
+    dense = given.dense(rows.compared, rows.users[rows.owner], vectors[rows.items])
     heads = tuple(rows.heads[place] for place in kept)
     return Examples(dense, names, rows.plain, rows.labels[:, kept], rows.positions, rows.begin, target, heads), given, notes
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tastemaker.data.sequences import Sequences
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
-from tastemaker.features.ranker_input import channel_columns, channel_names, cosines
+from tastemaker.features.ranker_input import channel_columns, channel_names, cosines, relative
 from tastemaker.index.channels import CHANNELS, Channels
 from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.schema.candidates import ChannelScores
@@ -41,8 +41,8 @@ class RankerRows:
 
     Attributes:
         asked: question int64, user_id, item_id, timestamp (epoch seconds), label (1.0 the item that came next, else 0.0).
-        names: of the raw columns, F: channels, fusion, features, reduced text.
-        values: float32 [R, F].
+        names: of the columns, F: channels, fusion, features, reduced text.
+        values: float32 [R, F], the features as they are. compared: the same, the features less their mean over the list: what a ranker reads.
         heads: labels of the settings. labels: whether each holds, float32 [R, H].
         begin: where each question's rows begin, int64 [Q + 1].
         items: item indices, int32 [R]. users: user vectors of the questions, float32 [Q, D].
@@ -55,6 +55,7 @@ class RankerRows:
     asked: pl.DataFrame
     names: list[str]
     values: FloatArray
+    compared: FloatArray
     heads: tuple[str, ...]
     labels: FloatArray
     begin: NDArray[np.int64]
@@ -79,7 +80,7 @@ class RankerRows:
 
     def table(self, preparation: Preparation) -> pl.DataFrame:
         """Who, what, when, the label, and the prepared columns: what a ranker is trained on."""
-        ready = preparation.apply(self.values)
+        ready = preparation.apply(self.compared)
         return self.asked.with_columns(pl.Series(name, ready[:, place]) for place, name in enumerate(preparation.kept))
 
 
@@ -149,11 +150,15 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
         parts.append(known.features.rows(_without(known.log, known.item_ids, held), asked))
         names += known.features.names
     parts.append(reduction.apply(known.text[items]))
+    values = np.concatenate(parts, axis=1).astype(np.float32)
+    if known.features is not None:
+        parts[1] = relative(parts[1], begin)
     floats = np.zeros(0, np.float32)
     rows = RankerRows(
         asked=asked,
         names=names + reduction.names,
-        values=np.concatenate(parts, axis=1).astype(np.float32),
+        values=values,
+        compared=np.concatenate(parts, axis=1).astype(np.float32),
         heads=heads,
         labels=labels_of(known.log, asked, heads, settings.ranker.horizon_days),
         begin=begin,
@@ -174,7 +179,7 @@ def prepare(rows: RankerRows, settings: Settings) -> Preparation:
     learned = rows.learned
     label = rows.asked[LABEL].to_numpy().astype(np.float32)[learned]
     chosen = settings.features
-    return fit_preparation(rows.names, rows.values[learned], label, chosen.scaling, chosen.select, settings.train.seed)
+    return fit_preparation(rows.names, rows.compared[learned], label, chosen.scaling, chosen.select, settings.train.seed)
 
 
 def _lists(
