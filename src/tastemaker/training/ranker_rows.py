@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tastemaker.data.sequences import Sequences
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
-from tastemaker.features.ranker_input import channel_columns, channel_names, cosines, relative
+from tastemaker.features.ranker_input import channel_columns, channel_names, compared, cosines
 from tastemaker.index.channels import CHANNELS, Channels
 from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.schema.candidates import ChannelScores
@@ -42,7 +42,7 @@ class RankerRows:
     Attributes:
         asked: question int64, user_id, item_id, timestamp (epoch seconds), label (1.0 the item that came next, else 0.0).
         names: of the columns, F: channels, fusion, features, reduced text.
-        values: float32 [R, F], the features as they are. compared: the same, the features less their mean over the list: what a ranker reads.
+        values: float32 [R, F], as they are. compared: the same, some of them relative to their list: what a ranker reads.
         heads: labels of the settings. labels: whether each holds, float32 [R, H].
         begin: where each question's rows begin, int64 [Q + 1].
         items: item indices, int32 [R]. users: user vectors of the questions, float32 [Q, D].
@@ -135,7 +135,10 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     """
     seed, held = settings.train.seed, known.held
     random = np.random.default_rng(seed)
-    chosen = random.permutation(len(held.targets))[: settings.ranker.questions]
+    chosen = random.permutation(len(held.targets))
+    if known.features is not None:  # the latest: the channels know other people's events of after an early question
+        chosen = chosen[np.argsort(-held.times[chosen], kind="stable")]
+    chosen = chosen[: settings.ranker.questions]
     chosen = chosen[np.argsort(held.times[chosen], kind="stable")]
     vectors = known.user_vectors([held.histories[row] for row in chosen])
     kept, lists = _lists(known, chosen, vectors, settings, random)
@@ -149,16 +152,14 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     if known.features is not None:
         parts.append(known.features.rows(_without(known.log, known.item_ids, held), asked))
         names += known.features.names
-    parts.append(reduction.apply(known.text[items]))
-    values = np.concatenate(parts, axis=1).astype(np.float32)
-    if known.features is not None:
-        parts[1] = relative(parts[1], begin)
+    told = parts[1] if known.features is not None else None
+    texts = reduction.apply(known.text[items])
     floats = np.zeros(0, np.float32)
     rows = RankerRows(
         asked=asked,
         names=names + reduction.names,
-        values=values,
-        compared=np.concatenate(parts, axis=1).astype(np.float32),
+        values=np.concatenate([*parts, texts], axis=1).astype(np.float32),
+        compared=np.concatenate([*compared(parts[0], told, begin), texts], axis=1).astype(np.float32),
         heads=heads,
         labels=labels_of(known.log, asked, heads, settings.ranker.horizon_days),
         begin=begin,
