@@ -300,3 +300,15 @@ def test_what_a_whole_list_shares_is_not_read() -> None:
     shifted[4:] += [5.0, -2.0, 100.0]
     np.testing.assert_allclose(relative(shifted, begin), found, atol=1e-4)
     assert relative(told[:0], np.zeros(1, np.int64)).shape == (0, 3)
+
+
+def test_an_item_without_events_keeps_the_place_that_the_fusion_gives_it(found: TrainedRanker) -> None:
+    random = np.random.default_rng(0)
+    logits, fusion = random.standard_normal((6, 3)).astype(np.float32), random.standard_normal(6).astype(np.float32)
+    new, begin = np.array([False, True, False, False, True, True]), np.array([0, 4, 6])
+    scale = found.ranker.arrays["fusion_scale"][0]
+    own = logits[:, 0] - scale * fusion
+    settled = found.ranker.settled(logits, fusion, new, begin)
+    np.testing.assert_allclose(settled[~new], logits[~new, 0], rtol=1e-5)
+    assert settled[1] == pytest.approx(scale * fusion[1] + own[[0, 2, 3]].mean(), abs=1e-5)
+    np.testing.assert_allclose(settled[4:], scale * fusion[4:], atol=1e-5)

@@ -51,7 +51,7 @@ class Gate:
 
     Attributes:
         fusion, ranker: means. gain: of the ranker, with its interval, users resampled. p: that there is no difference.
-        new: gain on targets that no channel has learned from; 0 where there was none.
+        new: gain on targets that no channel has learned from; 0 where there was none (the holdout's pretended-new items are not asked for).
         questions: judged. passed: the ranker orders.
     """
 
@@ -170,7 +170,8 @@ def train_ranker(
     )  # fmt: skip
     ranker = Ranker(plan, arrays)
     logits = ranker.logits(examples.dense, examples.codes, rows.plain)
-    first = (logits[:, 0] + plan.boost * rows.raised).astype(np.float32)
+    settled = ranker.settled(logits, rows.plain, rows.new, rows.begin)
+    first = (settled + plan.boost * rows.raised).astype(np.float32)
     gate = judge_order(rows, examples, first, judge, chosen.mode)
     calibrations, heads = _calibrated(rows, examples, logits, judge, chosen.calibration)
     plan = msgspec.structs.replace(plan, calibrations=calibrations, orders=gate.passed)

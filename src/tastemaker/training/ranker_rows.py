@@ -130,12 +130,15 @@ class List:
 def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction]:
     """The lists of held-back events, with all their columns and labels; and the reduction of the text vectors.
 
+    Items that the holdout pretends to be new are left out: they are new to the channels and old to everything else, which no live item is, and they are
+    answers far more often than new items are. What is learned of them would not hold.
+
     A list holds what the same answer showed in vain, where the log tells (see `sampling.ranker`), then the fusion's best, `ranker.depth` in all. A
     target that is among neither is not in its list.
     """
     seed, held = settings.train.seed, known.held
     random = np.random.default_rng(seed)
-    chosen = random.permutation(len(held.targets))
+    chosen = random.permutation(np.flatnonzero(~held.fresh[held.targets]))
     if known.features is not None:  # the latest: the channels know other people's events of after an early question
         chosen = chosen[np.argsort(-held.times[chosen], kind="stable")]
     chosen = chosen[: settings.ranker.questions]
@@ -150,7 +153,7 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     parts = [np.concatenate([np.zeros((0, len(channel_names(CHANNELS))), np.float32), *(one.columns for one in lists)])]
     names = channel_names(CHANNELS)
     if known.features is not None:
-        parts.append(known.features.rows(_without(known.log, known.item_ids, held), asked))
+        parts.append(known.features.rows(known.log, asked))
         names += known.features.names
     told = parts[1] if known.features is not None else None
     texts = reduction.apply(known.text[items])
@@ -192,7 +195,7 @@ def _lists(
     for begin in range(0, len(chosen), _BATCH):
         part = slice(begin, begin + _BATCH)
         states = [QueryState(held.histories[row], vector) for row, vector in zip(chosen[part], vectors[part], strict=True)]
-        candidates = known.channels.candidates(states, settings.fusion.depth, held.known)
+        candidates = known.channels.candidates(states, settings.fusion.depth, held.known & ~held.fresh)
         for place, (state, found) in enumerate(zip(states, candidates, strict=True), begin):
             row = int(chosen[place])
             user, target = int(held.users[row]), int(held.targets[row])
@@ -252,12 +255,6 @@ def _part(found: ChannelScores, places: NDArray[np.int64]) -> ChannelScores:
     return ChannelScores(
         found.items[places], found.channels, found.scores[places], found.ranks[places], found.counts[places], found.depth
     )
-
-
-def _without(log: pl.DataFrame, item_ids: list[str], held: Holdout) -> pl.DataFrame:
-    """The log without the items that are pretended to be new: features must not know them either."""
-    fresh = pl.Series([item_ids[place] for place in np.flatnonzero(held.fresh)], dtype=pl.String)
-    return log.filter(~pl.col(Columns.ITEM_ID).is_in(fresh.implode()))
 
 
 def _judged(known: Known, questions: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.bool_]:
