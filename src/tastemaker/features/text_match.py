@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.features.base import Look, Numbers
+from tastemaker.features.base import Look, Numbers, runs
 from tastemaker.features.key import USER
 from tastemaker.features.memories.latest import Latest
 from tastemaker.features.memories.memory import Memory
@@ -38,10 +38,9 @@ class TextMatch:
         """Both numbers."""
         met = look(Latest(USER, self.of, self.length)).items
         cosines = look.cosines(met)
-        if len(met) > 1 and (met == met[0]).all():
-            length: Numbers | float = float(np.linalg.norm(self._weights() @ look.facts.vectors.read(met[0])))
-        else:
-            length = np.linalg.norm(np.matmul(self._weights(), look.facts.vectors.read(met)), axis=1)
+        begins = runs(met)
+        lengths = np.linalg.norm(np.matmul(self._weights(), look.facts.vectors.read(met[begins])), axis=1)
+        length = np.repeat(lengths, np.diff(np.append(begins, len(met))))
         mean = cosines @ self._weights() / np.maximum(length, 1e-9)
         best = np.max(np.where(met >= 0, cosines, -1.0), axis=1)
         known = (met >= 0).any(axis=1) & (look.rows.item >= 0)

@@ -147,6 +147,23 @@ class Ranker:
         found[:, 0] += self.arrays["fusion_scale"][0] * fusion
         return np.nan_to_num(found, nan=0.0, posinf=1e9, neginf=-1e9)
 
+    def settled(self, logits: FloatArray, fusion: FloatArray, new: NDArray[np.bool_], begin: NDArray[np.int64]) -> FloatArray:
+        """The `next` logits, float32 [n]; items that no training has met keep the place that the fusion gives them: of the network they get the mean of
+        the others of their list.
+
+        Args:
+            logits: of all heads, [n, T]. fusion: as in `logits`, [n]. new: items without events, [n]. begin: where each list begins, and n, [Q + 1].
+        """
+        plain = self.arrays["fusion_scale"][0] * fusion
+        if not new.any():
+            return logits[:, 0]
+        own = logits[:, 0] - plain
+        for first, end in zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True):
+            strange = new[first:end]
+            if strange.any():
+                own[first:end][strange] = own[first:end][~strange].mean() if not strange.all() else 0.0
+        return np.asarray(plain + own, dtype=np.float32)
+
     def chances(self, logits: FloatArray, raised: NDArray[np.bool_], scores: FloatArray) -> FloatArray:
         """Probabilities of all heads for the candidates of one query, float32 [n, T].
 

@@ -314,8 +314,8 @@ class RankerSettings(Section, kw_only=True, frozen=True):
     """Days within which an event must follow for a label to hold; 0: whenever."""
     depth: Positive = 30
     """Candidates that are ordered anew, the fusion's best; the others stay behind them in the fusion's order."""
-    questions: Positive = 3_000
-    """Held-back events that it learns from and is judged by; of more a sample is drawn by the seed."""
+    questions: Positive = 2_000
+    """Held-back events that it learns from and is judged by: the latest; where times can't be compared, a sample drawn by the seed."""
     body: str = "dcn"
     """What stands beside the experts: `dcn` (a cross network, DCNv2), `deepfm` (a factorisation machine) or `mlp` (a linear part)."""
     sharing: str = "mmoe"

@@ -51,7 +51,7 @@ class Gate:
 
     Attributes:
         fusion, ranker: means. gain: of the ranker, with its interval, users resampled. p: that there is no difference.
-        new: gain on targets that no channel has learned from; 0 where there was none.
+        new: gain on targets that no channel has learned from; 0 where there was none (the holdout's pretended-new items are not asked for).
         questions: judged. passed: the ranker orders.
     """
 
@@ -71,6 +71,7 @@ class TrainedRanker:
     Attributes:
         ranker, input: what answers. gate: whether it orders. heads: how well each head's chances hold on the latest questions, which their calibration had
             not seen.
+        rows: what it learned from and was judged by. first: its `next` logits of these, float32 [R].
         notes: sentences for whoever trains.
         metrics: the same in figures.
     """
@@ -79,6 +80,8 @@ class TrainedRanker:
     input: RankerInput
     gate: Gate
     heads: dict[str, Reliability]
+    rows: RankerRows
+    first: FloatArray
     notes: list[str] = field(default_factory=list)
     metrics: dict[str, float | int] = field(default_factory=dict)
 
@@ -167,7 +170,9 @@ def train_ranker(
     )  # fmt: skip
     ranker = Ranker(plan, arrays)
     logits = ranker.logits(examples.dense, examples.codes, rows.plain)
-    gate = judge_order(rows, examples, logits[:, 0] + plan.boost * rows.raised, judge, chosen.mode)
+    settled = ranker.settled(logits, rows.plain, rows.new, rows.begin)
+    first = (settled + plan.boost * rows.raised).astype(np.float32)
+    gate = judge_order(rows, examples, first, judge, chosen.mode)
     calibrations, heads = _calibrated(rows, examples, logits, judge, chosen.calibration)
     plan = msgspec.structs.replace(plan, calibrations=calibrations, orders=gate.passed)
     notes.append(_sentence(gate, chosen.mode))
@@ -176,7 +181,7 @@ def train_ranker(
         **{f"ranker_auc {name}": one.auc for name, one in heads.items()},
         **{f"ranker_ratio {name}": one.ratio for name, one in heads.items()},
     }  # fmt: skip
-    return TrainedRanker(Ranker(plan, arrays), given, gate, heads, notes, metrics)
+    return TrainedRanker(Ranker(plan, arrays), given, gate, heads, rows, first, notes, metrics)
 
 
 @dataclass(frozen=True)
@@ -230,7 +235,7 @@ def make_examples(
     target = np.full(len(rows.begin) - 1, -1, dtype=np.int64)
     right = np.flatnonzero(label == 1.0)
     target[rows.owner[right]] = right - rows.begin[rows.owner[right]]
-    dense = given.dense(rows.values, rows.users[rows.owner], vectors[rows.items])
+    dense = given.dense(rows.compared, rows.users[rows.owner], vectors[rows.items])
     heads = tuple(rows.heads[place] for place in kept)
     return Examples(dense, names, rows.plain, rows.labels[:, kept], rows.positions, rows.begin, target, heads), given, notes
 
@@ -295,7 +300,7 @@ def fit_network(examples: Examples, learn: NDArray[np.int64], settings: RankerSe
 
 def judge_order(rows: RankerRows, examples: Examples, first: FloatArray, questions: NDArray[np.int64], mode: str) -> Gate:
     """NDCG@10 of the order by `first`, float32 [R], beside that of the fusion, on questions that it has not learned from."""
-    ours, theirs = (gains(score, examples, questions) for score in (first, rows.scores))
+    ours, theirs = (gains(score, examples.begin, examples.target, questions) for score in (first, rows.scores))
     users = rows.asked[Columns.USER_ID].to_numpy()[rows.begin[questions]]
     groups = np.unique(users, return_inverse=True)[1].astype(np.int64)
     gain, p = paired(ours, theirs, RESAMPLES, 0, groups)
@@ -308,13 +313,19 @@ def judge_order(rows: RankerRows, examples: Examples, first: FloatArray, questio
     return Gate(float(theirs.mean()), float(ours.mean()), gain, p, of_new, len(questions), passed)
 
 
-def gains(scores: FloatArray, examples: Examples, questions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """NDCG@10 of each question's only answer when its rows are ordered by scores [R]; 0 where it is not among them."""
+def gains(
+    scores: FloatArray, begin: NDArray[np.int64], target: NDArray[np.int64], questions: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """NDCG@10 of each question's only answer when its rows are ordered by scores [R]; 0 where it is not among them.
+
+    Args:
+        begin, target: as in `Examples`. questions: which ones.
+    """
     found = np.zeros(len(questions))
     for row, question in enumerate(questions.tolist()):
-        place = int(examples.target[question])
+        place = int(target[question])
         if place >= 0:
-            mine = scores[examples.begin[question] : examples.begin[question + 1]]
+            mine = scores[begin[question] : begin[question + 1]]
             rank = int((mine > mine[place]).sum())
             found[row] = 1 / np.log2(rank + 2.0) if rank < CUTOFF else 0.0
     return found
@@ -357,7 +368,7 @@ class _Rows:
 def _guess(examples: Examples, learn: NDArray[np.int64]) -> list[float]:
     """Loss of each task by a constant guess: what a loss is measured against."""
     there = learn[examples.target[learn] >= 0]
-    first = float(np.log(np.maximum(np.diff(examples.begin)[there], 2)).mean())
+    first = 1.0 if not len(there) else float(np.log(np.maximum(np.diff(examples.begin)[there], 2)).mean())
     owner = np.repeat(np.isin(np.arange(len(examples.begin) - 1), learn), np.diff(examples.begin))
     share = np.clip(examples.labels[owner].mean(axis=0), 1e-6, 1 - 1e-6)
     return [first, *(-share * np.log(share) - (1 - share) * np.log(1 - share)).tolist()]

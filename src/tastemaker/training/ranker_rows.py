@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tastemaker.data.sequences import Sequences
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
-from tastemaker.features.ranker_input import channel_columns, channel_names, cosines
+from tastemaker.features.ranker_input import channel_columns, channel_names, compared, cosines
 from tastemaker.index.channels import Channels
 from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.schema.candidates import ChannelScores
@@ -41,8 +41,8 @@ class RankerRows:
 
     Attributes:
         asked: question int64, user_id, item_id, timestamp (epoch seconds), label (1.0 the item that came next, else 0.0).
-        names: of the raw columns, F: channels, fusion, features, reduced text.
-        values: float32 [R, F].
+        names: of the columns, F: channels, fusion, features, reduced text.
+        values: float32 [R, F], as they are. compared: the same, some of them relative to their list: what a ranker reads.
         heads: labels of the settings. labels: whether each holds, float32 [R, H].
         begin: where each question's rows begin, int64 [Q + 1].
         items: item indices, int32 [R]. users: user vectors of the questions, float32 [Q, D].
@@ -55,6 +55,7 @@ class RankerRows:
     asked: pl.DataFrame
     names: list[str]
     values: FloatArray
+    compared: FloatArray
     heads: tuple[str, ...]
     labels: FloatArray
     begin: NDArray[np.int64]
@@ -79,7 +80,7 @@ class RankerRows:
 
     def table(self, preparation: Preparation) -> pl.DataFrame:
         """Who, what, when, the label, and the prepared columns: what a ranker is trained on."""
-        ready = preparation.apply(self.values)
+        ready = preparation.apply(self.compared)
         return self.asked.with_columns(pl.Series(name, ready[:, place]) for place, name in enumerate(preparation.kept))
 
 
@@ -129,12 +130,18 @@ class List:
 def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction]:
     """The lists of held-back events, with all their columns and labels; and the reduction of the text vectors.
 
+    Items that the holdout pretends to be new are left out: they are new to the channels and old to everything else, which no live item is, and they are
+    answers far more often than new items are. What is learned of them would not hold.
+
     A list holds what the same answer showed in vain, where the log tells (see `sampling.ranker`), then the fusion's best, `ranker.depth` in all. A
     target that is among neither is not in its list.
     """
     seed, held = settings.train.seed, known.held
     random = np.random.default_rng(seed)
-    chosen = random.permutation(len(held.targets))[: settings.ranker.questions]
+    chosen = random.permutation(np.flatnonzero(~held.fresh[held.targets]))
+    if known.features is not None:  # the latest: the channels know other people's events of after an early question
+        chosen = chosen[np.argsort(-held.times[chosen], kind="stable")]
+    chosen = chosen[: settings.ranker.questions]
     chosen = chosen[np.argsort(held.times[chosen], kind="stable")]
     vectors = known.user_vectors([held.histories[row] for row in chosen])
     kept, lists = _lists(known, chosen, vectors, settings, random)
@@ -146,14 +153,16 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     parts = [np.concatenate([np.zeros((0, len(channel_names(known.channels.names))), np.float32), *(one.columns for one in lists)])]
     names = channel_names(known.channels.names)
     if known.features is not None:
-        parts.append(known.features.rows(_without(known.log, known.item_ids, held), asked))
+        parts.append(known.features.rows(known.log, asked))
         names += known.features.names
-    parts.append(reduction.apply(known.text[items]))
+    told = parts[1] if known.features is not None else None
+    texts = reduction.apply(known.text[items])
     floats = np.zeros(0, np.float32)
     rows = RankerRows(
         asked=asked,
         names=names + reduction.names,
-        values=np.concatenate(parts, axis=1).astype(np.float32),
+        values=np.concatenate([*parts, texts], axis=1).astype(np.float32),
+        compared=np.concatenate([*compared(parts[0], told, begin), texts], axis=1).astype(np.float32),
         heads=heads,
         labels=labels_of(known.log, asked, heads, settings.ranker.horizon_days),
         begin=begin,
@@ -174,7 +183,7 @@ def prepare(rows: RankerRows, settings: Settings) -> Preparation:
     learned = rows.learned
     label = rows.asked[LABEL].to_numpy().astype(np.float32)[learned]
     chosen = settings.features
-    return fit_preparation(rows.names, rows.values[learned], label, chosen.scaling, chosen.select, settings.train.seed)
+    return fit_preparation(rows.names, rows.compared[learned], label, chosen.scaling, chosen.select, settings.train.seed)
 
 
 def _lists(
@@ -187,7 +196,7 @@ def _lists(
         part = slice(begin, begin + _BATCH)
         histories = [held.histories[row] for row in chosen[part]]
         states = known.channels.states(histories, vectors[part], held.users[chosen[part]])
-        candidates = known.channels.candidates(states, settings.fusion.depth, held.known)
+        candidates = known.channels.candidates(states, settings.fusion.depth, held.known & ~held.fresh)
         for place, (state, found) in enumerate(zip(states, candidates, strict=True), begin):
             row = int(chosen[place])
             user, target = int(held.users[row]), int(held.targets[row])
@@ -247,12 +256,6 @@ def _part(found: ChannelScores, places: NDArray[np.int64]) -> ChannelScores:
     return ChannelScores(
         found.items[places], found.channels, found.scores[places], found.ranks[places], found.counts[places], found.depth
     )
-
-
-def _without(log: pl.DataFrame, item_ids: list[str], held: Holdout) -> pl.DataFrame:
-    """The log without the items that are pretended to be new: features must not know them either."""
-    fresh = pl.Series([item_ids[place] for place in np.flatnonzero(held.fresh)], dtype=pl.String)
-    return log.filter(~pl.col(Columns.ITEM_ID).is_in(fresh.implode()))
 
 
 def _judged(known: Known, questions: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.bool_]:
