@@ -191,7 +191,7 @@ def test_hidden_friends_are_found_again_and_circles_are_the_eigenvectors(toy_set
 @pytest.fixture(scope="module")
 def whole(toy_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     """The ring with a graph of its quarters and friends who walk the same quarter, learned, saved and opened again."""
-    data = ring(skip=(15, 35))
+    data = ring(140, skip=(15, 35))
     random = np.random.default_rng(0)
     edges = [(f"item:i{item}", "film.film.director", f"entity:Director {item // 4}", 1.0) for item in range(ITEMS)]
     edges += [("item:later", "film.film.director", "entity:Director 2", 1.0), ("user:new", "friend", "user:u1", 1.0)]
@@ -211,7 +211,7 @@ def whole(toy_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> R
         graph=msgspec.structs.replace(toy_settings.graph, model="propagate", dim=16),
         sequence=msgspec.structs.replace(toy_settings.sequence, min_steps=20, epochs=2),
     )
-    given = Dataset.read(events=data.events, items=data.items, edges=table)
+    given = Dataset.read(events=data.events, items=data.items.select("item_id"), edges=table)
     folder = tmp_path_factory.mktemp("whole")
     Recommender(chosen).fit(given).save(folder / "bundle")
     return Recommender.load(folder / "bundle")
@@ -226,10 +226,10 @@ def test_a_bundle_knows_paths_friends_and_items_that_only_edges_named(whole: Rec
     place = next(
         item for item in range(ITEMS) if item // 4 == int(live.brain.item_ids[history[-1]][1:]) // 4 and item not in history
     )
-    title = live.state.rows[int(history[-1])]["title"]
-    assert live.connections.to(history)(live.state.index_of[f"i{place}"]) in {
-        f"shares the director Director {place // 4} with {live.state.rows[int(item)]['title']}" for item in history
-    } | {f"shares the director Director {place // 4} with {title}"}
+    shared = f"shares the director Director {place // 4} with "
+    said = live.connections.to(history)(live.state.index_of[f"i{place}"])
+    assert said is not None
+    assert said.removeprefix(shared) in {live.state.rows[int(item)]["item_id"] for item in history}
     told = {"item_id": "told", "categories": ["DIRECTOR 5"], "extra": {"director": ["Director 5", 7], "year": 1999}}
     content = live.reader.contents([Item(item_id="later"), Item(item_id="nobody knows"), Item(**told)])
     part = live.reader.part("graph")

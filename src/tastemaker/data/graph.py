@@ -6,7 +6,7 @@ Costs grow with the edges that are kept, and a hub keeps `most` of its edges at 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,16 +83,14 @@ def _knowledge(edges: pl.DataFrame, item_ids: Sequence[str], called: dict[str, s
         for end in _ENDS
     )  # fmt: skip
     heads, tails, names = _numbered(ids, [ITEM + item for item in item_ids])
-    unknown = [name for name in names if name.startswith(ITEM)]
-    _name_unknown(
-        notes, unknown, heads, tails, len(item_ids), names, "item", "they have no text and no event, and only connect others"
-    )
+    strange = [place for place, name in enumerate(names) if name.startswith(ITEM)]
+    notes += _unknown(heads, tails, [len(item_ids) + place for place in strange], [names[place] for place in strange], "item")
     relations = ids[Columns.RELATION].unique().sort().to_list()
     of = ids[Columns.RELATION].replace_strict(relations, list(range(len(relations))), return_dtype=pl.Int16).to_numpy()
     weights = ids[Columns.WEIGHT].to_numpy().astype(np.float32)
     n = len(item_ids) + len(names)
     kept = _thinned(heads, tails, weights, n, most)
-    _tell_cut(notes, len(heads) - int(kept.sum()), heads, tails, n, most, lambda node: _told(node, item_ids, names))
+    notes += _cut(kept, heads, tails, n, most, lambda node: _told(node, item_ids, names))
     heads, tails, of, weights = heads[kept], tails[kept], of[kept], weights[kept]
     offsets, others, order = _packed(heads, tails, n)
     both = np.concatenate([of, ~of])[order]
@@ -106,7 +104,7 @@ def _social(edges: pl.DataFrame, user_ids: Sequence[str], most: int, notes: list
     if edges.is_empty():
         return None
     first, second, names = _numbered(edges, [USER + user for user in user_ids])
-    _name_unknown(notes, names, first, second, len(user_ids), names, "user", "they have friends, but no event")
+    notes += _unknown(first, second, range(len(user_ids), len(user_ids) + len(names)), names, "user")
     n = len(user_ids) + len(names)
     low, high = np.minimum(first, second), np.maximum(first, second)
     pairs, place = np.unique(low.astype(np.int64) * n + high, return_inverse=True)
@@ -115,7 +113,7 @@ def _social(edges: pl.DataFrame, user_ids: Sequence[str], most: int, notes: list
     low, high = (pairs // n).astype(np.int32), (pairs % n).astype(np.int32)
     kept = _thinned(low, high, weights, n, most)
     everybody = [*user_ids, *(name.removeprefix(USER) for name in names)]
-    _tell_cut(notes, len(low) - int(kept.sum()), low, high, n, most, lambda node: USER + everybody[node])
+    notes += _cut(kept, low, high, n, most, lambda node: USER + everybody[node])
     offsets, others, order = _packed(low[kept], high[kept], n)
     return Social(everybody, len(user_ids), offsets, others, np.concatenate([weights[kept], weights[kept]])[order])
 
@@ -176,33 +174,27 @@ def _told(node: int, item_ids: Sequence[str], names: Sequence[str]) -> str:
     return ITEM + item_ids[node] if node < len(item_ids) else names[node - len(item_ids)]
 
 
-def _name_unknown(
-    notes: list[str],
-    unknown: Sequence[str],
-    heads: NDArray[np.int32],
-    tails: NDArray[np.int32],
-    n_known: int,
-    names: Sequence[str],
-    what: str,
-    fate: str,
-) -> None:
-    if not unknown:
-        return
-    theirs = np.zeros(n_known + len(names), dtype=bool)
-    theirs[[n_known + place for place, name in enumerate(names) if name.startswith(f"{what}:")]] = True
-    count = int((theirs[heads] | theirs[tails]).sum())
-    more = ", …" if len(unknown) > _FEW else ""
-    notes.append(f"{count:,} edges name {len(unknown):,} unknown {what}s ({', '.join(unknown[:_FEW])}{more}): {fate}.")
+def _unknown(
+    heads: NDArray[np.int32], tails: NDArray[np.int32], nodes: Sequence[int], names: Sequence[str], what: str
+) -> list[str]:
+    """A note about nodes that nobody knows, and how many edges name them; none where there are none."""
+    if not names:
+        return []
+    count = int((np.isin(heads, nodes) | np.isin(tails, nodes)).sum())
+    fate = "they have no text and no event, and only connect others" if what == "item" else "they have friends, but no event"
+    more = ", …" if len(names) > _FEW else ""
+    return [f"{count:,} edges name {len(names):,} unknown {what}s ({', '.join(names[:_FEW])}{more}): {fate}."]
 
 
-def _tell_cut(
-    notes: list[str], cut: int, heads: NDArray[np.int32], tails: NDArray[np.int32], n: int, most: int, name: object
-) -> None:
-    if not cut:
-        return
+def _cut(
+    kept: NDArray[np.bool_], heads: NDArray[np.int32], tails: NDArray[np.int32], n: int, most: int, name: Callable[[int], str]
+) -> list[str]:
+    """A note about hubs and the edges that they lost; none where none did."""
+    if kept.all():
+        return []
     degree = np.bincount(heads, minlength=n) + np.bincount(tails, minlength=n)
     hubs = np.flatnonzero(degree > most)
-    first = hubs[np.argsort(-degree[hubs], kind="stable")[:_FEW]]
-    told = ", ".join(f"{name(int(hub))} with {degree[hub]:,}" for hub in first)  # type: ignore[operator]
-    more = ", …" if len(hubs) > _FEW else ""
-    notes.append(f"{cut:,} edges of {len(hubs):,} hubs ({told}{more}) were left out: a node keeps {most:,} (graph.most_edges).")
+    first = hubs[np.argsort(-degree[hubs], kind="stable")[:_FEW]].tolist()
+    told = ", ".join(f"{name(hub)} with {degree[hub]:,}" for hub in first) + (", …" if len(hubs) > _FEW else "")
+    lost = len(kept) - int(kept.sum())
+    return [f"{lost:,} edges of {len(hubs):,} hubs ({told}) were left out: a node keeps {most:,} (graph.most_edges)."]

@@ -115,8 +115,6 @@ class Paths:
         if reached is None or reached.near == item or len(walked) + len(reached.back) > MOST_HOPS:
             return best
         passed = [int(self.graph.others[edge]) for edge in walked[:-1]]
-        if passed and reached.back and end == item:
-            return best
         cost = HOP_COST * len(walked) + sum(self._price(node) for node in passed) + reached.cost
         if math.isfinite(cost) and (best is None or cost < best[0]):
             return cost, walked + reached.back, item

@@ -63,7 +63,6 @@ class People:
         person = Person(row, self.friends.taste(history), np.array(barred, dtype=np.int32))
         found = self.friends.candidates(person, max(self.depth, k))
         known = len(self.friends.friends(row))
-        places = order(self.fusion.score(found, known), k)
         scores, names = self.fusion.score(found, known), sources(self.fusion.parts(found, known), found.channels)
         return [
             RecommendedUser(
@@ -72,7 +71,7 @@ class People:
                 _NAMES[names[place]],
                 self._reason(row, int(found.items[place]), names[place]) if explain else None,
             )
-            for place in places.tolist()
+            for place in order(scores, k).tolist()
         ]
 
     def _reason(self, row: int, other: int, channel: str) -> str:
