@@ -188,7 +188,7 @@ def test_each_file_is_read_by_the_model_once_and_remembered(
 
 def read(model: Path, settings: str, references: list[str | None]) -> object:
     catalogue = pl.DataFrame({"item_id": [f"i{row}" for row in range(len(references))], "image": references, "audio": references})
-    return read_media(settings, catalogue, load_settings(None, [f"{settings}.model={model}"], {}))
+    return read_media(settings, catalogue, load_settings(None, [f"{settings}.model={model}", "train.precision=fp32"], {}))
 
 
 def test_what_cannot_be_read_is_counted_and_named(vit: MediaEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
