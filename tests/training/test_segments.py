@@ -72,6 +72,11 @@ def test_the_telling_columns_are_chosen_and_tell_the_right_thing(tmp_path: Path)
     young, _ = segments.popular({"age": 19.5}) or (np.zeros(0), "")
     assert words.startswith("age above")
     assert old[40:].mean() > young[40:].mean() + 0.1
+    age = next(column for column in segments.columns if column.name == "age")
+    assert age.edges is not None
+    assert [age.segment({"age": age.edges[0]}), age.segment({"age": age.edges[0] + 1})] == [0, 1], (
+        "an edge belongs to what lies below"
+    )
     for nobody in ({}, {"region": "west"}, {"age": "old"}, {"region": ["north"]}, {"shoe": "40"}):
         assert segments.popular(nobody) is None
     same, _ = found.segments.popular({"region": "north", "age": 30}) or (np.zeros(0), "")
