@@ -96,7 +96,7 @@ def users_of(port: int, key: str = "") -> list[str]:
     return [user["user_id"] for user in json.loads(connection.getresponse().read())["users"]]
 
 
-def doors(workspace: Path, rounds: int, seconds: float) -> None:
+def doors(workspace: Path, rounds: int, count: int, seconds: float) -> None:
     """Prints what keys, rates and the log cost of a request."""
     from tastemaker.serving.auth import KeyFile
 
@@ -114,12 +114,12 @@ def doors(workspace: Path, rounds: int, seconds: float) -> None:
             for number in range(rounds + 1):
                 for which, (one, process, with_key) in enumerate(((port, pid, ""), (port2, pid2, key))):
                     before = cpu_seconds(process)
-                    times = clients(one, users, 1, seconds / 4, with_key)
+                    times = clients(one, users, count, seconds / 4, with_key)
                     if number:  # the first round warms
                         cost[which].append(1e3 * (cpu_seconds(process) - before) / len(times))
                         half[which].append(float(np.median(times)))
             lines = len((closed / "runs" / "access.jsonl").read_text().splitlines())
-    for name, (open_, shut) in (("CPU ms a request", cost), ("p50 ms, one client", half)):
+    for name, (open_, shut) in (("CPU ms a request", cost), ("p50 ms", half)):
         ratios = np.array(shut) / np.array(open_)
         more = float(np.median(ratios)) - 1
         print(
@@ -142,7 +142,7 @@ def main() -> None:
         print("Skipped: give a workspace with a live bundle, such as the demo's: python benchmarks/serving.py demo")
         return
     if given.doors:
-        doors(given.workspace, given.rounds, given.seconds)
+        doors(given.workspace, given.rounds, given.clients, given.seconds)
         return
     with serving(given.workspace, "--workers", str(given.workers)) as (port, pid):
         users = users_of(port)

@@ -266,6 +266,7 @@ def test_requests_have_ids_and_lines_in_the_log_and_no_secret_is_anywhere(
     with socket.create_connection(("127.0.0.1", service.port)) as raw:
         raw.sendall(f"GET /{canary} HTTP/1.1\r\n{canary}\r\n\r\n".encode())
         assert raw.recv(100).startswith(b"HTTP/1.1 400")
+    time.sleep(0.3)
     lines = [json.loads(line) for line in (folder / "runs" / "access.jsonl").read_text().splitlines()]
     assert {line["worker"] for line in lines} <= set(service.workers())
     assert any(line["request_id"] == "mine-1" and line["route"] == "recommend" and line["status"] == 200 for line in lines)

@@ -5,6 +5,7 @@ A line names the route and never the address: paths, queries, headers and bodies
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
@@ -35,6 +36,10 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     worker: int
 
 
+FLUSH_SECONDS = 0.1
+"""Lines wait so long for others: one write for many of them."""
+
+
 class AccessLog:
     """Appends lines to a file, whole ones whoever else appends to it; what can't be written is left out.
 
@@ -48,10 +53,10 @@ class AccessLog:
         else:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._worker = os.getpid()
+        self._worker, self._lines = os.getpid(), bytearray()
 
     def write(self, scope: Scope, began: float, status: int, seconds: float, size: int, request_id: str) -> None:
-        """Appends the line of a request that has been answered."""
+        """Appends the line of a request that has been answered, in a moment."""
         client = scope.get("client")
         line = Line(
             round(began, 3),
@@ -65,8 +70,16 @@ class AccessLog:
             client[0] if client else None,
             self._worker,
         )
+        if not self._lines:
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+        self._lines += _encode(line) + b"\n"
+
+    def flush(self) -> None:
+        """Writes the lines that wait."""
+        lines, self._lines = self._lines, bytearray()
         try:
-            os.write(self._file, _encode(line) + b"\n")
+            if lines:
+                os.write(self._file, lines)
         except OSError:
             return  # a full disk takes the log, not the answer
 
@@ -84,6 +97,8 @@ class Recorded:
         """Answers as ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            if self._log is not None:
+                self._log.flush()  # the end of the service
             return
         began = time.perf_counter()
         status, size = 500, 0
