@@ -124,6 +124,10 @@ def test_the_rule_is_patient() -> None:
         slow(2, 4, 0.1)
     again = pickle.loads(pickle.dumps(ended.value))
     assert again.curve == ended.value.curve == Curve([0.0, 0.1], 4)
+    falling = Race([Curve([0.1], 1)] * 3)
+    for epoch, score in enumerate((0.5, 0.0, 0.0, 0.0), 1):
+        falling(epoch, 6, score)
+    assert falling.behind == 0, "the best epoch is the one that is kept"
     early = Race(rivals)
     for epoch in (1, 2):
         early(epoch, 8, 0.0)
