@@ -118,6 +118,10 @@ def test_without_times_only_events_of_the_training_are_learned_from(world: Datas
     untimed = replace(world, events=world.events.with_columns(timestamp=pl.lit(None, dtype=pl.Float64)), log=None)
     sequences, held = build(untimed), held_of(untimed)
     found = searches(untimed, sequences.user_ids, sequences.item_ids)
+    known = np.flatnonzero(held.train.counts())
+    other = next(int(item) for item in known if item not in sequences.history(1))  # clicked at some time, never taken
+    more = {"numbers": 0, "items": other, "users": 1, "times": np.nan}
+    found = replace(found, **{name: np.append(getattr(found, name), value) for name, value in more.items()})
     pairs = divide(found, held, np.ones(len(ITEMS), dtype=bool), 0)
     train = {(user, int(item)) for user in range(held.train.n_users) for item in held.train.history(user)}
     targets = set(zip(held.users.tolist(), held.targets.tolist(), strict=True))

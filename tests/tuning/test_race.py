@@ -68,6 +68,10 @@ def test_the_worst_end_between_epochs_and_the_best_never(tmp_path: Path) -> None
     assert len(ended) >= 3
     assert min(trial.number for trial in ended) >= LEAST, "first it must be shown that validation is a guide"
     assert all("ended after epoch" in trial.error for trial in ended)
+    kept = [found.study.trials[trial.number].user_attrs for trial in ended]
+    assert all(len(facts[f"curve-{len(trial.gains)}"]["scores"]) < EPOCHS for facts, trial in zip(kept, ended, strict=True)), (
+        "an ended trial's curve is a rival of later ones too, or the bar would rise and rise"
+    )
     quality = {trial.number: trial.quality for trial in theirs}
     middle = np.median([quality[trial.number] for trial in theirs if trial.state == COMPLETE])
     assert all(quality[trial.number] < middle for trial in ended), "none of the better half was lost"
@@ -124,6 +128,10 @@ def test_the_rule_is_patient() -> None:
         slow(2, 4, 0.1)
     again = pickle.loads(pickle.dumps(ended.value))
     assert again.curve == ended.value.curve == Curve([0.0, 0.1], 4)
+    falling = Race([Curve([0.1] * 6, 6)] * 3)
+    for epoch, score in enumerate((0.5, 0.0, 0.0, 0.0), 1):
+        falling(epoch, 6, score)
+    assert falling.behind == 0, "the best epoch is the one that is kept"
     early = Race(rivals)
     for epoch in (1, 2):
         early(epoch, 8, 0.0)
