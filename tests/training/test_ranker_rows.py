@@ -86,6 +86,16 @@ def test_law_no_row_reads_what_came_at_its_moment_or_later(trained: TrainedFeatu
     assert changed_by_later_events(trained, log, rows) == len(rows)
 
 
+def test_what_counts_other_peoples_events_is_not_read(trained: TrainedFeatures) -> None:
+    rows = trained.rows
+    told = {name: rows.compared[:, place] for place, name in enumerate(rows.names)}
+    assert all(not told[name].any() for name in ("item_events", "item_faded", "item_rank"))
+    assert told["text_match.mean"].any()
+    assert not {"item_events", "item_faded", "item_rank"} & set(trained.preparation.kept)
+    values = {name: rows.values[:, place] for place, name in enumerate(rows.names)}
+    assert values["item_events"].any(), "the rows still hold it"
+
+
 def test_a_label_holds_if_such_an_event_followed() -> None:
     rows = [("u", "a", 5.0, "view", None), ("u", "a", 9.0, "buy", 3.0), ("u", "b", 1.0, "buy", 9.0), ("v", "a", 9.0, "view", None)]
     log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "event_type", "value"], orient="row")

@@ -59,6 +59,12 @@ class FeatureSet:
         lengths = [memory.length for memory in self._memories if isinstance(memory, Latest)]
         self._part = max(min(PART, WIDEST // (facts.vectors.width * max(lengths, default=1))), 256)
 
+    @property
+    def personal(self) -> NDArray[np.bool_]:
+        """Which columns remember nothing of what other people did, bool [F]."""
+        kinds = [all("user" in memory.key.by for memory in one.feature.remembers) for one in self._declared]
+        return np.array([kind for kind, one in zip(kinds, self._declared, strict=True) for _ in one.names], dtype=bool)
+
     @classmethod
     def declared(
         cls,

@@ -50,7 +50,7 @@ def recommend_ranked(brain: TrainedBrain, states: Sequence[QueryState], asked: A
         found = list(_candidates(brain, states[part]))
         scores = [brain.fusion.score(one, len(state.history)) for one, state in zip(found, states[part], strict=True)]
         first = [ranker.first(score) for score in scores]
-        told = _told(brain, found, first, asked, part)
+        told = _told(brain, found, first, asked, part) if ranker.decides else None
         for place, (one, score, state) in enumerate(zip(found, scores, states[part], strict=True)):
             asker = Asker(asked.users[begin + place], float(asked.times[begin + place]))
             state = replace(state, asker=asker)

@@ -42,7 +42,9 @@ class RankerRows:
     Attributes:
         asked: question int64, user_id, item_id, timestamp (epoch seconds), label (1.0 the item that came next, else 0.0).
         names: of the columns, F: channels, fusion, features, reduced text.
-        values: float32 [R, F], as they are. compared: the same, some of them relative to their list: what a ranker reads.
+        values: float32 [R, F], as they are. compared: what a ranker reads of them: some relative to their list, and 0 what counts other people's events. The
+            channels of the holdout, which takes the last events of each user, know of other people's later ones; beside them a count as of the moment
+            would tell what was still to come.
         heads: labels of the settings. labels: whether each holds, float32 [R, H].
         begin: where each question's rows begin, int64 [Q + 1].
         items: item indices, int32 [R]. users: user vectors of the questions, float32 [Q, D].
@@ -155,7 +157,7 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     if known.features is not None:
         parts.append(known.features.rows(known.log, asked))
         names += known.features.names
-    told = parts[1] if known.features is not None else None
+    told = parts[1] * known.features.personal if known.features is not None else None
     texts = reduction.apply(known.text[items])
     floats = np.zeros(0, np.float32)
     rows = RankerRows(
