@@ -63,12 +63,18 @@ def test_without_newcomers_people_of_before_are_asked_as_if_little_were_known() 
     assert "as if only" in asked.words
 
 
-def curve(hit_from: int) -> dict[str, object]:
-    """Ours is right from some number of events on, popularity never."""
+def curve(hit_from: int, lost: int = -1) -> dict[str, object]:
+    """Ours is right from some number of events on, but for one, popularity never."""
     numbers = np.repeat(np.array(NUMBERS), 40)
     rows = [f"u{place}\x1f{number}" for place, number in enumerate(numbers)]
     targets = pl.DataFrame({"user_id": rows, "item_id": ["right"] * len(rows)})
-    ours = pl.DataFrame({"user_id": rows, "item_id": ["right" if number >= hit_from else "wrong" for number in numbers], "rank": 1})
+    ours = pl.DataFrame(
+        {
+            "user_id": rows,
+            "item_id": ["right" if number >= hit_from and number != lost else "wrong" for number in numbers],
+            "rank": 1,
+        }
+    )
     floor = pl.DataFrame({"user_id": rows, "item_id": "wrong", "rank": 1})
     weak = pl.DataFrame(
         {
@@ -85,6 +91,7 @@ def test_the_number_of_events_until_popularity_is_beaten() -> None:
     assert found["floor"] == "recent popularity", "the better of the two"
     assert found["beats"] == 3
     assert "Events until we beat popularity: 3." in str(found["sentence"])
+    assert curve(1, lost=5)["beats"] == 10, "a lead that is lost again is none"
     assert curve(99)["beats"] is None
     assert "not shown within 10 events" in str(curve(99)["sentence"])
     page = curve_section(found, "Tastemaker")

@@ -249,6 +249,8 @@ def test_a_fresh_item_takes_the_last_place_by_chance_and_says_how_likely_that_wa
         assert moves(found)[int(found.places[5])][0][0] == "fresh slot"
         assert found.left_out[5] == ("fresh slot at place 6", 5)
     assert set(seen) == {9, 10}
+    far = {int(picked(6, explore=explore(draw / 50, 1 / 6, 1e9), ranks=ranks).places[5]) for draw in range(50)}
+    assert far == {9, 10}, "what is not close takes no part, however far chance reaches"
     assert seen[9] + seen[10] == pytest.approx(1)
     assert seen[9] > seen[10]
 
