@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json as json_module
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from tastemaker.evaluation.report import Judged
     from tastemaker.schema.protocols import FloatArray, IntArray, Progress
     from tastemaker.schema.settings import Settings
+    from tastemaker.training.fit import TrainedBrain
 
 ENOUGH_USERS = 100
 """With events of this many users that are newer than the bundle, the bundle itself is judged on them."""
@@ -142,30 +145,76 @@ def judge_bundle(folder: Path, part: Split, settings: Settings, floors: bool, pr
 
 def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, progress: Progress) -> Judged:
     """The learner and the floors, trained on the earlier events alone; lists are kept in `runs/` and used again for the same data and settings."""
-    import msgspec
     import polars as pl
 
-    from tastemaker.data.questions import questions
-    from tastemaker.schema.settings_file import to_table
-
     settings = workspace.settings
-    asked = questions(part, data, data.item_ids(), settings.evaluation.max_users, settings.train.seed)
-    if len(asked.rows) < 2:
-        raise InputError(f"{data.events.height:,} events are too few to hold some back. Import more, then evaluate.")
+    asked = asked_of(workspace, data, part)
     users = dict(zip(asked.rows, asked.users, strict=True)) if asked.rows != asked.users else None
-    key = hashlib.sha256(msgspec.json.encode([data.fingerprint(), to_table(settings), floors, asked.words])).hexdigest()[:16]
-    kept = workspace.runs / f"backtest-{key}.parquet"
+    kept = workspace.runs / f"backtest-{_key(data, settings, floors, asked.words)}.parquet"
     if kept.is_file():
         table = pl.read_parquet(kept)
         lists = {str(name): group.drop("recommender") for (name,), group in table.group_by("recommender", maintain_order=True)}
     else:
         histories = _known(asked.histories, data.item_ids(), part.train.item_ids())
-        lists = _trained_lists(part, replace(asked, histories=histories), settings, floors, progress, workspace.runs / "cache")
+        early = early_folder(workspace, data, asked)
+        lists = _trained_lists(
+            part, replace(asked, histories=histories), settings, floors, progress, workspace.runs / "cache", early
+        )
         kept.parent.mkdir(parents=True, exist_ok=True)
         whole = pl.concat([table.with_columns(pl.lit(name).alias("recommender")) for name, table in lists.items()])
         whole.write_parquet(kept.with_suffix(".tmp"))
         kept.with_suffix(".tmp").replace(kept)
     return _judged(lists, asked.targets, part.train, asked.words, {"kind": "backtest"}, users)
+
+
+def asked_of(workspace: Workspace, data: Dataset, part: Split) -> Questions:
+    """The questions of a backtest.
+
+    Raises:
+        InputError: there are fewer than two.
+    """
+    from tastemaker.data.questions import questions
+
+    settings = workspace.settings
+    asked = questions(part, data, data.item_ids(), settings.evaluation.max_users, settings.train.seed)
+    if len(asked.rows) < 2:
+        raise InputError(f"{data.events.height:,} events are too few to hold some back. Import more, then evaluate.")
+    return asked
+
+
+def early_folder(workspace: Workspace, data: Dataset, asked: Questions) -> Path:
+    """Where the bundle of the earlier events is kept: it has not learned from the questions, so that what is made of it can be judged by them."""
+    return workspace.runs / f"early-{_key(data, workspace.settings, False, asked.words)}"
+
+
+def keep_early(brain: TrainedBrain, folder: Path) -> None:
+    """Writes the payload of the bundle of the earlier events; a language model that was not tuned is that of every bundle and is left out."""
+    import numpy as np
+
+    from tastemaker.training.export import export
+
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    export(replace(brain, features=None), partial, text=brain.settings.finetune.mode != "frozen")
+    whitening = brain.whitening
+    if whitening is not None:
+        (partial / "text_encoder").mkdir(exist_ok=True)
+        for name, array in (("mean", whitening.mean), ("components", whitening.components)):
+            np.save(partial / "text_encoder" / f"whitening_{name}.npy", array, allow_pickle=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _key(data: Dataset, settings: Settings, *others: Any) -> str:
+    """Stands for the data and all settings that a fit and its questions hang on."""
+    import msgspec
+
+    from tastemaker.schema.settings_file import to_table
+
+    table = to_table(settings)
+    for free in ("compress", "serving", "profile"):
+        table.pop(free)
+    return hashlib.sha256(msgspec.json.encode([data.fingerprint(), table, *others])).hexdigest()[:16]
 
 
 def _known(histories: Sequence[IntArray], whole: list[str], train: list[str]) -> list[IntArray]:
@@ -178,7 +227,7 @@ def _known(histories: Sequence[IntArray], whole: list[str], train: list[str]) ->
 
 
 def _trained_lists(
-    part: Split, asked: Questions, settings: Settings, floors: bool, progress: Progress, cache: Path
+    part: Split, asked: Questions, settings: Settings, floors: bool, progress: Progress, cache: Path, early: Path
 ) -> dict[str, pl.DataFrame]:
     """The lists of the learner and of the floors, all trained on the earlier events alone."""
     from threadpoolctl import threadpool_limits
@@ -187,6 +236,7 @@ def _trained_lists(
     from tastemaker.training.fit import fit
 
     brain = fit(part.train, settings, progress, None, cache, rows=False)
+    keep_early(brain, early)
     ids, depth = brain.sequences.item_ids, max(20, *settings.evaluation.k)
     with threadpool_limits(1, "blas"):
         lists = {OURS: _lists(asked.rows, [items for items, _ in brain.recommend(asked.histories, depth)], ids)}

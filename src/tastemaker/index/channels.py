@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from tastemaker.index.coded import Vectors, load
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import Neighbours, history_matrix
 from tastemaker.schema.candidates import ChannelScores
@@ -45,9 +46,9 @@ class Channels:
     """The arrays of all channels. Rows can be appended for items that training never saw.
 
     Args:
-        items: item tower vectors, unit rows, float32 [N, D].
+        items: item tower vectors, unit rows, float32 [N, D], or codes of them.
         bias: what the sequence model adds for each item, float32 [N].
-        text: whitened text vectors, unit rows or zero, float32 [N, T].
+        text: whitened text vectors, unit rows or zero, float32 [N, T], or codes of them.
         popular: recent popularity, float32 [N], in [0, 1].
         counts: training events of each item, float32 [N].
         neighbours, together: sparse item-to-item weights.
@@ -56,9 +57,9 @@ class Channels:
 
     def __init__(
         self,
-        items: FloatArray,
+        items: FloatArray | Vectors,
         bias: FloatArray,
-        text: FloatArray,
+        text: FloatArray | Vectors,
         popular: FloatArray,
         counts: FloatArray,
         neighbours: Neighbours,
@@ -159,12 +160,12 @@ class Channels:
             parts = (array(f"{name}.data"), array(f"{name}.indices"), array(f"{name}.indptr"))
             return Neighbours(sp.csr_matrix(parts, shape=(n, n), copy=False))
 
-        items = array("items")
+        items = load(folder, "items")
         decays = msgspec.json.decode((folder / "decays.json").read_bytes(), type=Decays)
         return cls(
             items,
             np.array(array("bias")),
-            array("text"),
+            load(folder, "text"),
             np.array(array("popular")),
             np.array(array("counts")),
             neighbours("neighbours", len(items)),

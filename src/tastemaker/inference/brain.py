@@ -38,7 +38,7 @@ class Brain:
         self.catalogue = pl.read_parquet(folder / "catalogue" / "items.parquet")
         self.item_ids: list[str] = self.catalogue[Columns.ITEM_ID].to_list()
         self.index_of = {item_id: place for place, item_id in enumerate(self.item_ids)}
-        width = int(np.load(folder / "channels" / "text.npy", mmap_mode="r", allow_pickle=False).shape[1])
+        width = _width(folder / "channels")
         self.text = TextEncoder(folder / "text_encoder", width, threads)
         self.item = ItemTower(folder / "item_tower" / "model.onnx", threads)
         self.user = UserTower(folder / "user_tower" / "model.onnx", self.settings.sequence.max_length, threads)
@@ -67,3 +67,9 @@ class Brain:
         """The item vector, float32 [D], of an item that only has a text vector [T]."""
         found: Any = self.item.vectors(text[None])[0]
         return np.asarray(found, dtype=np.float32)
+
+
+def _width(channels: Path) -> int:
+    """Length of a text vector, whether the bundle holds them as they are or as bytes."""
+    path = next((path for path in (channels / "text.npy", channels / "text.int8.npy") if path.is_file()), channels / "text.npy")
+    return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[1])

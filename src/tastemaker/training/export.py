@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 OPSET = 18
 
 
-def export(brain: TrainedBrain, folder: Path) -> None:
-    """Writes the payload of a bundle into an existing folder."""
+def export(brain: TrainedBrain, folder: Path, text: bool = True) -> None:
+    """Writes the payload of a bundle into an existing folder; without `text` no text encoder, which takes longest."""
     (folder / "catalogue").mkdir(parents=True, exist_ok=True)
     brain.catalogue.write_parquet(folder / "catalogue" / "items.parquet")
     brain.channels.save(folder / "channels")
@@ -52,7 +52,7 @@ def export(brain: TrainedBrain, folder: Path) -> None:
     if brain.features is not None:
         brain.features.export(folder / "features")
     _towers(brain, folder)
-    if brain.encoder is not None and brain.whitening is not None:
+    if text and brain.encoder is not None and brain.whitening is not None:
         export_text(brain.encoder, brain.whitening, brain.settings.text.template, folder / "text_encoder")
     _histories(brain, folder / "users")
 
@@ -76,7 +76,7 @@ def export_text(encoder: Encoder, whitening: Whitening, template: str, folder: P
     mask = torch.ones(2, 7, dtype=torch.int64)
     mask[1, 5:] = 0
     rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=2, max=encoder.max_length)
-    _write(
+    write_graph(
         tower,
         (ids, mask),
         folder / "model.onnx",
@@ -101,7 +101,7 @@ def _towers(brain: TrainedBrain, folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows = torch.export.Dim("rows", min=1)
     text = torch.randn(3, model.items.text.shape[1])
-    _write(TextOnly(model.items).eval(), (text,), folder / "item_tower" / "model.onnx", ["text"], {"text": {0: rows}})
+    write_graph(TextOnly(model.items).eval(), (text,), folder / "item_tower" / "model.onnx", ["text"], {"text": {0: rows}})
     export_users(model.users, brain.settings.sequence.dim, folder / "user_tower" / "model.onnx")
 
 
@@ -110,10 +110,16 @@ def export_users(users: UserSequence, dim: int, path: Path) -> None:
     rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=2, max=users.max_length)
     vectors, lengths = torch.randn(3, 5, dim), torch.tensor([5, 2, 0])
     shapes = {"vectors": {0: rows, 1: length}, "lengths": {0: rows}}
-    _write(users.eval(), (vectors, lengths), path, ["vectors", "lengths"], shapes)
+    write_graph(users.eval(), (vectors, lengths), path, ["vectors", "lengths"], shapes)
 
 
-def _write(module: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], shapes: dict[str, Any]) -> None:
+def write_graph(module: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], shapes: dict[str, Any]) -> None:
+    """Writes a module as an ONNX graph with one output, `vector`.
+
+    Args:
+        module: in evaluation mode. example: inputs of it. path: where the graph goes.
+        inputs: their names. shapes: which of their dimensions may vary, as `torch.export` takes it.
+    """
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # it asks for torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals

@@ -1,0 +1,59 @@
+"""After the text encoder has changed, the catalogue is read again: what is found offline and what the service reads are the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from tastemaker.compression.step import NotApplicable, Tools
+from tastemaker.index.coded import Bytes, load
+from tastemaker.models.text_template import fill
+from tastemaker.schema.columns import Columns
+from tastemaker.schema.protocols import FloatArray
+
+ENCODER = "text_encoder"
+LEFT = (ENCODER, "channels/text.npy", "channels/text.int8.npy", "channels/text.scale.npy", "channels/text.codes.npy", "channels/text.centres.npy",
+        "channels/items.npy", "features/item_vectors.npy")  # fmt: skip
+"""Files that `reread` writes itself."""
+
+
+def texts_of(bundle: Path) -> list[str]:
+    """What the encoder reads of each item, in the order of the catalogue; empty texts included.
+
+    Raises:
+        NotApplicable: the bundle has no text encoder.
+    """
+    config = bundle / ENCODER / "config.json"
+    if not config.is_file():
+        raise NotApplicable("the catalogue has no text, so there is no text encoder")
+    template = str(msgspec.json.decode(config.read_bytes())["template"])
+    table = pl.read_parquet(bundle / "catalogue" / "items.parquet")
+    columns = (table[name].to_list() for name in (Columns.TITLE, Columns.TEXT, Columns.CATEGORIES))
+    return [fill(template, *words) for words in zip(*columns, strict=True)]
+
+
+def reread(bundle: Path, place: Path, tools: Tools) -> None:
+    """Writes the vectors of all texts by the encoder that lies in `place`, and with them the item vectors of items without events."""
+    texts, old = texts_of(bundle), load(bundle / "channels", "text")
+    text = tools.reader(place / ENCODER, int(old.shape[1])).encode(texts)
+    if (bundle / "channels" / "text.npy").is_file():
+        np.save(place / "channels" / "text.npy", text, allow_pickle=False)
+    else:
+        Bytes.of(text).save(place / "channels", "text")
+    if (bundle / "features" / "item_vectors.npy").is_file():
+        kept = np.load(bundle / "features" / "item_vectors.npy", mmap_mode="r", allow_pickle=False)
+        same = kept.shape == text.shape
+        np.save(place / "features" / "item_vectors.npy", text.astype(kept.dtype) if same else kept, allow_pickle=False)
+    if (bundle / "channels" / "items.npy").is_file():
+        items = np.array(np.load(bundle / "channels" / "items.npy", allow_pickle=False))
+        new = np.flatnonzero(np.load(bundle / "channels" / "counts.npy", allow_pickle=False) == 0)
+        if len(new):
+            items[new] = _cold(bundle, tools, text[new])
+        np.save(place / "channels" / "items.npy", items, allow_pickle=False)
+
+
+def _cold(bundle: Path, tools: Tools, text: FloatArray) -> FloatArray:
+    return tools.tower(bundle / "item_tower" / "model.onnx", text)
