@@ -94,7 +94,7 @@ def show_table(report: dict[str, Any]) -> None:
         title=f"{report['questions']:,} held-back questions, {report['budget']:.1%} of the NDCG@10 may be lost",
         title_justify="left",
     )
-    for name in ("step", "", "MB", "p50 ms", "texts / CPU s", "text neighbours kept", "NDCG@10", "change"):
+    for name in ("step", "", "MB", "p50 ms", "texts / CPU s", "neighbours", "NDCG@10", "95 %"):
         table.add_column(name, justify="left" if name in ("step", "") else "right")
     for row in report["rows"]:
         style = "bold" if row["state"] in ("before", "after") else "dim" if row["state"] == "skipped" else ""
@@ -117,14 +117,21 @@ class Served:
 
     def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
         """The k best items of each history, best first, its own items left out."""
+        from concurrent.futures import ThreadPoolExecutor
+
         from threadpoolctl import threadpool_limits
 
-        found: list[IntArray] = []
+        from tastemaker.inference.cpu import cores
+
+        def best(part: Sequence[IntArray]) -> list[IntArray]:
+            return [items for items, _ in self._live.best(self._live.queries(part), k)]
+
+        parts = [histories[begin : begin + 256] for begin in range(0, len(histories), 256)]
         with threadpool_limits(1, "blas"):
-            for begin in range(0, len(histories), 512):
-                states = self._live.queries(histories[begin : begin + 512])
-                found += [items for items, _ in self._live.best(states, k)]
-        return found
+            if len(parts) < 2:
+                return best(histories)
+            with ThreadPoolExecutor(cores()) as pool:
+                return [items for found in pool.map(best, parts) for items in found]
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Whitened unit vectors of texts, float32 [n, T]."""
@@ -135,20 +142,30 @@ class Served:
         return self._live.brain.user.vectors(histories, self._live.channels.items.rows)
 
 
-def peak_memory(folder: Path) -> int:
-    """Peak memory in bytes of a fresh process that loads a bundle, reads a text and answers, without that of one that only loads the program."""
+def memory_of(folder: Path) -> tuple[int, int]:
+    """Bytes that a fresh process takes for a bundle, on top of the program itself: at the peak of loading it, reading a text and answering, and then.
+
+    Where the system does not tell (it is read from Linux' /proc), both are 0.
+    """
     program = (
-        "import resource, sys, numpy as np\n"
+        "import sys, numpy as np\n"
         "from pathlib import Path\n"
         "from tastemaker.cli.compress import Served\n"
         "import tastemaker.serving.wire\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "def told(name):\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))\n"
+        "before = told('VmRSS')\n"
+        "Path('/proc/self/clear_refs').write_text('5')\n"  # the peak is counted from here
         "served = Served(Path(sys.argv[1]))\n"
-        "served.encode(['a new thing']); served.lists([np.arange(10, dtype=np.int32)] * 4, 10)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        "served.encode(['a new thing']); served.lists([np.zeros(10, dtype=np.int32)] * 4, 10)\n"
+        "print(told('VmHWM') - before, told('VmRSS') - before)"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
-    return 1024 * int(done.stdout.split()[-1])
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
+    words = done.stdout.split()[-2:]
+    if done.returncode or len(words) != 2:
+        return 0, 0
+    return max(map(int, words)), int(words[1])  # the system counts a peak in steps, so it may lag behind
 
 
 def _ladder(workspace: Workspace, parent: Path, judged: Path, questions: Questions, groups: Any, progress: Progress) -> Ladder:
@@ -159,6 +176,7 @@ def _ladder(workspace: Workspace, parent: Path, judged: Path, questions: Questio
     from tastemaker.compression.ladder import Ladder
     from tastemaker.compression.reread import texts_of
     from tastemaker.compression.step import NotApplicable, Tools
+    from tastemaker.inference.cpu import cores
     from tastemaker.inference.engine import ItemTower, TextEncoder
 
     settings = workspace.settings
@@ -167,7 +185,7 @@ def _ladder(workspace: Workspace, parent: Path, judged: Path, questions: Questio
     key = hashlib.sha256(msgspec.json.encode([whole, parent.name, chosen, questions.words, len(questions)])).hexdigest()[:12]
     tools = Tools(
         open=Served,
-        reader=TextEncoder,
+        reader=lambda path, width: TextEncoder(path, width, cores()),
         tower=lambda path, text: ItemTower(path).vectors(text),
         settings=settings.compress,
         cache=workspace.runs / "cache" / "compress",
@@ -178,7 +196,9 @@ def _ladder(workspace: Workspace, parent: Path, judged: Path, questions: Questio
         texts = texts_of(judged)
     except NotApplicable:
         texts = []
-    probe = Probe(questions.histories, texts, settings.compress.neighbours, peak_memory)
+    probe = Probe(
+        questions.histories, texts, settings.compress.neighbours, memory_of if settings.compress.effort == "normal" else None
+    )
     folder = workspace.runs / f"compress-{key}"
     return Ladder(folder, groups, tools, probe, questions, settings.compress.budget, settings.evaluation.bootstrap)
 
@@ -248,9 +268,7 @@ def _early(workspace: Workspace, parent: Path, data: Dataset, progress: Progress
     for row, item in asked.targets.select("user_id", "item_id").iter_rows():
         wanted.setdefault(row, []).append(number.get(item, -1))
     users: dict[str, int] = {}
-    rows = np.arange(len(asked.rows))
-    if len(rows) > settings.compress.questions:
-        rows = np.sort(np.random.default_rng(settings.train.seed).permutation(rows)[: settings.compress.questions])
+    rows = np.random.default_rng(settings.train.seed).permutation(len(asked.rows))[: settings.compress.questions]
     histories, targets, groups = [], [], []
     for row in rows.tolist():
         met = places[asked.histories[row]]

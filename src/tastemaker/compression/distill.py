@@ -8,7 +8,7 @@ rounded to eight bits as they will be served, so that int8 costs less (quantizat
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from tastemaker.compression.graph_weights import bert_of
 from tastemaker.compression.prune import cut
-from tastemaker.compression.step import NotApplicable, Tools
-from tastemaker.compression.text import GRAPH, TOKENS, Facts, answers_of, changed, text_feeds
+from tastemaker.compression.step import Facts, NotApplicable, Tools
+from tastemaker.compression.text import GRAPH, TOKENS, answers_of, changed, text_feeds
 from tastemaker.models.bert import Bert, WordTable
 from tastemaker.models.text import Whitening, length_batches, pad_tokens
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.training.export import write_graph
+from tastemaker.training.precision import compute_dtype
 
 POOL = 6_000
 """Texts that are learned from; a smaller catalogue is filled up with pieces of its own texts."""
@@ -32,7 +33,7 @@ IMPORTANCE = 64
 _WARM, _DIMS = 0.1, 256
 
 
-def layers(count: int, heads: float = 1.0, forward: float = 1.0, name: str = "") -> object:
+def layers(count: int, heads: float = 1.0, forward: float = 1.0, name: str = "") -> Callable[[Path, Path, Tools], Facts]:
     """The step that keeps `count` layers (0: all) and shares of their heads and neurons, and heals them."""
 
     def apply(bundle: Path, place: Path, tools: Tools) -> Facts:
@@ -115,7 +116,8 @@ class Lesson:
         begin, end = frame[:1], frame[1:]
         found = self._read([[*begin, piece, *end] for piece in range(size)])
         found[frame] = 0.0
-        return found - found.mean(axis=0) * 0.5  # what all words share says nothing (S. Arora et al., 2017)
+        centred: FloatArray = found - found.mean(axis=0) * np.float32(0.5)
+        return centred  # what all words share says nothing (S. Arora et al., 2017)
 
     def batches(self, count: int) -> list[tuple[Tensor, Tensor]]:
         """Some of the texts."""
@@ -131,17 +133,18 @@ class Lesson:
         small.train()
         optimiser = torch.optim.AdamW(small.parameters(), lr=rate, weight_decay=0.0)
         mean, components = torch.from_numpy(self._white.mean), torch.from_numpy(self._white.components)
-        rise = max(round(steps * _WARM), 1)
+        rise, half = max(round(steps * _WARM), 1), compute_dtype("auto") is torch.bfloat16
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = rate * min((step + 1) / rise, 0.5 * (1 + math.cos(math.pi * step / steps)))
             small.rounded(step >= steps // 2)  # type: ignore[operator]
             rows = self._random.integers(0, len(self._tokens), size)
             wanted = torch.from_numpy(self._wanted[rows])
-            found = small(*pad_tokens([self._tokens[row] for row in rows]))
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                found = small(*pad_tokens([self._tokens[row] for row in rows])).float()
             loss = _apart(found, wanted) + _apart((found - mean) @ components.T, (wanted - mean) @ components.T)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(small.parameters(), 1.0)
             optimiser.step()
             if self._tools.progress and (step % 10 == 9 or step + 1 == steps):

@@ -30,8 +30,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         p50, p99: milliseconds from a history to its ten items, one at a time.
         answers: a second of CPU, 64 at a time.
         texts: read in a second of CPU, 64 at a time.
-        quality: mean NDCG@10 of the lists that it was measured with.
-        memory: bytes of a fresh process that loads the bundle and answers, at its peak; None: not measured.
+        memory, resident: bytes that a fresh process takes for the bundle when it loads it and answers, at the peak and then; None: not measured.
         neighbours: share of the ten nearest texts that are the same as before, of texts that no step has seen; None: no text.
         neighbours_seen: the same of texts that were in the catalogue of the steps.
     """
@@ -43,8 +42,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     p99: float
     answers: float
     texts: float
-    quality: float = 0.0
     memory: int | None = None
+    resident: int | None = None
     neighbours: float | None = None
     neighbours_seen: float | None = None
 
@@ -56,7 +55,7 @@ class Probe:
         histories: of the questions.
         texts: of the items, empty ones included, in the order of the catalogue.
         least: share of a text's neighbours that a step must keep.
-        memory: gives the peak memory of a process that serves a bundle; None: it is not measured.
+        memory: gives what a process takes for a bundle, at its peak and at rest; None: it is not measured.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Probe:
         histories: Sequence[IntArray],
         texts: Sequence[str],
         least: float = 0.0,
-        memory: Callable[[Path], int] | None = None,
+        memory: Callable[[Path], tuple[int, int]] | None = None,
     ) -> None:
         self._histories, self._texts, self._least, self._memory = histories, texts, least, memory
         self._full = list({text: row for row, text in reversed(list(enumerate(texts))) if text}.values())[::-1]
@@ -74,13 +73,14 @@ class Probe:
         """Takes this bundle's text vectors as those that the others are compared with."""
         self._first = self._text(bundle)
 
-    def measure(self, bundle: Path, answers: Answering, part: str | None, quality: float = 0.0) -> Figures:
+    def measure(self, bundle: Path, answers: Answering, part: str | None) -> Figures:
         """The figures of a bundle; `part` is what its step has changed (None: all is measured)."""
         files = read_manifest(bundle).files
         parts: dict[str, int] = {}
         for name, entry in files.items():
             parts[name.split("/", 1)[0]] = parts.get(name.split("/", 1)[0], 0) + entry.bytes
         p50, p99 = self._latency(answers)
+        memory, resident = self._memory(bundle) if self._memory else (None, None)
         seen, unseen = self._kept(bundle) if part in (None, TEXT) else (None, None)
         return Figures(
             bytes=sum(parts.values()),
@@ -90,8 +90,8 @@ class Probe:
             p99=p99,
             answers=self._speed(lambda: answers.lists(self._histories[:64], 10), min(len(self._histories), 64)),
             texts=self._reading(answers),
-            quality=quality,
-            memory=self._memory(bundle) if self._memory else None,
+            memory=memory,
+            resident=resident,
             neighbours=unseen,
             neighbours_seen=seen,
         )

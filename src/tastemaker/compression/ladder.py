@@ -88,10 +88,10 @@ class Ladder:
         self.state = self._read()
         current, done = judged, {one.step: one for one in self.state.tried}
         answers = self.tools.open(judged)
-        budget = Budget(self.share, self.questions, answers.lists(self.questions.histories, 10), self.resamples)
+        budget = Budget(self.share, self.questions, answers, self.resamples)
         self.probe.compare_with(judged)
         if self.state.before is None:
-            self.state.before = self.probe.measure(judged, answers, None, budget.quality)
+            self.state.before = self.probe.measure(judged, answers, None)
         total = sum(len(group) for group in self.groups)
         seen = 0
         for group in self.groups:
@@ -110,11 +110,6 @@ class Ladder:
                 if self.tools.progress:
                     self.tools.progress("compress", seen, total)
         return self.state.tried
-
-    @property
-    def quality(self) -> float:
-        """NDCG@10 of the bundle that was judged, as it was."""
-        return self.state.before.quality if self.state.before else 0.0
 
     def tried(self) -> list[Tried]:
         """What came of the steps of this ladder, in their order; what an earlier call with other steps did is left out."""
@@ -153,8 +148,8 @@ class Ladder:
         else:
             answers = self.tools.open(made)
             one.version = made.name
-            one.verdict = budget.judge(answers.lists(self.questions.histories, 10))
-            one.figures = self.probe.measure(made, answers, step.part, one.verdict.quality.mean)
+            one.verdict = budget.judge(answers)
+            one.figures = self.probe.measure(made, answers, step.part)
             faults = self.probe.faults(one.figures, step)
             one.state = ACCEPTED if one.verdict.accepted and not faults else REFUSED
             one.why = "; ".join([one.verdict.words, *faults])

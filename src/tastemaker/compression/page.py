@@ -38,7 +38,6 @@ def make_report(ladder: Ladder, parent: Path, made: Path | None, early: bool) ->
         "parent": parent.name,
         "version": made.name if made else None,
         "budget": ladder.share,
-        "quality": ladder.quality,
         "questions": len(ladder.questions),
         "protocol": ladder.questions.words,
         "early": early,
@@ -78,14 +77,18 @@ def _row(name: str, state: str, why: str, figures: Figures | None, one: Tried | 
     if figures is None:
         return row
     kept = "" if figures.neighbours is None else f"{figures.neighbours:.3f}"
-    quality = f"{verdict.quality.mean:.4f}" if verdict else ""
-    change = f"{verdict.change.mean:+.4f} [{verdict.change.low:+.4f}, {verdict.change.high:+.4f}]" if verdict else ""
-    cells = [f"{figures.bytes / 1e6:.1f}", f"{figures.p50:.2f}", f"{figures.texts:,.0f}", kept, quality, change]
+    change = f"{verdict.share:+.2%}" if verdict else ""
+    span = (
+        f"{verdict.change.low / (verdict.before or 1):+.2%} to {verdict.change.high / (verdict.before or 1):+.2%}"
+        if verdict
+        else ""
+    )
+    cells = [f"{figures.bytes / 1e6:.1f}", f"{figures.p50:.2f}", f"{figures.texts:,.0f}", kept, change, span]
     return row | {
         "cells": cells,
         "megabytes": figures.bytes / 1e6,
         "p50": figures.p50,
-        "quality": verdict.quality.mean if verdict else figures.quality,
+        "quality": verdict.share if verdict else 0.0,
     }
 
 
@@ -101,8 +104,8 @@ def _body(report: dict[str, Any]) -> str:
         ("texts a second of CPU", f"{after['texts'] / max(before['texts'], 1e-9):.1f} ×"),
         ("answers a second of CPU", f"{after['answers'] / max(before['answers'], 1e-9):.1f} ×"),
     ]
-    if before["memory"] and after["memory"]:
-        cards.append(("of the memory of a process that serves it", f"{after['memory'] / before['memory']:.0%}"))
+    if before["resident"] and after["resident"]:
+        cards.append(("of the memory of a process that serves it", f"{after['resident'] / before['resident']:.0%}"))
     text = page.cards([(name, value) for name, value in cards])
     text += "<h2>Step by step</h2>" + _table(report)
     text += "<h2>Quality, latency and size</h2>" + plot(report)
@@ -111,7 +114,7 @@ def _body(report: dict[str, Any]) -> str:
 
 
 def _table(report: dict[str, Any]) -> str:
-    head = ["step", "state", "MB", "parameters", "p50 ms", "p99 ms", "answers / CPU s", "texts / CPU s", "peak memory MB", "neighbours kept",
+    head = ["step", "state", "MB", "parameters", "p50 ms", "p99 ms", "answers / CPU s", "texts / CPU s", "peak memory MB", "resident MB", "neighbours kept",
             "NDCG@10", "change"]  # fmt: skip
     lines = [["as it was", "", *_cells(report["before"], None)]]
     lines += [[one["step"], one["state"], *_cells(one["figures"], one["verdict"])] for one in report["steps"]]
@@ -120,15 +123,18 @@ def _table(report: dict[str, Any]) -> str:
 
 def _cells(figures: dict[str, Any] | None, verdict: dict[str, Any] | None) -> list[str]:
     if figures is None:
-        return [""] * 10
+        return [""] * 11
     memory, kept = figures["memory"], figures["neighbours"]
+    resident = figures["resident"]
     cells = [f"{figures['bytes'] / 1e6:.1f}", f"{figures['parameters']:,}", f"{figures['p50']:.2f}", f"{figures['p99']:.2f}"]
     cells += [f"{figures['answers']:,.0f}", f"{figures['texts']:,.0f}", f"{memory / 1e6:.0f}" if memory else ""]
+    cells.append(f"{resident / 1e6:.0f}" if resident else "")
     cells.append("" if kept is None else f"{kept:.3f}")
     if verdict is None:
-        return [*cells, f"{figures['quality']:.4f}", ""]
-    change = verdict["change"]
-    return [*cells, f"{verdict['quality']['mean']:.4f}", f"{change['mean']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"]
+        return [*cells, "", ""]
+    change, before = verdict["change"], verdict["before"] or 1.0
+    span = f"{change['low'] / before:+.2%} to {change['high'] / before:+.2%}"
+    return [*cells, f"{change['mean'] / before:+.2%}", span]
 
 
 def _facts(report: dict[str, Any]) -> str:
@@ -157,14 +163,14 @@ def plot(report: dict[str, Any]) -> str:
     most = max(row["megabytes"] for row in rows) * 1.05
     qualities = [row["quality"] for row in rows]
     low, high = min(qualities), max(qualities)
-    pad = max((high - low) * 0.15, high * 0.002, 1e-6)
+    pad = max((high - low) * 0.15, 0.002)
     low, high, slow = low - pad, high + pad, max(row["p50"] for row in rows)
     marks = []
     for row in rows:
         x, y = 70 + 600 * row["megabytes"] / most, 230 - 210 * (row["quality"] - low) / (high - low)
         size = 4 + 8 * row["p50"] / max(slow, 1e-9)
         ring = "var(--ink)" if row["step"] in report["pareto"] else "none"
-        tip = html.escape(f"{row['step']}: {row['megabytes']:.1f} MB, {row['p50']:.2f} ms, NDCG@10 {row['quality']:.4f}")
+        tip = html.escape(f"{row['step']}: {row['megabytes']:.1f} MB, {row['p50']:.2f} ms, NDCG@10 {row['quality']:+.2%}")
         dot = f"<circle cx={x:.1f} cy={y:.1f} r={size:.1f} fill='{_STATES[row['state']]}' fill-opacity=.75 stroke='{ring}' stroke-width=1.5>"
         marks.append(
             f"{dot}<title>{tip}</title></circle><text class=soft x={x + size + 3:.1f} y={y + 4:.1f}>{html.escape(row['step'])}</text>"
@@ -172,12 +178,12 @@ def plot(report: dict[str, Any]) -> str:
     for step in range(5):
         y, value = 230 - 210 * step / 4, low + (high - low) * step / 4
         marks.append(
-            f"<path d='M70 {y:.1f}H670' stroke='var(--line)' stroke-width=.7 /><text class=soft x=64 y={y + 4:.1f} text-anchor=end>{value:.4f}</text>"
+            f"<path d='M70 {y:.1f}H670' stroke='var(--line)' stroke-width=.7 /><text class=soft x=64 y={y + 4:.1f} text-anchor=end>{value:+.2%}</text>"
         )
         marks.append(f"<text class=soft x={70 + 150 * step} y=248 text-anchor=middle>{most * step / 4:.0f}</text>")
-    floor = report["quality"] * (1 - report["budget"])
+    floor = -report["budget"]
     if low < floor < high:
         y = 230 - 210 * (floor - low) / (high - low)
         marks.append(f"<path d='M70 {y:.1f}H670' stroke='var(--bad)' stroke-dasharray='5 4'><title>the budget</title></path>")
-    words = "NDCG@10 over megabytes; a larger dot answers more slowly; ringed: not beaten in all three"
+    words = "change of the NDCG@10 over megabytes; a larger dot answers more slowly; ringed: not beaten in all three"
     return f"<figure><svg viewBox='0 0 780 256' width=100% role=img aria-label='{words}'>{''.join(marks)}</svg></figure><p class=soft>{words}.</p>"

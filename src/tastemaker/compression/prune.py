@@ -37,7 +37,7 @@ def importance(model: Bert, batches: Sequence[Tokens]) -> tuple[list[Tensor], li
         real = mask.bool()
         hidden = model.norm(model.words(ids) + model.positions(torch.arange(ids.shape[1])))
         barred = (1.0 - mask.float())[:, None, None, :] * -1e4
-        for place, layer in enumerate(model.layers):
+        for place, layer in enumerate(model.each_layer()):
             heard = layer.heard(hidden, barred)
             heads[place] += (heard[real].abs().mean(0) * layer.out.weight.norm(dim=0)).view(-1, model.shape.head_dim).sum(1)
             after = layer.norm_attention(hidden + layer.out(heard))

@@ -263,7 +263,8 @@ def smoothing(channels: FloatArray, weights: FloatArray, alpha: float) -> FloatA
     if alpha <= 0:
         return None
     factor = np.maximum(channels, 1e-5) ** alpha / np.maximum(weights, 1e-5) ** (1 - alpha)
-    return np.clip(factor / np.exp(np.log(factor).mean()), 1e-2, 1e2).astype(np.float32)
+    clipped: FloatArray = np.clip(factor / np.exp(np.log(factor).mean()), 1e-2, 1e2).astype(np.float32)
+    return clipped
 
 
 def channel_codes(table_KN: FloatArray) -> tuple[NDArray[np.int8], FloatArray]:

@@ -44,15 +44,25 @@ def reread(bundle: Path, place: Path, tools: Tools) -> None:
     else:
         Bytes.of(text).save(place / "channels", "text")
     if (bundle / "features" / "item_vectors.npy").is_file():
-        kept = np.load(bundle / "features" / "item_vectors.npy", mmap_mode="r", allow_pickle=False)
-        same = kept.shape == text.shape
-        np.save(place / "features" / "item_vectors.npy", text.astype(kept.dtype) if same else kept, allow_pickle=False)
+        np.save(place / "features" / "item_vectors.npy", _told(bundle, text), allow_pickle=False)
     if (bundle / "channels" / "items.npy").is_file():
         items = np.array(np.load(bundle / "channels" / "items.npy", allow_pickle=False))
         new = np.flatnonzero(np.load(bundle / "channels" / "counts.npy", allow_pickle=False) == 0)
         if len(new):
             items[new] = _cold(bundle, tools, text[new])
         np.save(place / "channels" / "items.npy", items, allow_pickle=False)
+
+
+def _told(bundle: Path, text: FloatArray) -> FloatArray:
+    """The text vectors that the features hold, in their own order of items."""
+    kept: FloatArray = np.load(bundle / "features" / "item_vectors.npy", allow_pickle=False)
+    names = pl.read_parquet(bundle / "features" / "item.parquet")["name"].to_list()
+    ids = pl.read_parquet(bundle / "catalogue" / "items.parquet", columns=[Columns.ITEM_ID])[Columns.ITEM_ID].to_list()
+    row = {item: place for place, item in enumerate(ids)}
+    for place, name in enumerate(names):
+        if name in row and kept.shape[1] == text.shape[1]:
+            kept[place] = text[row[name]]
+    return kept
 
 
 def _cold(bundle: Path, tools: Tools, text: FloatArray) -> FloatArray:

@@ -13,6 +13,9 @@ from tastemaker.bundle.verify import payload_files
 from tastemaker.schema.protocols import FloatArray, IntArray, TextEncoder
 from tastemaker.schema.settings import CompressSettings
 
+Facts = dict[str, float | int | str]
+"""What a step tells of itself, for the report."""
+
 
 class NotApplicable(Exception):
     """A step has nothing to do in this bundle, or can't work here; the message is the sentence that the report shows."""
@@ -68,7 +71,7 @@ class Step:
     name: str
     part: str
     words: str
-    apply: Callable[[Path, Path, Tools], dict[str, float | int | str]]
+    apply: Callable[[Path, Path, Tools], Facts]
 
 
 def carry(bundle: Path, place: Path, leave: Collection[str] = ()) -> None:

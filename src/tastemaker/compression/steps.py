@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from tastemaker.compression import text, user, vectors
 from tastemaker.compression.ladder import Group
-from tastemaker.compression.step import DEAD, TEXT, USER, VECTORS, Step
+from tastemaker.compression.step import DEAD, TEXT, USER, VECTORS, Facts, Step, Tools
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import CompressSettings
 
@@ -28,8 +30,35 @@ def ladder(settings: CompressSettings) -> list[Group]:
     """
     if settings.effort not in ("quick", "normal"):
         raise SettingsError(f"compress.effort is {settings.effort!r}; expected quick or normal.")
-    groups: list[Group] = [[VOCABULARY], [INT8_TEXT, INT8_SENSITIVE, INT8_TABLES], [INT8_USER], [NEIGHBOURS], [CODES, BYTES]]
+    groups: list[Group] = [
+        [VOCABULARY],
+        *([_smaller(settings)] if settings.effort == "normal" else []),
+        [INT8_TEXT, INT8_SENSITIVE, INT8_TABLES],
+        [INT8_USER],
+        [NEIGHBOURS],
+        [CODES, BYTES],
+    ]
     return _chosen(groups, settings.steps)
+
+
+def _smaller(settings: CompressSettings) -> Group:
+    """Language models that are learned, the cheapest first. torch is loaded when one of them is tried."""
+    found = [Step("static", TEXT, "a table of word vectors in place of the language model", _learned("static"))]
+    for count in settings.layers:
+        words = f"{count} layers of the language model, healed by distillation"
+        found.append(Step(f"layers-{count}", TEXT, words, _learned("layers", count)))
+    words = "all layers, with fewer heads and neurons, healed by distillation"
+    found.append(Step("narrow", TEXT, words, _learned("layers", 0, settings.heads, settings.forward, "narrow")))
+    return found
+
+
+def _learned(name: str, *given: Any) -> Callable[[Path, Path, Tools], Facts]:
+    def apply(bundle: Path, place: Path, tools: Tools) -> Facts:
+        from tastemaker.compression import distill
+
+        return distill.static(bundle, place, tools) if name == "static" else distill.layers(*given)(bundle, place, tools)
+
+    return apply
 
 
 def _chosen(groups: Sequence[Group], names: Sequence[str]) -> list[Group]:

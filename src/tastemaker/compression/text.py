@@ -16,9 +16,8 @@ from tokenizers import Tokenizer
 from tastemaker.compression.figures import held_back
 from tastemaker.compression.quantize import Feed, observe, quantize, quantize_tables
 from tastemaker.compression.reread import ENCODER, LEFT, reread, texts_of
-from tastemaker.compression.step import NotApplicable, Tools, carry
+from tastemaker.compression.step import Facts, NotApplicable, Tools, carry
 
-Facts = dict[str, float | int | str]
 GRAPH, TOKENS = "model.onnx", "tokenizer.json"
 CALIBRATED_AT_ONCE = 8
 ALPHAS = (0.8, 0.9, 0.7)

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from tastemaker.compression.quantize import Feed
-from tastemaker.compression.step import NotApplicable, Tools, carry
-from tastemaker.compression.text import GRAPH, Facts, most_alike, write_golden
+from tastemaker.compression.step import Facts, NotApplicable, Tools, carry
+from tastemaker.compression.text import GRAPH, most_alike, write_golden
 from tastemaker.index.coded import load
 
 TOWER = "user_tower"

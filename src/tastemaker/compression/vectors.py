@@ -14,6 +14,8 @@ from tastemaker.index.exact import top
 from tastemaker.schema.protocols import FloatArray
 
 TABLES = ("items", "text")
+COPY = "features/item_vectors.npy"
+"""Text vectors once more, as the features read them: half of their bytes are enough there."""
 DEPTH = 100
 GROUP = 4
 """Dimensions that share one of 256 centres: a sixteenth of float32."""
@@ -26,7 +28,8 @@ def to_bytes(bundle: Path, place: Path, tools: Tools) -> dict[str, float | int |
     plain = [name for name in TABLES if (channels / f"{name}.npy").is_file()]
     if not plain:
         raise NotApplicable("the item vectors are bytes already")
-    carry(bundle, place, [f"channels/{name}.npy" for name in plain])
+    carry(bundle, place, [COPY, *(f"channels/{name}.npy" for name in plain)])
+    _halve(bundle, place)
     facts: dict[str, float | int | str] = {}
     for name in plain:
         table = np.load(channels / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -43,7 +46,8 @@ def to_codes(bundle: Path, place: Path, tools: Tools) -> dict[str, float | int |
     wanted = {name: table for name, table in tables.items() if not isinstance(table, Product) and len(table) > 2 * CENTRES}
     if not wanted:
         raise NotApplicable(f"the catalogue has no more than {2 * CENTRES:,} items, so centres would take more than they save")
-    carry(bundle, place, [f"channels/{name}.npy" for name in wanted])
+    carry(bundle, place, [COPY, *(f"channels/{name}.npy" for name in wanted)])
+    _halve(bundle, place)
     for name, table in wanted.items():
         rows = table.rows(np.arange(len(table)))
         exact = table if isinstance(table, Bytes) else Bytes.of(rows)
@@ -108,6 +112,12 @@ def recall(before: FloatArray, after: Vectors, seed: int, depth: int = DEPTH) ->
     depth = min(depth, len(before))
     wanted, found = top(queries @ np.asarray(before).T, depth), top(after.scores(queries), depth)
     return float(np.mean([len(np.intersect1d(one, other)) / depth for one, other in zip(wanted, found, strict=True)]))
+
+
+def _halve(bundle: Path, place: Path) -> None:
+    if (bundle / COPY).is_file():
+        (place / COPY).parent.mkdir(exist_ok=True)
+        np.save(place / COPY, np.load(bundle / COPY, allow_pickle=False).astype(np.float16), allow_pickle=False)
 
 
 def _facts(name: str, before: FloatArray, after: Vectors, seed: int) -> dict[str, float | int | str]:

@@ -33,7 +33,7 @@ class Vectors(Protocol):
 
     def __len__(self) -> int: ...
 
-    def rows(self, indices: NDArray[np.int64]) -> FloatArray:
+    def rows(self, indices: NDArray[np.integer]) -> FloatArray:
         """Some rows, float32 [n, D]."""
 
     def scores(self, queries: FloatArray) -> FloatArray:
@@ -59,7 +59,7 @@ class Plain:
     def __len__(self) -> int:
         return len(self._table)
 
-    def rows(self, indices: NDArray[np.int64]) -> FloatArray:
+    def rows(self, indices: NDArray[np.integer]) -> FloatArray:
         """Some rows, float32 [n, D]."""
         return np.asarray(self._table[indices], dtype=np.float32)
 
@@ -99,9 +99,10 @@ class Bytes:
     def __len__(self) -> int:
         return len(self._codes)
 
-    def rows(self, indices: NDArray[np.int64]) -> FloatArray:
+    def rows(self, indices: NDArray[np.integer]) -> FloatArray:
         """Some rows, float32 [n, D]."""
-        return self._codes[indices].astype(np.float32) * self._scale
+        found: FloatArray = self._codes[indices].astype(np.float32) * self._scale
+        return found
 
     def scores(self, queries: FloatArray) -> FloatArray:
         """Inner products with every row, float32 [B, N]; rows are widened some thousand at a time, in the cache."""
@@ -142,7 +143,7 @@ class Product:
     def __len__(self) -> int:
         return len(self._codes)
 
-    def rows(self, indices: NDArray[np.int64]) -> FloatArray:
+    def rows(self, indices: NDArray[np.integer]) -> FloatArray:
         """Some rows, float32 [n, D], from the exact ones."""
         return self._exact.rows(indices)
 

@@ -65,14 +65,16 @@ class Layer(nn.Module):
     def forward(self, hidden_BLH: Tensor, barred_B11L: Tensor) -> Tensor:
         """The states behind this layer, float32 [B, L, H]."""
         hidden_BLH = self.norm_attention(hidden_BLH + self.out(self.heard(hidden_BLH, barred_B11L)))
-        return self.norm_forward(hidden_BLH + self.down(self.thought(hidden_BLH)))
+        after_BLH: Tensor = self.norm_forward(hidden_BLH + self.down(self.thought(hidden_BLH)))
+        return after_BLH
 
     def heard(self, hidden_BLH: Tensor, barred_B11L: Tensor) -> Tensor:
         """What the heads bring, side by side, float32 [B, L, heads · head_dim]."""
         split = self.query_key_value(hidden_BLH).unflatten(-1, (3, self.heads, self.head_dim))
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
         weight_BNLL = torch.softmax(query @ key.transpose(-1, -2) * self.head_dim**-0.5 + barred_B11L, dim=-1)
-        return (weight_BNLL @ value).transpose(1, 2).flatten(2)
+        heard: Tensor = (weight_BNLL @ value).transpose(1, 2).flatten(2)
+        return heard
 
     def thought(self, hidden_BLH: Tensor) -> Tensor:
         """The feed-forward neurons, float32 [B, L, F]."""
@@ -102,6 +104,10 @@ class Bert(nn.Module):
             hidden_BLH = layer(hidden_BLH, barred)
         return pooled(hidden_BLH, mask_BL, self.shape.pooling)
 
+    def each_layer(self) -> list[Layer]:
+        """The layers, by their type."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
     def rounded(self, on: bool) -> None:
         """Rounds all products to eight bits from now on, or no more."""
         for module in self.modules():
@@ -114,7 +120,8 @@ class WordTable(nn.Module):
 
     def __init__(self, words: Tensor) -> None:
         super().__init__()
-        self.words = nn.Embedding.from_pretrained(words.clone(), freeze=False)
+        self.words = nn.Embedding(*words.shape)
+        self.words.weight = nn.Parameter(words.clone())
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Unit vectors, float32 [B, H]."""

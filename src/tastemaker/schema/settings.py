@@ -325,8 +325,8 @@ class CompressSettings(Section, kw_only=True, frozen=True):
     """Steps to try, as docs/compression.md names them; empty: all."""
     effort: str = "normal"
     """`quick` leaves out what must be trained; `normal` heals what was cut out of the language model by distillation."""
-    questions: Positive = 3_000
-    """Held-back questions asked of each rung; of more a sample is drawn by the seed."""
+    questions: Positive = 10_000
+    """Held-back questions asked of each rung, fewer where a part of them makes it sure; of more a sample is drawn by the seed."""
     neighbours: Share = 0.6
     """Share of its ten nearest texts that a text which no step has seen must keep: search and new items hang on the language model, and the NDCG
     of known items does not see them."""
@@ -334,14 +334,16 @@ class CompressSettings(Section, kw_only=True, frozen=True):
     """Rows of word pieces that are kept besides those of the catalogue, the first ones of the vocabulary, so that new texts can be read."""
     layers: tuple[int, ...] = (2, 3)
     """Layers that the smaller language model keeps, the fewest first."""
-    forward: Share = 1.0
-    """Share of the feed-forward neurons of each layer that are kept."""
-    heads: Share = 1.0
-    """Share of the attention heads of each layer that are kept."""
+    forward: Share = 0.5
+    """Share of the feed-forward neurons of each layer that the step `narrow` keeps."""
+    heads: Share = 0.67
+    """Share of the attention heads of each layer that the step `narrow` keeps."""
     heal_steps: Annotated[int, Meta(ge=0)] = 600
     """Batches of distillation that heal what was cut."""
     heal_batch: Positive = 64
+    """Texts in each of them."""
     heal_rate: float = 5e-4
+    """Highest learning rate of the healing."""
     calibration: Positive = 128
     """Texts and histories that are run to find the scales of int8 activations."""
 
