@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json as json_module
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -284,7 +283,7 @@ def _whole_bundle(payload: Path, parent: Path) -> Path:
     from tastemaker.bundle.read import open_bundle
     from tastemaker.bundle.verify import MANIFEST
     from tastemaker.bundle.write import write_bundle
-    from tastemaker.compression.step import carry
+    from tastemaker.compression.step import bring, carry
 
     settings = open_bundle(parent, check=False).manifest.settings
     bundles = payload / "bundles"
@@ -297,8 +296,7 @@ def _whole_bundle(payload: Path, parent: Path) -> Path:
         carry(payload, place, ["bundles"])
         for path in (parent / "text_encoder").glob("*"):
             if path.name not in own:
-                (place / "text_encoder").mkdir(exist_ok=True)
-                shutil.copyfile(path, place / "text_encoder" / path.name)
+                bring(path, place / "text_encoder" / path.name)
 
     if (parent / "text_encoder").is_dir() and not own:
         raise InputError(f"{payload} was made without texts, {parent.name} with them. Delete it and compress again.")

@@ -101,7 +101,7 @@ class Ladder:
                 if taken:
                     continue
                 one = done.get(step.name)
-                if one is None or (one.version and not (self.folder / one.version / MANIFEST).is_file()):
+                if one is None or one.parent != current.name or not self._stands(one):
                     one = self._try(step, current, budget)
                     self.state.tried = [other for other in self.state.tried if other.step != step.name] + [one]
                     self._write()
@@ -137,6 +137,10 @@ class Ladder:
             if self.tools.progress:
                 self.tools.progress("build", place + 1, len(accepted))
         return current.name
+
+    def _stands(self, one: Tried) -> bool:
+        """Whether what a rung made is still there; a skipped one has made nothing."""
+        return one.version is None or (self.folder / one.version / MANIFEST).is_file()
 
     def _try(self, step: Step, current: Path, budget: Budget) -> Tried:
         began = time.perf_counter()

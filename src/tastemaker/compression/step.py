@@ -84,12 +84,16 @@ def carry(bundle: Path, place: Path, leave: Collection[str] = ()) -> None:
     for name in payload_files(bundle):
         if any(name == other or name.startswith(f"{other}/") for other in leave):
             continue
-        target = place / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(bundle / name, target)
-        except OSError:
-            shutil.copyfile(bundle / name, target)
+        bring(bundle / name, place / name)
+
+
+def bring(source: Path, target: Path) -> None:
+    """A file in a second place: a hard link, or a copy where the disk has none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 TEXT, USER, VECTORS, DEAD = "text encoder", "user tower", "item vectors", "dead weight"
