@@ -22,7 +22,7 @@ class Lists:
     """Answers that are known beforehand."""
 
     def __init__(self, lists: Sequence[IntArray]) -> None:
-        self.all, self.asked = {id(one): one for one in lists}, 0
+        self.asked = 0
         self._lists = list(lists)
 
     def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
@@ -72,12 +72,19 @@ def test_random_lists_are_refused_and_small_losses_need_a_budget() -> None:
 
 
 def test_what_is_not_sure_is_refused_though_its_mean_is_inside() -> None:
-    questions, lists = world(60)
-    random = np.random.default_rng(3)
-    other = [np.roll(one, int(random.integers(0, 2))) for one in lists]
-    verdict = Budget(0.02, questions, Lists(lists)).judge(Lists(other))
-    assert verdict.change.low < -verdict.allowed
+    _, lists = world(60)
+    questions = Questions([np.array([row], np.int32) for row in range(60)], [one[5:6] for one in lists], np.arange(60), "toy")
+
+    def moved(one: IntArray, other: int) -> IntArray:
+        changed = one.copy()
+        changed[[5, other]] = one[[other, 5]]
+        return changed
+
+    mixed = [moved(one, 4 if row % 2 else 6) for row, one in enumerate(lists)]  # half of the targets rise a place, half fall one
+    verdict = Budget(0.0, questions, Lists(lists)).judge(Lists(mixed))
+    assert verdict.change.mean > 0 > verdict.change.low
     assert not verdict.accepted
+    assert Budget(0.05, questions, Lists(lists)).judge(Lists(mixed)).accepted
 
 
 def test_gains_are_those_of_the_evaluation() -> None:
