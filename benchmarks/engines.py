@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tastemaker.bundle.registry import Registry
-from tastemaker.inference.engine import session
+from tastemaker.inference.runtimes import by_onnxruntime
 
 TOKENS, EVENTS, SECONDS = 32, 50, 1.5
 Run = Callable[[dict[str, Any]], Any]
@@ -34,7 +34,7 @@ def median_ms(run: Run, inputs: dict[str, Any]) -> float:
 
 
 def by_onnx(path: Path) -> Run:
-    found = session(path, 1)
+    found = by_onnxruntime(path, 1)
     return lambda inputs: found.run(None, inputs)[0]
 
 

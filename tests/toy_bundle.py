@@ -21,6 +21,7 @@ from tastemaker.index.neighbours import Neighbours
 from tastemaker.journal.append import Journal
 from tastemaker.models.fusion import Fusion, features
 from tastemaker.schema.candidates import ChannelScores
+from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
 from tastemaker.schema.manifest import DataFingerprint
 from tastemaker.schema.settings_file import load_settings, to_table
@@ -203,6 +204,30 @@ def write_workspace(
     version = write_bundle(folder / "bundles", fill, data=data)
     Registry(folder / "bundles").add(version)
     return version
+
+
+def write_later_workspace(folder: Path, users: int) -> None:
+    """A live bundle, the events that it has learned from, and one later event of each user: another item of the user's own kind."""
+    catalogue = items()
+    lists = histories(catalogue, users)
+    journal = Journal.open(folder / "journal")
+    journal.append(
+        [
+            Event(user_id=f"u{user}", item_id=catalogue[item].item_id, timestamp=1.6e9 + 10 * place)
+            for user, known in enumerate(lists)
+            for place, item in enumerate(known.tolist())
+        ]
+    )
+    journal.close()
+    write_workspace(folder, catalogue, users)
+    journal = Journal.open(folder / "journal")
+    later = []
+    for user, known in enumerate(lists):
+        kind = catalogue[known[0]].item_id.split("-")[0]
+        unseen = [item.item_id for place, item in enumerate(catalogue) if item.item_id.startswith(kind) and place not in known]
+        later.append(Event(user_id=f"u{user}", item_id=unseen[user % len(unseen)], timestamp=1.7e9 + user))
+    journal.append(later)
+    journal.close()
 
 
 def _sparse(dense: NDArray[np.float32]) -> Any:

@@ -11,8 +11,6 @@ import toy_bundle
 from tastemaker.cli.app import call
 from tastemaker.cli.evaluate import ENOUGH_USERS
 from tastemaker.evaluation.recommenders import OURS
-from tastemaker.journal.append import Journal
-from tastemaker.schema.events import Event
 
 USERS = ENOUGH_USERS + 20
 
@@ -20,26 +18,7 @@ USERS = ENOUGH_USERS + 20
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """A live bundle, and one later event of each user: the next item of the user's own kind."""
-    catalogue = toy_bundle.items()
-    lists = toy_bundle.histories(catalogue, USERS)
-    journal = Journal.open(tmp_path / "space" / "journal")
-    journal.append(
-        [
-            Event(user_id=f"u{user}", item_id=catalogue[item].item_id, timestamp=1.6e9 + 10 * place)
-            for user, items in enumerate(lists)
-            for place, item in enumerate(items.tolist())
-        ]
-    )
-    journal.close()
-    toy_bundle.write_workspace(tmp_path / "space", catalogue, USERS)
-    journal = Journal.open(tmp_path / "space" / "journal")
-    later = []
-    for user, items in enumerate(lists):
-        kind = catalogue[items[0]].item_id.split("-")[0]
-        unseen = [item.item_id for place, item in enumerate(catalogue) if item.item_id.startswith(kind) and place not in items]
-        later.append(Event(user_id=f"u{user}", item_id=unseen[user % len(unseen)], timestamp=1.7e9 + user))
-    journal.append(later)
-    journal.close()
+    toy_bundle.write_later_workspace(tmp_path / "space", USERS)
     return tmp_path / "space"
 
 

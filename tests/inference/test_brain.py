@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tastemaker.inference.brain import Brain
-from tastemaker.inference.engine import TextEncoder, session
+from tastemaker.inference.engine import TextEncoder
+from tastemaker.inference.runtimes import by_onnxruntime
 from tastemaker.schema.errors import BundleError
 from toy_bundle import WIDTH, histories, items, write_payload
 
@@ -59,7 +60,7 @@ def test_without_an_encoder_every_text_is_zero(tmp_path: Path) -> None:
 def test_a_graph_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match="another bundle"):
-        session(tmp_path / "model.onnx")
+        by_onnxruntime(tmp_path / "model.onnx")
 
 
 def test_answering_loads_no_torch_and_the_road_no_http() -> None:

@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "train": ("train", "run", "Journal to candidate bundle."),
     "runs": ("runs", "run", "List the trainings and compare two of them."),
     "evaluate": ("evaluate", "run", "Judge a bundle against strong baselines."),
+    "compress": ("compress", "run", "Make a bundle smaller and faster within a quality budget."),
     "tune": ("tune", "run", "Search the numbers of the next run."),
     "release": ("release", "release", "Gate a bundle, then make it live."),
     "rollback": ("release", "rollback", "Go back to the previous live bundle."),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json as json_module
+import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from tastemaker.evaluation.report import Judged
     from tastemaker.schema.protocols import FloatArray, IntArray, Progress
     from tastemaker.schema.settings import Settings
+    from tastemaker.training.fit import TrainedBrain
 
 ENOUGH_USERS = 100
 """With events of this many users that are newer than the bundle, the bundle itself is judged on them."""
@@ -167,25 +170,18 @@ def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, pro
     import msgspec
     import polars as pl
 
-    from tastemaker.data.questions import questions
-    from tastemaker.schema.settings_file import to_table
-
     settings = workspace.settings
-    asked = questions(part, data, data.item_ids(), settings.evaluation.max_users, settings.train.seed)
-    if len(asked.rows) < 2:
-        raise InputError(f"{data.events.height:,} events are too few to hold some back. Import more, then evaluate.")
+    asked = asked_of(workspace, data, part)
     users = dict(zip(asked.rows, asked.users, strict=True)) if asked.rows != asked.users else None
-    people = hashlib.sha256(msgspec.json.encode(data.users.to_dicts())).hexdigest()
-    key = hashlib.sha256(msgspec.json.encode([data.fingerprint(), to_table(settings), floors, asked.words, people])).hexdigest()[
-        :16
-    ]
-    kept, looks = workspace.runs / f"backtest-{key}.parquet", workspace.runs / f"backtest-{key}.json"
+    kept = workspace.runs / f"backtest-{_key(data, settings, floors, asked.words)}.parquet"
+    looks = kept.with_suffix(".json")
     if kept.is_file() and looks.is_file():
         table, facts = pl.read_parquet(kept), msgspec.json.decode(looks.read_bytes())
         lists = {str(name): group.drop("recommender") for (name,), group in table.group_by("recommender", maintain_order=True)}
     else:
+        early = early_folder(workspace, data, asked)
         asked = replace(asked, histories=known(asked.histories, data.item_ids(), part.train.item_ids()))
-        lists, facts = _trained_lists(part, data, asked, settings, floors, progress, workspace.runs / "cache")
+        lists, facts = _trained_lists(part, data, asked, settings, floors, progress, workspace.runs / "cache", early)
         kept.parent.mkdir(parents=True, exist_ok=True)
         whole = pl.concat([table.with_columns(pl.lit(name).alias("recommender")) for name, table in lists.items()])
         whole.write_parquet(kept.with_suffix(".tmp"))
@@ -195,8 +191,59 @@ def backtest(workspace: Workspace, data: Dataset, part: Split, floors: bool, pro
     return _judged(lists, asked.targets, part.train, asked.words, {"kind": "backtest", **facts}, users)
 
 
+def asked_of(workspace: Workspace, data: Dataset, part: Split) -> Questions:
+    """The questions of a backtest.
+
+    Raises:
+        InputError: there are fewer than two.
+    """
+    from tastemaker.data.questions import questions
+
+    settings = workspace.settings
+    asked = questions(part, data, data.item_ids(), settings.evaluation.max_users, settings.train.seed)
+    if len(asked.rows) < 2:
+        raise InputError(f"{data.events.height:,} events are too few to hold some back. Import more, then evaluate.")
+    return asked
+
+
+def early_folder(workspace: Workspace, data: Dataset, asked: Questions) -> Path:
+    """Where the bundle of the earlier events is kept: it has not learned from the questions, so that what is made of it can be judged by them."""
+    return workspace.runs / f"early-{_key(data, workspace.settings, False, asked.words)}"
+
+
+def keep_early(brain: TrainedBrain, folder: Path) -> None:
+    """Writes the payload of the bundle of the earlier events; a language model that was not tuned is that of every bundle and is left out."""
+    import numpy as np
+
+    from tastemaker.training.export import export
+
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    export(replace(brain, features=None, ranker=None), partial, text=brain.settings.finetune.mode != "frozen")
+    whitening = brain.whitening
+    if whitening is not None:
+        (partial / "text_encoder").mkdir(exist_ok=True)
+        for name, array in (("mean", whitening.mean), ("components", whitening.components)):
+            np.save(partial / "text_encoder" / f"whitening_{name}.npy", array, allow_pickle=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _key(data: Dataset, settings: Settings, *others: Any) -> str:
+    """Stands for the data and all settings that a fit and its questions hang on."""
+    import msgspec
+
+    from tastemaker.schema.settings_file import to_table
+
+    table = to_table(settings)
+    for free in ("compress", "serving", "profile"):
+        table.pop(free)
+    people = hashlib.sha256(msgspec.json.encode(data.users.to_dicts())).hexdigest()
+    return hashlib.sha256(msgspec.json.encode([data.fingerprint(), people, table, *others])).hexdigest()[:16]
+
+
 def _trained_lists(
-    part: Split, whole: Dataset, asked: Questions, settings: Settings, floors: bool, progress: Progress, cache: Path
+    part: Split, whole: Dataset, asked: Questions, settings: Settings, floors: bool, progress: Progress, cache: Path, early: Path
 ) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
     """The lists of the learner and of the floors, all trained on the earlier events alone; how soon strangers are served and what variety costs."""
     import numpy as np
@@ -207,6 +254,7 @@ def _trained_lists(
     from tastemaker.training.ranked import Asked
 
     brain = fit(part.train, settings, progress, None, cache, rows=settings.ranker.mode != "off")
+    keep_early(brain, early)
     ids, depth = brain.sequences.item_ids, max(20, *settings.evaluation.k)
     facts: dict[str, Any] = {"ranker": brain.ranker.report() if brain.ranker is not None else None}
     with threadpool_limits(1, "blas"):

@@ -11,18 +11,19 @@ Values = NDArray[np.float64]
 Groups = NDArray[np.int64]
 
 
-def interval(values: Values, resamples: int = 1_000, seed: int = 0, groups: Groups | None = None) -> Interval:
-    """Mean and 95 % percentile interval.
+def interval(values: Values, resamples: int = 1_000, seed: int = 0, groups: Groups | None = None, level: float = 0.95) -> Interval:
+    """Mean and percentile interval.
 
     Args:
         values: one number a question, [Q].
         resamples, seed: of the bootstrap.
         groups: the user of each question, int [Q]; users are resampled, not questions, as one user's questions resemble each other. None: each
             question is another user's.
+        level: how sure the interval is, in (0, 1).
     """
     if not len(values):
         return Interval(0.0, 0.0, 0.0)
-    low, high = np.quantile(_means(values, resamples, seed, groups), [0.025, 0.975])
+    low, high = np.quantile(_means(values, resamples, seed, groups), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values.mean()), float(low), float(high))
 
 

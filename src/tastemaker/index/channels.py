@@ -21,6 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from tastemaker.index.coded import Vectors, load
 from tastemaker.index.companions import Companions
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import Neighbours, history_matrix
@@ -50,10 +51,10 @@ class Channels:
     """The arrays of all channels. Rows can be appended for items that training never saw.
 
     Args:
-        items: item tower vectors, unit rows, float32 [N, D].
+        items: item tower vectors, unit rows, float32 [N, D], or codes of them.
         bias: what the sequence model adds for each item, float32 [N].
         text: contents, float32 [N, C]: the whitened text vector, other signals behind it, each of length one or zero. A likeness is the sum of the
-            signals' cosines: what an item lacks says nothing for it nor against it.
+            signals' cosines: what an item lacks says nothing for it nor against it. Or codes of them.
         popular: recent popularity, float32 [N], in [0, 1].
         counts: training events of each item, float32 [N].
         neighbours, together: sparse item-to-item weights.
@@ -64,9 +65,9 @@ class Channels:
 
     def __init__(
         self,
-        items: FloatArray,
+        items: FloatArray | Vectors,
         bias: FloatArray,
-        text: FloatArray,
+        text: FloatArray | Vectors,
         popular: FloatArray,
         counts: FloatArray,
         neighbours: Neighbours,
@@ -208,12 +209,12 @@ class Channels:
             parts = (array(f"{name}.data"), array(f"{name}.indices"), array(f"{name}.indptr"))
             return Neighbours(sp.csr_matrix(parts, shape=(n, n), copy=False))
 
-        items = array("items")
+        items = load(folder, "items")
         decays = msgspec.json.decode((folder / "decays.json").read_bytes(), type=Decays)
         return cls(
             items,
             np.array(array("bias")),
-            array("text"),
+            load(folder, "text"),
             np.array(array("popular")),
             np.array(array("counts")),
             neighbours("neighbours", len(items)),

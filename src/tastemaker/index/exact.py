@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tastemaker.index.coded import Plain, Vectors
 from tastemaker.schema.protocols import FloatArray
 
 _BLOCK = 32
 
 
 class DenseIndex:
-    """Item vectors, one row an item; the first rows may be memory-mapped and shared, later ones are this process's own."""
+    """Item vectors, one row an item; the first rows may be memory-mapped and shared, or codes, later ones are this process's own."""
 
-    def __init__(self, vectors: FloatArray) -> None:
-        self._base = vectors
+    def __init__(self, vectors: FloatArray | Vectors) -> None:
+        self._base: Vectors = Plain(vectors) if isinstance(vectors, np.ndarray) else vectors
         self._later = np.zeros((16, vectors.shape[1]), dtype=np.float32)  # grows by doubling: n appends cost O(n)
         self._count = 0
         self._changed: dict[int, int] = {}
@@ -49,7 +50,7 @@ class DenseIndex:
         indices = np.asarray(indices, dtype=np.int64)
         found = np.zeros((len(indices), self.dim), dtype=np.float32)
         base = indices < len(self._base)
-        found[base] = self._base[indices[base]]
+        found[base] = self._base.rows(indices[base])
         found[~base] = self._later[indices[~base] - len(self._base)]
         if self._changed:
             for place, index in enumerate(indices.tolist()):
@@ -60,7 +61,7 @@ class DenseIndex:
     def scores(self, queries: FloatArray) -> FloatArray:
         """Inner products of queries [B, D] with every item, float32 [B, N]."""
         found = np.empty((len(queries), len(self)), dtype=np.float32)
-        found[:, : len(self._base)] = queries @ self._base.T
+        found[:, : len(self._base)] = self._base.scores(queries)
         if self._count:
             found[:, len(self._base) :] = queries @ self._later[: self._count].T
         if self._changed:

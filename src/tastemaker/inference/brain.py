@@ -42,7 +42,7 @@ class Brain:
         self.catalogue = pl.read_parquet(folder / "catalogue" / "items.parquet")
         self.item_ids: list[str] = self.catalogue[Columns.ITEM_ID].to_list()
         self.index_of = {item_id: place for place, item_id in enumerate(self.item_ids)}
-        width = int(np.load(folder / "channels" / "text.npy", mmap_mode="r", allow_pickle=False).shape[1])
+        width = _width(folder / "channels")
         self.item = ItemTower(folder / "item_tower", width, threads)
         self.text = TextEncoder(folder / "text_encoder", self.item.widths[TEXT], threads)
         others = [name for name in self.item.widths if name != TEXT]
@@ -109,3 +109,9 @@ def _later(folder: Path, name: str) -> list[str]:
     path = folder / "signals" / f"{name}_later.json"
     found: list[str] = msgspec.json.decode(path.read_bytes(), type=list[str]) if path.is_file() else []
     return found
+
+
+def _width(channels: Path) -> int:
+    """Length of a content, whether the bundle holds them as they are or as bytes."""
+    path = next((path for path in (channels / "text.npy", channels / "text.int8.npy") if path.is_file()), channels / "text.npy")
+    return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[1])

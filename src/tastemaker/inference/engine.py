@@ -1,4 +1,4 @@
-"""Runs a bundle's models without torch: text encoder, item tower, user tower, in ONNX Runtime."""
+"""Runs a bundle's models without torch: text encoder, item tower, user tower."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
 
 from tastemaker.inference.batching import length_batches
-from tastemaker.schema.errors import BundleError
+from tastemaker.inference.runtimes import open_graph
 from tastemaker.schema.protocols import FloatArray, IntArray
 from tastemaker.schema.signals import TEXT
 
@@ -25,7 +24,7 @@ class TextEncoder:
     Args:
         folder: the bundle's `text_encoder`.
         width: length of a whitened vector.
-        threads: of ONNX Runtime.
+        threads: of the runtime.
     """
 
     def __init__(self, folder: Path, width: int, threads: int = 1) -> None:
@@ -41,7 +40,7 @@ class TextEncoder:
         self._tokenizer.enable_truncation(int(config["max_length"]))
         self._mean = np.load(folder / "whitening_mean.npy", allow_pickle=False)
         self._components = np.load(folder / "whitening_components.npy", allow_pickle=False)
-        self._session = session(folder / "model.onnx", threads)
+        self._session = open_graph(folder / "model.onnx", threads)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Whitened unit vectors, float32 [n, T]; the zero row for an empty text."""
@@ -72,9 +71,9 @@ class ItemTower:
     """
 
     def __init__(self, folder: Path, text: int, threads: int = 1) -> None:
-        self._session = session(folder / "model.onnx", threads)
-        self._input: str = self._session.get_inputs()[0].name
+        self._session = open_graph(folder / "model.onnx", threads)
         path = folder / "signals.json"
+        self._input = "content" if path.is_file() else "text"
         self.widths = msgspec.json.decode(path.read_bytes(), type=dict[str, int]) if path.is_file() else {TEXT: text}
 
     def vectors(self, content: FloatArray) -> FloatArray:
@@ -89,11 +88,11 @@ class UserTower:
     Args:
         path: the exported graph.
         max_length: events that it reads.
-        threads: of ONNX Runtime.
+        threads: of the runtime.
     """
 
     def __init__(self, path: Path, max_length: int, threads: int = 1) -> None:
-        self._session = session(path, threads)
+        self._session = open_graph(path, threads)
         self.max_length = max_length
 
     def vectors(self, histories: Sequence[IntArray], rows: Any) -> FloatArray:
@@ -117,22 +116,6 @@ class UserTower:
                 found = np.zeros((len(histories), answer.shape[1]), dtype=np.float32)
             found[places] = answer
         return found if found is not None else np.zeros((0, 0), dtype=np.float32)
-
-
-def session(path: Path, threads: int = 1) -> Any:
-    """An ONNX Runtime session on the CPU.
-
-    Raises:
-        BundleError: the graph can't be read.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime raises classes of its own that share no base
-        raise BundleError(f"{path} can't be run ({str(error)[:200]}). Use another bundle.") from None
 
 
 def _storable(text: str) -> str:

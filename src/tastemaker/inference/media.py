@@ -11,7 +11,7 @@ import numpy as np
 
 from tastemaker.features.fetch import Unreadable
 from tastemaker.features.media_reader import MediaReader
-from tastemaker.inference.engine import session
+from tastemaker.inference.runtimes import open_graph
 from tastemaker.schema.items import Item
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import AudioSettings, ImageSettings
@@ -38,8 +38,8 @@ class MediaSignal:
         self.version = str(msgspec.json.decode((folder / "config.json").read_bytes())["fingerprint"])
         self._mean = np.load(folder / "whitening_mean.npy", allow_pickle=False)
         self._components = np.load(folder / "whitening_components.npy", allow_pickle=False)
-        self._session = session(folder / "model.onnx", threads)
-        self._input: str = self._session.get_inputs()[0].name
+        self._session = open_graph(folder / "model.onnx", threads)
+        self._input = self._reader.name
 
     def vectors(self, items: Sequence[Item]) -> FloatArray:
         """Whitened unit vectors, float32 [n, W]; zeros where an item lacks the signal."""

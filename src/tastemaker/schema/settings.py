@@ -437,6 +437,38 @@ class TuneSettings(Section, kw_only=True, frozen=True):
     """Trials at the same time, each in a process of its own, the cores shared among them."""
 
 
+class CompressSettings(Section, kw_only=True, frozen=True):
+    """How `tastemaker compress` makes a bundle smaller."""
+
+    budget: Share = 0.01
+    """Share of the NDCG@10 that may be lost: the lower end of the 95 % interval of the paired change must stay inside; `--budget 1%` says the same."""
+    steps: tuple[str, ...] = ()
+    """Steps to try, as docs/compression.md names them; empty: all."""
+    effort: str = "normal"
+    """`quick` leaves out what must be trained; `normal` heals what was cut out of the language model by distillation."""
+    questions: Positive = 10_000
+    """Held-back questions asked of each rung, fewer where a part of them makes it sure; of more a sample is drawn by the seed."""
+    neighbours: Share = 0.6
+    """Share of its ten nearest texts that a text which no step has seen must keep: search and new items hang on the language model, and the NDCG
+    of known items does not see them."""
+    vocabulary: Positive = 8_192
+    """Rows of word pieces that are kept besides those of the catalogue, the first ones of the vocabulary, so that new texts can be read."""
+    layers: tuple[int, ...] = (2, 3)
+    """Layers that the smaller language model keeps, the fewest first."""
+    forward: Share = 0.5
+    """Share of the feed-forward neurons of each layer that the step `narrow` keeps."""
+    heads: Share = 0.67
+    """Share of the attention heads of each layer that the step `narrow` keeps."""
+    heal_steps: Annotated[int, Meta(ge=0)] = 600
+    """Batches of distillation that heal what was cut."""
+    heal_batch: Positive = 64
+    """Texts in each of them."""
+    heal_rate: float = 5e-4
+    """Highest learning rate of the healing."""
+    calibration: Positive = 128
+    """Texts and histories that are run to find the scales of int8 activations."""
+
+
 class ServingSettings(Section, kw_only=True, frozen=True):
     """How the service answers."""
 
@@ -521,6 +553,7 @@ class Settings(Section, kw_only=True, frozen=True):
     evaluation: EvaluationSettings = EvaluationSettings()
     profile: ProfileSettings = ProfileSettings()
     tune: TuneSettings = TuneSettings()
+    compress: CompressSettings = CompressSettings()
     serving: ServingSettings = ServingSettings()
     fresh: FreshSettings = FreshSettings()
     lists: ListSettings = ListSettings()

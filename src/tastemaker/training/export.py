@@ -59,8 +59,8 @@ OPSET = 18
 MEDIA_COLUMNS = (Columns.IMAGE, Columns.AUDIO)
 
 
-def export(brain: TrainedBrain, folder: Path) -> None:
-    """Writes the payload of a bundle into an existing folder."""
+def export(brain: TrainedBrain, folder: Path, text: bool = True) -> None:
+    """Writes the payload of a bundle into an existing folder; without `text` no text encoder, which takes longest."""
     (folder / "catalogue").mkdir(parents=True, exist_ok=True)
     brain.catalogue.with_columns(_shown(brain.catalogue, name) for name in MEDIA_COLUMNS).write_parquet(
         folder / "catalogue" / "items.parquet"
@@ -78,7 +78,7 @@ def export(brain: TrainedBrain, folder: Path) -> None:
     if brain.ranker is not None:
         brain.ranker.export(folder / "ranker")
     _towers(brain, folder)
-    if brain.encoder is not None and brain.whitening is not None:
+    if text and brain.encoder is not None and brain.whitening is not None:
         export_text(brain.encoder, brain.whitening, brain.settings.text.template, folder / "text_encoder")
     read = {name for one in brain.media if (name := export_media(one, folder)) is not None}
     _kept_signals(brain.model.items, read, folder / "signals")
@@ -102,7 +102,7 @@ def export_media(read: ReadMedia, folder: Path) -> str | None:
     tower = copy.deepcopy(encoder.tower).float().eval()
     rows = torch.export.Dim("rows", min=1)
     try:
-        _write(tower, (torch.randn(2, *encoder.shape),), place / "model.onnx", [name], ({0: rows},))
+        write_graph(tower, (torch.randn(2, *encoder.shape),), place / "model.onnx", [name], ({0: rows},))
     except Exception as error:  # the exporter raises classes of its own that share no base
         shutil.rmtree(place)
         warnings.warn(
@@ -135,7 +135,7 @@ def export_text(encoder: Encoder, whitening: Whitening, template: str, folder: P
     mask = torch.ones(2, 7, dtype=torch.int64)
     mask[1, 5:] = 0
     rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=2, max=encoder.max_length)
-    _write(
+    write_graph(
         tower,
         (ids, mask),
         folder / "model.onnx",
@@ -163,7 +163,7 @@ def _towers(brain: TrainedBrain, folder: Path) -> None:
     (folder / "item_tower" / "signals.json").write_bytes(msgspec.json.encode(widths))
     content = torch.randn(3, sum(widths.values()))
     path = folder / "item_tower" / "model.onnx"
-    _write(ContentOnly(model.items).eval(), (content,), path, ["content"], {"content": {0: rows}})
+    write_graph(ContentOnly(model.items).eval(), (content,), path, ["content"], {"content": {0: rows}})
     export_users(model.users, brain.settings.sequence.dim, folder / "user_tower" / "model.onnx")
 
 
@@ -197,10 +197,16 @@ def export_users(users: UserSequence, dim: int, path: Path) -> None:
     rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=2, max=users.max_length)
     vectors, lengths = torch.randn(3, 5, dim), torch.tensor([5, 2, 0])
     shapes = {"vectors": {0: rows, 1: length}, "lengths": {0: rows}}
-    _write(users.eval(), (vectors, lengths), path, ["vectors", "lengths"], shapes)
+    write_graph(users.eval(), (vectors, lengths), path, ["vectors", "lengths"], shapes)
 
 
-def _write(module: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], shapes: Any) -> None:
+def write_graph(module: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], shapes: Any) -> None:
+    """Writes a module as an ONNX graph with one output, `vector`.
+
+    Args:
+        module: in evaluation mode. example: inputs of it. path: where the graph goes.
+        inputs: their names. shapes: which of their dimensions may vary, as `torch.export` takes it.
+    """
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # it asks for torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals

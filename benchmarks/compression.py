@@ -1,0 +1,233 @@
+"""What compression gives: the text encoder, the user tower and item vectors, beside what they were, as ratios.
+
+    python benchmarks/compression.py [--texts 1500] [--steps 600] [--arms NAME …] [--data ../shared/data] [--out benchmarks/compression.md]
+
+Encoder: all-MiniLM-L6-v2 on names of Amazon Beauty cut to 32 tokens, batches of 64 sorted by length, one thread; seconds are seconds of CPU (median), so that other
+work on the machine counts little. Neighbours: of the ten nearest texts how many are the same, of texts that no step has learned from (a fifth of them), among all, by the
+vectors as they are, without whitening. The peer is sentence-transformers with its defaults (float32, torch), in the same process. Runtimes other than ONNX Runtime are measured
+where they are installed. User tower: batch 1, 50 events, 128 numbers a vector, torch eager as the peer. Item vectors: 20,000 rows of 128 numbers in clusters.
+The matrix peak of the machine is measured with torch, 2,048 x 2,048.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import polars as pl
+import torch
+
+from tastemaker.compression.distill import Lesson, export_encoder
+from tastemaker.compression.figures import held_back, neighbours_kept
+from tastemaker.compression.prune import cut
+from tastemaker.compression.step import Tools
+from tastemaker.compression.text import most_alike, text_feeds
+from tastemaker.compression.vectors import product_codes, recall
+from tastemaker.index.coded import Bytes
+from tastemaker.inference.runtimes import openers
+from tastemaker.models.text import Whitening
+from tastemaker.models.text_template import fill
+from tastemaker.models.user_sequence import UserSequence
+from tastemaker.schema.settings import CompressSettings, TextSettings
+from tastemaker.training.encoder import find_model, load_encoder
+from tastemaker.training.export import export_text, export_users
+
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATE, TOKENS, EVENTS, DIM = "{title}. {categories}", 32, 50, 128
+ARMS = ("whole", "int8", "layers-3", "layers-2", "static")
+FLOP_TOKEN = 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
+
+
+def cpu_seconds(work: Callable[[], Any], repeats: int) -> float:
+    work()
+    times = []
+    for _ in range(repeats):
+        began = time.process_time()
+        work()
+        times.append(time.process_time() - began)
+    return float(np.median(times))
+
+
+def read_texts(data: Path, count: int) -> list[str]:
+    items = pl.read_parquet(data / "amazon-beauty" / "items.parquet")
+    pairs = zip(items["title"].to_list(), items["categories"].to_list(), strict=True)
+    texts = list(dict.fromkeys(text for title, groups in pairs if (text := fill(TEMPLATE, title, None, groups))))
+    return [texts[place] for place in np.random.default_rng(0).permutation(len(texts))[:count]]
+
+
+def encoder(asked: argparse.Namespace, lines: list[str]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = read_texts(asked.data, asked.texts)
+    held = held_back(texts)
+    learn = [text for text, kept in zip(texts, held, strict=True) if not kept]
+    folder = asked.work / "whole"
+    if not (folder / "model.onnx").is_file():
+        found = load_encoder(TextSettings(max_length=TOKENS), "fp32")
+        export_text(found, Whitening(np.zeros(384, np.float32), np.eye(384, dtype=np.float32)), TEMPLATE, folder)
+    peer = SentenceTransformer(str(find_model("all-MiniLM-L6-v2")), device="cpu")
+    peer.max_seq_length = TOKENS
+    sample = texts[: asked.timed]
+    base = len(sample) / cpu_seconds(lambda: peer.encode(sample, batch_size=64), asked.repeats)
+    wanted = peer.encode(texts, batch_size=64, normalize_embeddings=True)
+    whole = (folder / "model.onnx").stat().st_size
+    lines += [
+        "| encoder | runtime | texts a CPU second | ratio | bytes | of fp32 | neighbours kept, new texts | cosine |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    say(lines, f"| sentence-transformers | torch fp32 | {base:.0f} | 1.00 | {whole:,} | 1 | 1 | 1 |")
+    lesson: Lesson | None = None
+    for arm in asked.arms:
+        graph = asked.work / f"{arm}-{asked.steps}.onnx" if arm not in ("whole", "int8") else asked.work / f"{arm}.onnx"
+        if arm == "whole":
+            graph = folder / "model.onnx"
+        elif not graph.is_file():
+            tools = Tools(None, None, None, CompressSettings(heal_steps=asked.steps), asked.work, 0)  # type: ignore[arg-type]
+            source = folder / "model.onnx"
+            if arm != "int8":
+                lesson = lesson or Lesson(folder, learn, tools)
+                small: Any
+                if arm == "static":
+                    from tastemaker.models.bert import WordTable
+
+                    small = WordTable(torch.from_numpy(lesson.word_vectors()))
+                else:
+                    small = cut(lesson.teacher(), int(arm.split("-")[1]), 1.0, 1.0, lesson.batches(64))
+                began = time.process_time()
+                lesson.heal(small, asked.steps, 5e-4 if arm != "static" else 5e-3, 64)
+                print(f"{arm}: healed in {time.process_time() - began:.0f} CPU s, cosine {lesson.alike(small):.4f}", flush=True)
+                source = asked.work / f"{arm}-{asked.steps}-float.onnx"
+                export_encoder(small, TOKENS, source)
+            made = asked.work / f"{arm}.making.onnx"
+            most_alike(source, made, text_feeds(folder, learn, 128, 0))
+            made.replace(graph)
+        for name, opener in openers().items():
+            runs = opener(graph, 1)
+            feeds, order = batches(folder, sample)
+            speed = len(sample) / cpu_seconds(
+                lambda runs=runs, feeds=feeds: [runs.run(None, feed) for feed in feeds], asked.repeats
+            )  # type: ignore[misc]
+            feeds, order = batches(folder, texts)
+            found = np.zeros_like(wanted)
+            found[order] = np.concatenate([runs.run(None, feed)[0] for feed in feeds])
+            kept, alike = neighbours_kept(wanted, found, held), float((wanted * found).sum(1)[held].mean())
+            size = graph.stat().st_size
+            say(
+                lines,
+                f"| {arm} | {name} | {speed:.0f} | **{speed / base:.2f}** | {size:,} | 1/{whole / size:.1f} | {kept:.3f} | {alike:.4f} |",
+            )
+
+
+def batches(folder: Path, texts: list[str]) -> tuple[list[dict[str, Any]], np.ndarray]:
+    from tokenizers import Tokenizer
+
+    from tastemaker.inference.batching import length_batches
+    from tastemaker.inference.engine import _padded
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(TOKENS)
+    tokens = [one.ids for one in tokenizer.encode_batch(texts)]
+    rows = length_batches([len(ids) for ids in tokens], 64)
+    return [_padded([tokens[row] for row in batch]) for batch in rows], np.concatenate(rows)
+
+
+def user_tower(asked: argparse.Namespace, lines: list[str]) -> None:
+    torch.manual_seed(0)
+    tower = UserSequence(DIM, 1, 2, EVENTS, 0.4).eval()
+    export_users(tower, DIM, asked.work / "user.onnx")
+    random = np.random.default_rng(0)
+
+    def history(rows: int) -> dict[str, Any]:
+        vectors = random.normal(size=(rows, EVENTS, DIM)).astype(np.float32)
+        return {"vectors": vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), "lengths": np.full(rows, EVENTS)}
+
+    most_alike(asked.work / "user.onnx", asked.work / "user8.onnx", [history(8) for _ in range(16)])
+    one, many = history(1), history(64)
+    given = [torch.from_numpy(one[name]) for name in ("vectors", "lengths")]
+
+    def eager() -> Any:
+        with torch.inference_mode():
+            return tower(*given)
+
+    def ms(work: Callable[[], Any]) -> float:
+        return 1e3 * cpu_seconds(lambda: [work() for _ in range(50)], 7) / 50
+
+    base = ms(eager)
+    with torch.inference_mode():
+        wanted = tower(*(torch.from_numpy(many[name]) for name in ("vectors", "lengths"))).numpy()
+    lines += ["", "| user tower | runtime | ms, batch 1 | ratio | cosine |", "|---|---|---|---|---|"]
+    say(lines, f"| as it was | torch eager | {base:.3f} | 1.00 | 1 |")
+    for name, graph in (("as it was", "user.onnx"), ("int8", "user8.onnx")):
+        for runtime, opener in openers().items():
+            runs = opener(asked.work / graph, 1)
+            took = ms(lambda runs=runs: runs.run(None, one))  # type: ignore[misc]
+            found = runs.run(None, many)[0]
+            alike = float(((found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)).mean())
+            say(lines, f"| {name} | {runtime} | {took:.3f} | **{base / took:.2f}** | {alike:.5f} |")
+
+
+def item_vectors(lines: list[str]) -> None:
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(300, DIM))
+    rows = centres[random.integers(0, 300, 20_000)] + 0.7 * random.normal(size=(20_000, DIM))
+    table = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    exact = Bytes.of(table)
+    lines += ["", "| item vectors | bytes scanned a row | of fp32 | bytes a row in all | recall@100 |", "|---|---|---|---|---|"]
+    for name, codes, stored in (
+        ("int8", exact, exact.scanned),
+        ("product codes, best 1,000 again in int8", product_codes(table, exact, 0), exact.scanned + DIM // 4),
+    ):
+        say(lines, f"| {name} | {codes.scanned} | 1/{4 * DIM / codes.scanned:.0f} | {stored} | {recall(table, codes, 0):.4f} |")
+
+
+def roofline(lines: list[str], throughput: float) -> None:
+    peaks = {}
+    for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        one, other = (torch.randn(2_048, 2_048).to(kind) for _ in range(2))
+        peaks[name] = 2 * 2_048**3 / cpu_seconds(lambda one=one, other=other: one @ other, 5) / 1e9  # type: ignore[misc]
+    words = ", ".join(f"{name} {peak:,.0f}" for name, peak in peaks.items())
+    say(lines, f"\nMatrix peak of a core by torch, GFLOP/s: {words}. The whole encoder in float at {throughput:.0f} texts a second does about "
+        f"{throughput * 28 * FLOP_TOKEN / 1e9:.0f}: the rest goes to attention, norms, GELU and copies.")  # fmt: skip
+
+
+def say(lines: list[str], line: str) -> None:
+    lines.append(line)
+    print(line, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--texts", type=int, default=1_500)
+    parser.add_argument("--timed", type=int, default=320)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--arms", nargs="*", default=list(ARMS))
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "compression")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "compression.md")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    asked.work.mkdir(parents=True, exist_ok=True)
+    lines = ["# What compression gives", "", "Made by `python benchmarks/compression.py`; what is measured is described there.", ""]
+    if (asked.data / "amazon-beauty").is_dir():
+        encoder(asked, lines)
+    else:
+        print(f"{asked.data / 'amazon-beauty'} is absent: the encoder is not measured")
+    user_tower(asked, lines)
+    item_vectors(lines)
+    if len(lines) > 6 and lines[6].startswith("| sentence"):
+        roofline(lines, float(lines[6].split("|")[3]))
+    asked.out.write_text("\n".join(lines) + "\n")
+    print(f"Written: {asked.out}")
+
+
+if __name__ == "__main__":
+    main()

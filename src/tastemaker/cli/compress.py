@@ -1,0 +1,303 @@
+"""`tastemaker compress`: a smaller, faster bundle, each step accepted only inside the quality budget."""
+
+from __future__ import annotations
+
+import hashlib
+import json as json_module
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from tastemaker.cli.progress import progress_bars
+from tastemaker.cli.workspace import Workspace, open_workspace
+from tastemaker.schema.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tastemaker.compression.budget import Questions
+    from tastemaker.compression.ladder import Ladder
+    from tastemaker.data.dataset import Dataset
+    from tastemaker.schema.protocols import FloatArray, IntArray, Progress
+
+
+def run(
+    directory: Annotated[Path, typer.Argument(help="The workspace.")],
+    budget: Annotated[str | None, typer.Option(help="Share of the NDCG@10 that may be lost, such as 1% or 0.01.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="A bundle other than the live one.")] = None,
+    steps: Annotated[str | None, typer.Option(help="Steps to try, with commas between; default: all.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Make a bundle smaller and faster within a quality budget; the same command goes on where it was stopped."""
+    from tastemaker.compression.budget import share_of
+
+    asked = [*(overrides or ())]
+    if budget is not None:
+        asked.append(f"compress.budget={share_of(budget)}")
+    if steps is not None:
+        asked.append(f"compress.steps={json_module.dumps([name.strip() for name in steps.split(',') if name.strip()])}")
+    report = compress(open_workspace(directory, asked), bundle, show=not json)
+    if json:
+        typer.echo(json_module.dumps(report))
+        return
+    show_table(report)
+    typer.echo(f"Report: {report['report']}")
+    if report["version"] is None:
+        typer.echo("No step stayed inside the budget, so no bundle was written. Allow more with --budget.")
+        return
+    typer.echo(f"Bundle {report['version']} ({report['stage']}), made of {report['parent']}.")
+    typer.echo(f"Next: tastemaker release {directory} {report['version']}")
+
+
+def compress(workspace: Workspace, version: str | None = None, show: bool = True) -> dict[str, Any]:
+    """Tries the steps and writes a smaller bundle beside the one that it is made of; gives the report.
+
+    Args:
+        workspace: its settings, section `compress`, say what is tried and how much may be lost.
+        version: the bundle; None: the live one.
+        show: progress bars.
+
+    Raises:
+        InputError: the journal holds too little to judge by. BundleError: there is no such bundle. SettingsError: an unknown step.
+    """
+    from tastemaker.bundle.read import open_bundle
+    from tastemaker.bundle.registry import Registry
+    from tastemaker.compression.page import make_report, write_report
+    from tastemaker.compression.steps import ladder
+
+    registry, settings = Registry(workspace.bundles), workspace.settings
+    groups = ladder(settings.compress)
+    parent = registry.folder(version) if version else registry.live()
+    open_bundle(parent)
+    with progress_bars(show) as progress:
+        judged, questions = _questions(workspace, parent, progress)
+        climbing = _ladder(workspace, parent, judged, questions, groups, progress)
+        climbing.climb(judged)
+        made = climbing.build(parent, workspace.bundles) if climbing.accepted() else None
+    stage = registry.add(made) if made else None
+    report = make_report(climbing, parent, workspace.bundles / made if made else None, judged != parent)
+    report |= {"stage": stage, "report": str(write_report(report, workspace.reports))}
+    return report
+
+
+def show_table(report: dict[str, Any]) -> None:
+    """What each step cost and saved."""
+    title = f"{report['questions']:,} held-back questions, {report['budget']:.1%} of the NDCG@10 may be lost"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    for name in ("step", "", "MB", "p50 ms", "texts/s", "alike", "NDCG@10", "95 %"):
+        table.add_column(name, justify="left" if name in ("step", "") else "right", no_wrap=True)
+    for row in report["rows"]:
+        style = "bold" if row["state"] in ("before", "after") else "dim" if row["state"] == "skipped" else ""
+        table.add_row(row["step"], row["state"], *row["cells"], style=style)
+    console = Console(highlight=False)
+    console.print(table)
+    for row in report["rows"]:
+        if row["state"] in ("refused", "skipped"):
+            console.print(f"{row['step']} was {row['state']}: {row['why']}.", style="dim", soft_wrap=True)
+    console.print("texts/s: read in a second of CPU; alike: of the ten nearest of a new text, how many are the same", style="dim")
+    console.print(report["protocol"], style="dim", soft_wrap=True)
+
+
+class Served:
+    """A bundle as the service answers from it."""
+
+    def __init__(self, folder: Path) -> None:
+        from tastemaker.serving.wire import Live
+
+        self._live = Live(folder, check=False)
+
+    def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
+        """The k best items of each history, best first, its own items left out."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from threadpoolctl import threadpool_limits
+
+        from tastemaker.inference.cpu import cores
+
+        def best(part: Sequence[IntArray]) -> list[IntArray]:
+            return [items for items, _ in self._live.best(self._live.queries(part), k)]
+
+        parts = [histories[begin : begin + 256] for begin in range(0, len(histories), 256)]
+        with threadpool_limits(1, "blas"):
+            if len(parts) < 2:
+                return best(histories)
+            with ThreadPoolExecutor(cores()) as pool:
+                return [items for found in pool.map(best, parts) for items in found]
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Whitened unit vectors of texts, float32 [n, T]."""
+        return self._live.brain.text.encode(texts)
+
+    def users(self, histories: Sequence[IntArray]) -> FloatArray:
+        """User vectors, float32 [B, D]."""
+        return self._live.brain.user.vectors(histories, self._live.channels.items.rows)
+
+
+def memory_of(folder: Path) -> tuple[int, int]:
+    """Bytes that a fresh process takes for a bundle, on top of the program itself: at the peak of loading it, reading a text and answering, and then.
+
+    Where the system does not tell (it is read from Linux' /proc), both are 0.
+    """
+    program = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from tastemaker.cli.compress import Served\n"
+        "import tastemaker.serving.wire\n"
+        "def told(name):\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))\n"
+        "before = told('VmRSS')\n"
+        "Path('/proc/self/clear_refs').write_text('5')\n"  # the peak is counted from here
+        "served = Served(Path(sys.argv[1]))\n"
+        "served.encode(['a new thing']); served.lists([np.zeros(10, dtype=np.int32)] * 4, 10)\n"
+        "print(told('VmHWM') - before, told('VmRSS') - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
+    words = done.stdout.split()[-2:]
+    if done.returncode or len(words) != 2:
+        return 0, 0
+    return max(map(int, words)), int(words[1])  # the system counts a peak in steps, so it may lag behind
+
+
+def _ladder(workspace: Workspace, parent: Path, judged: Path, questions: Questions, groups: Any, progress: Progress) -> Ladder:
+    import msgspec
+
+    from tastemaker.bundle.read import open_bundle
+    from tastemaker.compression.figures import Probe
+    from tastemaker.compression.ladder import Ladder
+    from tastemaker.compression.reread import texts_of
+    from tastemaker.compression.step import NotApplicable, Tools
+    from tastemaker.inference.cpu import cores
+    from tastemaker.inference.engine import ItemTower, TextEncoder
+
+    settings = workspace.settings
+    whole = open_bundle(judged, check=False).manifest.content()
+    chosen = msgspec.structs.replace(settings.compress, steps=())
+    key = hashlib.sha256(msgspec.json.encode([whole, parent.name, chosen, questions.words, len(questions)])).hexdigest()[:12]
+    tools = Tools(
+        open=Served,
+        reader=lambda path, width: TextEncoder(path, width, cores()),
+        tower=lambda path, content: ItemTower(path.parent, content.shape[1]).vectors(content),
+        settings=settings.compress,
+        cache=workspace.runs / "cache" / "compress",
+        seed=settings.train.seed,
+        progress=progress,
+    )
+    try:
+        texts = texts_of(judged)
+    except NotApplicable:
+        texts = []
+    probe = Probe(
+        questions.histories, texts, settings.compress.neighbours, memory_of if settings.compress.effort == "normal" else None
+    )
+    folder = workspace.runs / f"compress-{key}"
+    return Ladder(folder, groups, tools, probe, questions, settings.compress.budget, settings.evaluation.bootstrap)
+
+
+def _questions(workspace: Workspace, parent: Path, progress: Progress) -> tuple[Path, Questions]:
+    """A bundle that has not learned from the questions, and these: the one to compress where enough newer events are there, else an earlier one."""
+    from tastemaker.bundle.read import open_bundle
+    from tastemaker.cli.evaluate import ENOUGH_USERS
+    from tastemaker.data.dataset import Dataset
+    from tastemaker.data.select import positives
+    from tastemaker.data.split import newer
+    from tastemaker.journal.append import Journal
+
+    settings = workspace.settings
+    manifest = open_bundle(parent, check=False).manifest
+    journal = Journal.open(workspace.journal)
+    try:
+        data = Dataset.from_journal(journal, settings)
+        seen = manifest.data.position
+        later = positives(journal.read(seen), settings.data.positive) if journal.position() > seen else None
+    finally:
+        journal.close()
+    if later is not None and later.height:
+        fresh = newer(data, later)
+        if fresh.test["user_id"].n_unique() >= ENOUGH_USERS:
+            return parent, _newer_questions(
+                parent, fresh.test, f"{fresh.words}; the bundle itself was judged", settings.compress.questions
+            )
+    return _early(workspace, parent, data, progress)
+
+
+def _newer_questions(parent: Path, test: pl.DataFrame, words: str, most: int) -> Questions:
+    import numpy as np
+
+    from tastemaker.compression.budget import Questions
+    from tastemaker.inference.brain import Brain
+
+    brain = Brain(parent)
+    wanted: dict[str, list[int]] = {}
+    for user, item in test.select("user_id", "item_id").iter_rows():
+        if item in brain.index_of:
+            wanted.setdefault(user, []).append(brain.index_of[item])
+    asked = [user for user in list(wanted)[:most] if len(brain.history(user))]
+    targets = [np.array(wanted[user], dtype=np.int32) for user in asked]
+    return Questions([brain.history(user) for user in asked], targets, np.arange(len(asked)), words)
+
+
+def _early(workspace: Workspace, parent: Path, data: Dataset, progress: Progress) -> tuple[Path, Questions]:
+    """The bundle of the earlier events, that `evaluate` has left behind or that is trained now, and the later events as questions."""
+    import numpy as np
+
+    from tastemaker.cli.evaluate import asked_of, early_folder, keep_early
+    from tastemaker.compression.budget import Questions
+    from tastemaker.data.split import split
+    from tastemaker.training.fit import fit
+
+    settings = workspace.settings
+    part = split(data, settings.data.split, settings.data.test_share, settings.train.seed)
+    asked = asked_of(workspace, data, part)
+    payload = early_folder(workspace, data, asked)
+    if not (payload / "settings.json").is_file():
+        keep_early(fit(part.train, settings, progress, None, workspace.runs / "cache", rows=False), payload)
+    whole, early = data.item_ids(), part.train.item_ids()
+    number = {item: place for place, item in enumerate(early)}
+    places = np.array([number.get(item, -1) for item in whole], dtype=np.int32)
+    wanted: dict[str, list[int]] = {}
+    for row, item in asked.targets.select("user_id", "item_id").iter_rows():
+        wanted.setdefault(row, []).append(number.get(item, -1))
+    users: dict[str, int] = {}
+    rows = np.random.default_rng(settings.train.seed).permutation(len(asked.rows))[: settings.compress.questions]
+    histories, targets, groups = [], [], []
+    for row in rows.tolist():
+        met = places[asked.histories[row]]
+        histories.append(met[met >= 0])
+        targets.append(np.array(wanted[asked.rows[row]], dtype=np.int32))
+        groups.append(users.setdefault(asked.users[row], len(users)))
+    words = f"{asked.words}; judged is a bundle of the earlier events alone, and what held there is done to the whole one"
+    return _whole_bundle(payload, parent), Questions(histories, targets, np.array(groups, dtype=np.int64), words)
+
+
+def _whole_bundle(payload: Path, parent: Path) -> Path:
+    """The bundle of the earlier events, with the text encoder of the whole one where the same language model reads in both."""
+    from tastemaker.bundle.read import open_bundle
+    from tastemaker.bundle.verify import MANIFEST
+    from tastemaker.bundle.write import write_bundle
+    from tastemaker.compression.step import bring, carry
+
+    settings = open_bundle(parent, check=False).manifest.settings
+    bundles = payload / "bundles"
+    for known in sorted(bundles.glob(f"*/{MANIFEST}")) if bundles.is_dir() else []:
+        if open_bundle(known.parent, check=False).manifest.parents == [parent.name]:
+            return known.parent
+    own = {path.name for path in (payload / "text_encoder").glob("*")}
+
+    def fill(place: Path) -> None:
+        carry(payload, place, ["bundles"])
+        for path in (parent / "text_encoder").glob("*"):
+            if path.name not in own:
+                bring(path, place / "text_encoder" / path.name)
+
+    if (parent / "text_encoder").is_dir() and not own:
+        raise InputError(f"{payload} was made without texts, {parent.name} with them. Delete it and compress again.")
+    return bundles / write_bundle(bundles, fill, settings=settings, parents=[parent.name])

@@ -1,0 +1,116 @@
+"""The budget: what it accepts, what it refuses, and that it counts as the evaluation does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tastemaker.compression.budget import Budget, Questions, gains, share_of
+from tastemaker.evaluation.ranking import per_user
+from tastemaker.schema.errors import InputError
+from tastemaker.schema.protocols import FloatArray, IntArray
+
+ITEMS = 50
+
+
+class Lists:
+    """Answers that are known beforehand."""
+
+    def __init__(self, lists: Sequence[IntArray]) -> None:
+        self.asked = 0
+        self._lists = list(lists)
+
+    def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
+        begin = int(histories[0][0])
+        self.asked += len(histories)
+        return [one[:k] for one in self._lists[begin : begin + len(histories)]]
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        return np.zeros((len(texts), 1), np.float32)
+
+    def users(self, histories: Sequence[IntArray]) -> FloatArray:
+        return np.zeros((len(histories), 1), np.float32)
+
+
+def world(count: int = 4_000, seed: int = 0) -> tuple[Questions, list[IntArray]]:
+    """Questions whose own number is their history, and lists that are right now and then."""
+    random = np.random.default_rng(seed)
+    lists = [random.permutation(ITEMS).astype(np.int32)[:10] for _ in range(count)]
+    targets = [np.array([one[random.integers(0, 20) % 10]] if random.random() < 0.4 else [99], np.int32) for one in lists]
+    return Questions([np.array([row], np.int32) for row in range(count)], targets, np.arange(count) // 4, "toy"), lists
+
+
+def spoiled(lists: list[IntArray], share: float, seed: int = 1) -> list[IntArray]:
+    """A share of the lists is another one altogether."""
+    random = np.random.default_rng(seed)
+    return [random.permutation(ITEMS).astype(np.int32)[:10] if random.random() < share else one for one in lists]
+
+
+def test_the_same_lists_cost_nothing_and_few_questions_make_it_sure() -> None:
+    questions, lists = world()
+    answers = Lists(lists)
+    verdict = Budget(0.0, questions, Lists(lists)).judge(answers)
+    assert verdict.accepted
+    assert verdict.change.low == verdict.change.high == 0
+    assert verdict.overlap == 1
+    assert answers.asked == len(questions) // 4
+
+
+def test_random_lists_are_refused_and_small_losses_need_a_budget() -> None:
+    questions, lists = world()
+    harmful = Budget(0.01, questions, Lists(lists)).judge(Lists(spoiled(lists, 1.0)))
+    assert not harmful.accepted
+    assert harmful.change.high < 0
+    little = spoiled(lists, 0.02)
+    assert not Budget(0.0, questions, Lists(lists)).judge(Lists(little)).accepted
+    assert Budget(0.1, questions, Lists(lists)).judge(Lists(little)).accepted
+
+
+def test_what_is_not_sure_is_refused_though_its_mean_is_inside() -> None:
+    _, lists = world(60)
+    questions = Questions([np.array([row], np.int32) for row in range(60)], [one[5:6] for one in lists], np.arange(60), "toy")
+
+    def moved(one: IntArray, other: int) -> IntArray:
+        changed = one.copy()
+        changed[[5, other]] = one[[other, 5]]
+        return changed
+
+    mixed = [moved(one, 4 if row % 2 else 6) for row, one in enumerate(lists)]  # half of the targets rise a place, half fall one
+    verdict = Budget(0.0, questions, Lists(lists)).judge(Lists(mixed))
+    assert verdict.change.mean > 0 > verdict.change.low
+    assert not verdict.accepted
+    assert Budget(0.05, questions, Lists(lists)).judge(Lists(mixed)).accepted
+
+
+def test_gains_are_those_of_the_evaluation() -> None:
+    questions, lists = world(200)
+    targets = [np.unique(np.append(one, [3, 7])).astype(np.int32) for one in questions.targets]
+    rows = [(str(row), str(item), place) for row, one in enumerate(lists) for place, item in enumerate(one, 1)]
+    table = pl.DataFrame(rows, schema={"user_id": pl.String, "item_id": pl.String, "rank": pl.Int64}, orient="row")
+    wanted = pl.DataFrame(
+        {
+            "user_id": [str(row) for row, one in enumerate(targets) for _ in one],
+            "item_id": [str(item) for one in targets for item in one],
+        }
+    )
+    theirs = per_user(table, wanted, (10,))
+    ours = dict(zip(map(str, range(len(lists))), gains(lists, targets), strict=True))
+    assert np.allclose([ours[user] for user in theirs.users], theirs.values["NDCG@10"])
+
+
+@given(st.floats(0, 100))
+def test_a_budget_is_read_as_people_write_it(percent: float) -> None:
+    assert share_of(f"{percent}%") == pytest.approx(percent / 100)
+    assert share_of(f" {percent} % ") == pytest.approx(percent / 100)
+    assert share_of(str(percent / 100)) == pytest.approx(percent / 100)
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1%", "150%", "nan", "1%%x"])
+def test_a_budget_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(InputError, match="such as 1%"):
+        share_of(text)
