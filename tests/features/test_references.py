@@ -155,7 +155,7 @@ def test_ways_to_write_this_machine_are_refused_by_default(server: str, host: st
         ("93.184.216.34", True), ("2606:2800:220:1:248:1893:25c8:1946", True), ("10.0.0.1", False), ("172.16.3.4", False),
         ("192.168.1.1", False), ("169.254.169.254", False), ("100.64.0.1", False), ("224.0.0.1", False), ("255.255.255.255", False),
         ("0.0.0.0", False), ("fe80::1", False), ("fd00::1", False), ("ff02::1", False), ("64:ff9b::7f00:1", False), ("64:ff9b::5db8:d822", True),
-        ("2002:7f00:1::", False), ("::ffff:10.0.0.1", False), ("fec0::1", False), ("::", False),
+        ("2002:7f00:1::", False), ("::ffff:10.0.0.1", False), ("::ffff:93.184.216.34", True), ("fec0::1", False), ("::", False),
     ],
 )  # fmt: skip
 def test_public_and_private_addresses(address: str, public: bool) -> None:
