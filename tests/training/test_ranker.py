@@ -312,3 +312,19 @@ def test_an_item_without_events_keeps_the_place_that_the_fusion_gives_it(found: 
     np.testing.assert_allclose(settled[~new], logits[~new, 0], rtol=1e-5)
     assert settled[1] == pytest.approx(scale * fusion[1] + own[[0, 2, 3]].mean(), abs=1e-5)
     np.testing.assert_allclose(settled[4:], scale * fusion[4:], atol=1e-5)
+
+
+def test_the_place_of_a_shown_item_is_learned_apart() -> None:
+    rows = world(0.0, questions=240)
+    places = np.tile(np.arange(DEPTH), 240)
+    click = (np.random.default_rng(3).random(len(places)) < 0.9 ** (3 * places) * 0.8).astype(np.float32)
+    shown = replace(rows, positions=places, labels=np.stack([click, click, click], axis=1))
+    one, other = learned(shown, "ranker.epochs=2"), learned(replace(shown, positions=np.full(len(places), -1)), "ranker.epochs=2")
+    assert isinstance(one, TrainedRanker)
+    assert isinstance(other, TrainedRanker)
+    assert "positions" not in one.ranker.arrays, "it is no part of what answers"
+    assert any(not np.array_equal(one.ranker.arrays[name], other.ranker.arrays[name]) for name in one.ranker.arrays)
+    network = RankerNetwork(Shape(dense=2, fields=0, buckets=1, embedding=1, tasks=2))
+    with torch.no_grad():
+        network.positions[3] = 1.5
+    assert network.of_position(torch.tensor([3, -1, 0, 10_000])).tolist() == [[1.5, 1.5], [0, 0], [0, 0], [0, 0]]
