@@ -150,14 +150,17 @@ class FeatureSet:
         """
         state.facts.put_item(item, vector)
 
-    def gives(self, state: State, query: FeatureQuery) -> NDArray[np.float32]:
+    def gives(self, state: State, query: FeatureQuery, wanted: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Numbers of this moment, float32 [items of the query, F], always finite.
 
         An event at the very moment of the query is not seen, as in training. A moment before the latest event that a memory has folded is
         answered as if it were that event's.
+
+        Args:
+            wanted: bool [F]; features none of whose columns is wanted are not looked up and read 0; None: all are.
         """
         rows = state.facts.question(query.user_id, list(query.item_ids), query.now, query.context)
-        return self._numbers(Look(rows, state.facts, state.now()))
+        return self._numbers(Look(rows, state.facts, state.now()), wanted)
 
     def save(self, state: State, folder: Path) -> None:
         """Writes the features and a state into a folder: JSON, Parquet and .npy."""
@@ -185,10 +188,13 @@ class FeatureSet:
             raise BundleError(f"{folder} holds no features that can be read ({error}). Train again.") from None
         return cls(declared, state.facts.copy()), state
 
-    def _numbers(self, look: Look) -> NDArray[np.float32]:
-        found = np.empty((len(look.rows), len(self.names)), dtype=np.float32)
+    def _numbers(self, look: Look, wanted: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        found = np.zeros((len(look.rows), len(self.names)), dtype=np.float32)
         place = 0
         for one in self._declared:
+            if wanted is not None and not wanted[place : place + len(one.names)].any():
+                place += len(one.names)
+                continue
             for numbers in one.feature.gives(look):
                 found[:, place] = numbers
                 place += 1
