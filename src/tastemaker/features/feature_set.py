@@ -172,14 +172,17 @@ class FeatureSet:
         """
         state.facts.put_item(item, vector)
 
-    def gives(self, state: State, query: FeatureQuery) -> NDArray[np.float32]:
+    def gives(self, state: State, query: FeatureQuery, wanted: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Numbers of this moment, float32 [items of the query, F], always finite.
 
         An event at the very moment of the query is not seen, as in training. A moment before the latest event that a memory has folded is
         answered as if it were that event's.
+
+        Args:
+            wanted: bool [F]; features none of whose columns is wanted are not looked up and read 0; None: all are.
         """
         rows = state.facts.question(query.user_id, list(query.item_ids), query.now, query.context)
-        return np.ascontiguousarray(numbers(self._declared, Look(rows, state.facts, state.now())).T)
+        return np.ascontiguousarray(numbers(self._declared, Look(rows, state.facts, state.now()), wanted).T)
 
     def save(self, state: State, folder: Path) -> None:
         """Writes the features and a state into a folder: JSON, Parquet and .npy."""

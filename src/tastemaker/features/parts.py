@@ -121,11 +121,14 @@ class _UserPast(OwnPast):
         return super().tell(memory, codes, now) if known is None else known
 
 
-def numbers(declared: Sequence[Declared], look: Look) -> NDArray[np.float32]:
-    """The numbers of some features, float32 [F, n]."""
-    found = np.empty((sum(len(one.names) for one in declared), len(look.rows)), dtype=np.float32)
+def numbers(declared: Sequence[Declared], look: Look, wanted: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    """The numbers of some features, float32 [F, n]; those of features none of whose columns is `wanted` (bool [F]) are not looked up and are 0."""
+    found = np.zeros((sum(len(one.names) for one in declared), len(look.rows)), dtype=np.float32)
     place = 0
     for one in declared:
+        if wanted is not None and not wanted[place : place + len(one.names)].any():
+            place += len(one.names)
+            continue
         for column in one.feature.gives(look):
             found[place] = column
             place += 1

@@ -34,6 +34,9 @@ class LiveRanker:
         self._state, given = state, RankerInput.load(folder)
         self._codes = given.categories.of_items(state.rows)
         self._given = given
+        kept = set(given.preparation.kept)
+        names = state.features.features.names if state.features is not None else []
+        self._wanted = np.array([name in kept for name in names], dtype=bool)
         vectors, texts = channels.items.rows, channels.text.rows
         self.list = ListRanker.wanted(Ranker.load(folder), given, fusion, vectors, texts, self._of_items, settings)
 
@@ -45,7 +48,7 @@ class LiveRanker:
         features, asker, told = self._state.features, state.asker, None
         if features is not None and asker is not None and len(first):
             names = [self._state.rows[place]["item_id"] for place in found.items[first].tolist()]
-            told = features.told(asker.user_id, names, features.moment(asker.now), asker.context)
+            told = features.told(asker.user_id, names, features.moment(asker.now), asker.context, self._wanted)
         return self.list.ranked(found, scores, state, first, told)
 
     def changed(self, places: Sequence[int]) -> None:

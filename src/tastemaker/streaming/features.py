@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tastemaker.features.base import FeatureQuery
 from tastemaker.features.feature_set import FeatureSet
@@ -55,7 +56,14 @@ class LiveFeatures:
         """An item that was added or changed, with its whitened text vector [T]."""
         self.features.put_item(self._state, item, text)
 
-    def told(self, user_id: str, item_ids: Sequence[str], now: float, context: Mapping[str, Any] | None = None) -> FloatArray:
-        """Raw feature columns, float32 [items, F], in the order of `features.names`."""
-        found: FloatArray = self.features.gives(self._state, FeatureQuery(user_id, item_ids, now, context))
+    def told(
+        self,
+        user_id: str,
+        item_ids: Sequence[str],
+        now: float,
+        context: Mapping[str, Any] | None = None,
+        wanted: NDArray[np.bool_] | None = None,
+    ) -> FloatArray:
+        """Raw feature columns, float32 [items, F], in the order of `features.names`; `wanted` as in `FeatureSet.gives`."""
+        found: FloatArray = self.features.gives(self._state, FeatureQuery(user_id, item_ids, now, context), wanted)
         return found
