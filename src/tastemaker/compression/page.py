@@ -78,11 +78,8 @@ def _row(name: str, state: str, why: str, figures: Figures | None, one: Tried | 
         return row
     kept = "" if figures.neighbours is None else f"{figures.neighbours:.3f}"
     change = f"{verdict.share:+.2%}" if verdict else ""
-    span = (
-        f"{verdict.change.low / (verdict.before or 1):+.2%} to {verdict.change.high / (verdict.before or 1):+.2%}"
-        if verdict
-        else ""
-    )
+    before = (verdict.before or 1.0) if verdict else 1.0
+    span = f"{verdict.change.low / before:+.1%}…{verdict.change.high / before:+.1%}" if verdict else ""
     cells = [f"{figures.bytes / 1e6:.1f}", f"{figures.p50:.2f}", f"{figures.texts:,.0f}", kept, change, span]
     return row | {
         "cells": cells,
