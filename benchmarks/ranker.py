@@ -35,7 +35,7 @@ from tastemaker.evaluation.calibration import auc, log_loss
 from tastemaker.evaluation.significance import paired
 from tastemaker.models.calibration import sigmoid
 from tastemaker.models.ranker import forward
-from tastemaker.schema.settings import RankerSettings
+from tastemaker.schema.settings import RankerSettings, Settings
 from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.precision import use_threads
 from tastemaker.training.ranker import Examples, fit_network
@@ -408,7 +408,9 @@ def latency(asked: argparse.Namespace) -> None:
     version = write_bundle(asked.work / "bundles", brain.export)
     with threadpool_limits(1):
         for mode in ("off", "always"):
-            live = Live(asked.work / "bundles" / version, ranker=msgspec.structs.replace(settings.ranker, mode=mode))
+            live = Live(
+                asked.work / "bundles" / version, service=Settings(ranker=msgspec.structs.replace(settings.ranker, mode=mode))
+            )
             users = live.brain.users
             names, taken = list(users)[:200], []
             for name in [*names[:20], *names]:

@@ -12,7 +12,7 @@ from ring_world import ITEMS, ring
 
 from tastemaker.bundle.write import write_bundle
 from tastemaker.schema.protocols import Asker
-from tastemaker.schema.settings import RankerSettings
+from tastemaker.schema.settings import RankerSettings, Settings
 from tastemaker.serving.wire import Live
 from tastemaker.training.fit import TrainedBrain, states_of
 from tastemaker.training.ranked import Asked, recommend_ranked
@@ -33,7 +33,7 @@ def test_a_brain_has_a_ranker_and_says_what_became_of_it(brain: TrainedBrain) ->
 
 def test_the_bundle_ranks_as_the_brain_does(forced: TrainedBrain, tmp_path: Path) -> None:
     version = write_bundle(tmp_path, forced.export)
-    live = Live(tmp_path / version, ranker=RankerSettings(mode="always"))
+    live = Live(tmp_path / version, service=Settings(ranker=RankerSettings(mode="always")))
     users, now = [f"u{number}" for number in range(0, 60, 7)], 1_600_000_000.0 + 1_000 * 240
     row = {user: place for place, user in enumerate(forced.sequences.user_ids)}
     histories = [forced.sequences.history(row[user]) for user in users]
