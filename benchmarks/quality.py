@@ -134,6 +134,7 @@ def figures(lists: list[list[str]], targets: list[str], cold: np.ndarray, rows: 
 def one(name: str, seed: int, data: Path, wheel: Path, work: Path, settings: Settings) -> dict[str, Any]:
     """One fit and its figures; for seed 0 also the floors."""
     from tastemaker.training.fit import fit
+    from tastemaker.training.ranked import Asked
 
     given = protocol(name, data, wheel)
     settings = msgspec.structs.replace(settings, train=msgspec.structs.replace(settings.train, seed=seed))
@@ -147,7 +148,8 @@ def one(name: str, seed: int, data: Path, wheel: Path, work: Path, settings: Set
     histories = [np.array([number[item] for item in history], dtype=np.int32) for history in given.histories]
     began = time.perf_counter()
     names = brain.sequences.item_ids
-    lists = [[names[item] for item in items] for items, _ in brain.recommend(histories, DEPTH)]
+    asked = Asked(given.users, given.times, given.log)
+    lists = [[names[item] for item in items] for items, _ in brain.recommend(histories, DEPTH, asked=asked)]
     answer = time.perf_counter() - began
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=ROOT

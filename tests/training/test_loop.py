@@ -141,6 +141,10 @@ def test_a_damaged_checkpoint_and_another_plan_are_refused(tmp_path: Path) -> No
     with pytest.raises(InputError, match="seed = 0, and now it is 5"):
         run(LineTask(), options(seed=5), run_dir=tmp_path)
     path = tmp_path / "train.checkpoint"
+    wider = LineTask()
+    wider.model.register_parameter("more", torch.nn.Parameter(torch.zeros(1)))
+    with pytest.raises(BundleError, match=r"lacks 'more': it is of another model or another version\. Delete train\.checkpoint"):
+        run(wider, options(), run_dir=tmp_path)
     found = bytearray(path.read_bytes())
     found[-3] ^= 1
     path.write_bytes(found)

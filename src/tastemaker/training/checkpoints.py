@@ -110,6 +110,21 @@ def load_state(path: Path) -> TrainingState | None:
     return state
 
 
+def check_weights(path: Path, model: nn.Module, weights: Tensors) -> None:
+    """Refuses a checkpoint of another model, such as one that another version of this package wrote.
+
+    Raises:
+        BundleError: names differ; the message tells the first.
+    """
+    there = model.state_dict().keys()
+    if there != weights.keys():
+        name = min(there ^ weights.keys())
+        side = "lacks" if name in there else "holds"
+        raise BundleError(
+            f"{path} {side} {name!r}: it is of another model or another version. Delete {path.name} to begin this training anew."
+        )
+
+
 def check_plan(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuses to go on with other data or other settings.
 

@@ -26,6 +26,7 @@ from tastemaker.schema.protocols import Progress
 from tastemaker.training.checkpoints import (
     TrainingState,
     check_plan,
+    check_weights,
     load_state,
     optimiser_tensors,
     restore_optimiser,
@@ -311,6 +312,7 @@ class _Run:
         if found is None or self.path is None:
             return
         check_plan(self.path, found.plan, self.state.plan)
+        check_weights(self.path, self.task.model, found.part("model"))
         restore_weights(self.task.model, found.part("model"))
         restore_optimiser(self.optimiser, found.part("optimiser"))
         self.best = found.part("best") or None
