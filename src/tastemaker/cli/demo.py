@@ -26,7 +26,7 @@ from tastemaker.schema.errors import InputError, TastemakerError
 
 NEW_ITEM = {"title": "The Lightsaber Chronicles", "categories": ["Sci-Fi", "Action", "Adventure"]}
 NEW_ITEM_ID = "demo-new-film"
-COMPRESS = ("--budget", "2%", "--steps", "vocabulary,int8-text,int8-user,int8-vectors", "--set", "compress.effort=quick", "--set",
+COMPRESS = ("--budget", "2%", "--steps", "int8-text,int8-user,int8-vectors", "--set", "compress.effort=quick", "--set",
             "compress.questions=2500", "--set", "compress.calibration=48")  # fmt: skip
 """What takes seconds: nothing is learned anew, and fewer questions are asked, so that a wider budget is needed to be sure."""
 
@@ -93,7 +93,7 @@ def learn(directory: Path, story: Story) -> None:
     if (directory / "reports" / "compression.json").exists():
         story.say("It has been compressed already.")
         return
-    story.step("Compress: fewer word pieces, eight bits in place of thirty-two, each step inside a budget")
+    story.step("Compress: eight bits in place of thirty-two, each step inside a budget")
     _verb("compress", str(directory), *COMPRESS)
 
 
