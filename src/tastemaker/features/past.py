@@ -21,6 +21,20 @@ Question = tuple[Key, Which, float]
 """What memories with one timeline have in common: key, events, step."""
 
 
+class _Clocks:
+    """Clocks of a log by step, each made once. Timelines hold these and not the log, which holds them: arrays in a ring are freed late."""
+
+    def __init__(self, now: NDArray[np.float64]) -> None:
+        self._now = now
+        self._made: dict[float, Clock] = {}
+
+    def of(self, step: float) -> Clock:
+        """The log's clock of this step."""
+        if step not in self._made:
+            self._made[step] = Clock(self._now, step)
+        return self._made[step]
+
+
 class Log:
     """A whole log, sorted on demand by each key that a memory has.
 
@@ -35,7 +49,7 @@ class Log:
         self.facts, self.rows, self._in_time = facts, events, in_time
         self.orders: dict[Key, NDArray[np.int64]] = {}
         self._lines: dict[Question, Timeline] = {}
-        self._clocks: dict[float, Clock] = {}
+        self._clocks = _Clocks(events.now)
 
     def line(self, memory: Memory[object]) -> Timeline:
         """The events that a memory takes, by its key, in order of time."""
@@ -48,16 +62,11 @@ class Log:
                 codes, source = codes[taken], np.flatnonzero(taken) if source is None else source[taken]
             order = None if memory.which.labels else self.orders.get(memory.key)
             place = self._sorted(source) if order is None else None
-            line = Timeline(codes, source, self.rows, memory.step, partial(self._clock, memory.step), place, order)
+            line = Timeline(codes, source, self.rows, memory.step, partial(self._clocks.of, memory.step), place, order)
             self._lines[question] = line
             if source is None and len(line.entry) == len(codes):
                 self.orders[memory.key] = line.entry
         return self._lines[question]
-
-    def _clock(self, step: float) -> Clock:
-        if step not in self._clocks:
-            self._clocks[step] = Clock(self.rows.now, step)
-        return self._clocks[step]
 
     @cached_property
     def _place(self) -> NDArray[np.int64] | None:
