@@ -165,6 +165,23 @@ def test_wrong_encoding_is_read_and_counted(world: World) -> None:
     assert events.quarantined == {"id is no valid UTF-8": 1}
 
 
+def test_events_keep_further_columns_beside_a_context_of_their_own(world: World) -> None:
+    rows = [
+        {"user_id": "u", "item_id": "a", "query": "boots", "context": json.dumps({"device": "phone"})},
+        {"user_id": "u", "item_id": "b", "query": "shoes", "context": json.dumps({"query": "mine"})},
+        {"user_id": "v", "item_id": "c", "query": "tea", "context": "front page"},
+        {"user_id": "v", "item_id": "d", "query": "cups"},
+    ]
+    pl.DataFrame(rows).write_parquet(world.folder / "events.parquet")
+    assert world.intake.events([world.folder / "events.parquet"]).accepted == 4
+    assert [json.loads(text) for text in world.journal.read().sort("item_id")["context"]] == [
+        {"query": "boots", "device": "phone"},
+        {"query": "mine"},
+        {"query": "tea", "context": "front page"},
+        {"query": "cups"},
+    ]
+
+
 def test_items_keep_unknown_columns_and_lists(world: World) -> None:
     lines = [
         {

@@ -210,10 +210,25 @@ def event_table(raw: pl.DataFrame, form: TimeFormat, default_type: str) -> tuple
         if column is not None:
             columns.append(column.alias(name))
     extra = [name for name in raw.columns if name not in EVENT_COLUMNS]
-    if extra and Columns.CONTEXT not in raw.columns:
-        texts = raw.select(pl.struct(pl.col(extra).cast(pl.String)).struct.json_encode().alias(Columns.CONTEXT))
-        columns.append(texts.to_series())
+    if extra:
+        texts = raw.select(pl.struct(pl.col(extra).cast(pl.String)).struct.json_encode().alias(Columns.CONTEXT)).to_series()
+        if Columns.CONTEXT in raw.columns:
+            columns = [column for column in columns if column.name != Columns.CONTEXT]
+            both = zip(raw[Columns.CONTEXT].cast(pl.String).to_list(), texts.to_list(), strict=True)
+            texts = pl.Series(Columns.CONTEXT, [_with_context(own, more) for own, more in both], dtype=pl.String)
+        columns.append(texts)
     return pl.DataFrame(columns), letters
+
+
+def _with_context(own: str | None, more: str) -> str:
+    """Further columns of a row beside the fields of its own context, which win; a context that is no JSON object is kept as the field `context`."""
+    fields = msgspec.json.decode(more)
+    try:
+        found = msgspec.json.decode(own) if own and own.strip() else {}
+    except msgspec.DecodeError:
+        found = own
+    fields |= found if isinstance(found, dict) else {Columns.CONTEXT: found}
+    return msgspec.json.encode(fields).decode()
 
 
 def _stripped(column: pl.Series) -> tuple[pl.Series, Letters]:

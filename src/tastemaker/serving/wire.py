@@ -208,7 +208,9 @@ class Live:
 
     def _texts(self, indices: IntArray) -> FloatArray:
         """Unit vectors by which doubles are known, float32 [n, T]: of texts (zero for an item without one), or of the item tower without any texts."""
-        return (self.channels.items if self.brain.text.version == "none" else self.channels.text).rows(indices)
+        if self.brain.text.version == "none":
+            return self.channels.items.rows(indices)
+        return self.channels.text.rows(indices)[:, : self.brain.text.width]
 
     def barred(self) -> BoolArray:
         """Items that may not appear now: hidden, deleted, unknown to the catalogue, or against the service's filter."""
