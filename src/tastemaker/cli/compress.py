@@ -249,7 +249,7 @@ def _early(workspace: Workspace, parent: Path, data: Dataset, progress: Progress
     """The bundle of the earlier events, that `evaluate` has left behind or that is trained now, and the later events as questions."""
     import numpy as np
 
-    from tastemaker.cli.evaluate import asked_of, early_folder, keep_early
+    from tastemaker.cli.backtest import asked_of, early_folder, keep_early
     from tastemaker.compression.budget import Questions
     from tastemaker.data.split import split
     from tastemaker.training.fit import fit

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tastemaker.cli.evaluate import backtest_ahead
+from tastemaker.cli.backtest import backtest_ahead
 from tastemaker.cli.movielens import fetch_movielens
 from tastemaker.cli.workspace import SETTINGS_FILE, open_workspace
 from tastemaker.schema.errors import InputError, TastemakerError

@@ -14,6 +14,7 @@ from tastemaker.schema.graph import Social
 from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import FusionSettings, Settings
 from tastemaker.training.fusion import ROWS, Examples, train_fusion
+from tastemaker.training.neighbours import who_met
 from tastemaker.training.propagation import SPARE, TURNS, unit
 
 HIDDEN_SHARE = 0.1
@@ -58,17 +59,12 @@ def user_tastes(social: Social, sequences: Sequences, dim: int, seed: int) -> tu
 
     Right singular vectors of who met what, rarer items weighing more (latent semantic analysis of histories).
     """
-    lengths = sequences.lengths()
-    from_end = np.repeat(sequences.offsets[1:], lengths) - np.arange(len(sequences.items))
-    latest = from_end <= LATEST
-    users = np.repeat(np.arange(sequences.n_users), lengths)[latest]
-    shape = (sequences.n_users, sequences.n_items)
-    met = sp.csr_matrix((np.ones(len(users), np.float32), (users, sequences.items[latest])), shape=shape)
-    met.data[:] = 1.0  # duplicates were summed
+    met = who_met(sequences, LATEST)
     rarity = np.log(max(sequences.n_users, 2) / np.maximum(np.asarray(met.sum(axis=0)).ravel(), 1)).astype(np.float32)
     weighed = (met @ sp.diags(rarity)).tocsr()
     length = np.sqrt(np.asarray(weighed.multiply(weighed).sum(axis=1)).ravel())
     rows = (sp.diags(1 / np.maximum(length, 1e-9)) @ weighed).tocsr().astype(np.float32)
+    shape = met.shape
     width = max(1, min(dim, *shape))
     basis = np.linalg.qr(
         rows.T @ np.random.default_rng(seed).standard_normal((shape[0], min(width + SPARE, *shape))).astype(np.float32)

@@ -43,14 +43,20 @@ def shared_neighbours(sequences: Sequences, k: int) -> Neighbours:
         sequences: histories.
         k: neighbours kept for each item.
     """
+    met = who_met(sequences, LONGEST)
+    return _neighbours((met.T @ met).tocsr(), np.asarray(met.sum(axis=0)).ravel(), k)
+
+
+def who_met(sequences: Sequences, latest: int) -> sp.csr_matrix:
+    """1 where a user met an item among the latest so many events, else 0, float32 [users, items]."""
     lengths = sequences.lengths()
     from_end = np.repeat(sequences.offsets[1:], lengths) - np.arange(len(sequences.items))
-    latest = from_end <= LONGEST
-    users = np.repeat(np.arange(sequences.n_users), lengths)[latest]
+    kept = from_end <= latest
+    users = np.repeat(np.arange(sequences.n_users), lengths)[kept]
     shape = (sequences.n_users, sequences.n_items)
-    met = sp.csr_matrix((np.ones(len(users), np.float32), (users, sequences.items[latest])), shape=shape)
+    met = sp.csr_matrix((np.ones(len(users), np.float32), (users, sequences.items[kept])), shape=shape)
     met.data[:] = 1.0  # duplicates were summed
-    return _neighbours((met.T @ met).tocsr(), np.asarray(met.sum(axis=0)).ravel(), k)
+    return met
 
 
 def _neighbours(pairs: sp.csr_matrix, counts: NDArray[np.generic], k: int) -> Neighbours:
