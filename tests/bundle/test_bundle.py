@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tastemaker.bundle.gate import gate
 from tastemaker.bundle.read import open_bundle
 from tastemaker.bundle.registry import Registry
 from tastemaker.bundle.verify import MANIFEST
 from tastemaker.bundle.write import write_bundle
-from tastemaker.cli.release import gate
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.manifest import SCHEMA_VERSION
 

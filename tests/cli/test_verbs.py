@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tastemaker.bundle.gate import gate
 from tastemaker.cli.app import VERBS, call
-from tastemaker.cli.release import gate
 from tastemaker.schema.manifest import DataFingerprint, Manifest
 
 

@@ -26,11 +26,20 @@ from tastemaker.serving.compat import doors
 from tastemaker.serving.drain import Server
 from tastemaker.serving.exchange import Exchange
 from tastemaker.serving.http import make_app
+from tastemaker.serving.page import Page
 from tastemaker.serving.record import log_of
+from tastemaker.serving.releases import Releases
 from tastemaker.serving.wire import Live, open_live
 from tastemaker.serving.writer import Writer
 
 WATCH_SECONDS = 0.5
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+PATHS = {"index.html": "/", "docs.html": "/docs"}
 
 
 def create(workspace: Path, settings: Settings, version: str | None, exchange: Exchange) -> ASGIApp:
@@ -49,7 +58,8 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
     follow = None if version else (lambda: follow_releases(workspace / "bundles", answers, settings))
     log = log_of(settings.serving.access_log, workspace)
     writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
-    return make_app(answers, writer, exchange, log, pages(), compat, follow)
+    releases = Releases(workspace / "bundles", workspace / "reports")
+    return make_app(answers, writer, exchange, log, pages(), releases, compat, follow)
 
 
 async def follow_releases(bundles: Path, answers: Answers, service: Settings | None = None) -> None:
@@ -68,10 +78,15 @@ async def follow_releases(bundles: Path, answers: Answers, service: Settings | N
             print(f"the released bundle was refused, the old one answers on: {error}", flush=True)
 
 
-def pages() -> dict[str, str]:
-    """The pages by path."""
+def pages() -> dict[str, Page]:
+    """The files of the console by path: `/`, `/docs`, and the scripts and styles that they ask for."""
     static = resources.files("tastemaker.console") / "static"
-    return {"/": (static / "index.html").read_text("utf-8"), "/docs": (static / "docs.html").read_text("utf-8")}
+    found = {}
+    for file in static.iterdir():
+        kind = MEDIA_TYPES.get(Path(file.name).suffix)
+        if kind is not None:
+            found[PATHS.get(file.name, f"/console/{file.name}")] = Page(file.read_bytes(), kind)
+    return found
 
 
 def work(

@@ -35,9 +35,12 @@ from tastemaker.schema.queries import (
     SessionEvent,
 )
 from tastemaker.schema.settings import ServingSettings
+from tastemaker.serving.audience import audience
 from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.wire import Live
 
+AUDIENCE = 200
+"""So many users' lists are made to tell whom an item would be shown to."""
 _EMPTY = np.zeros(0, dtype=np.int32)
 
 
@@ -192,6 +195,15 @@ class Answers:
         names = live.state.latest_users(limit)[::-1]
         names += [name for name in list(live.brain.users)[: limit + len(names)] if name not in set(names)]
         return {"users": [{"user_id": name, "events": len(live.state.history(name))} for name in names[:limit]]}
+
+    def audience(self, item_id: str, k: int) -> dict[str, Any]:
+        """The users in whose lists an item stands highest, of the latest `AUDIENCE`."""
+        live = self._now()
+        place = live.state.index_of.get(item_id)
+        if place is None:
+            raise NotFound(f"There is no item {item_id!r}.")
+        users = [row["user_id"] for row in self.users(AUDIENCE)["users"]]
+        return {"asked": len(users), "users": audience(live, place, users, min(k, self.settings.max_k))}
 
     def items(self, limit: int) -> dict[str, Any]:
         """Some items of the catalogue."""

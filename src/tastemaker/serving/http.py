@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -35,8 +35,10 @@ from tastemaker.serving.compat.door import Door
 from tastemaker.serving.exchange import JSON, Exchange
 from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.openapi import document
+from tastemaker.serving.page import Page
 from tastemaker.serving.problems import problem
 from tastemaker.serving.record import AccessLog, Recorded
+from tastemaker.serving.releases import ReleaseBody, Releases
 from tastemaker.serving.routes import TABLE, ItemPatch, ItemsBatch, Stored, UserBody, UsersBatch
 from tastemaker.serving.writer import Writer
 
@@ -44,8 +46,8 @@ from tastemaker.serving.writer import Writer
 class Api:
     """The handlers, one method a row of the table."""
 
-    def __init__(self, answers: Answers, writer: Writer, metrics: Metrics) -> None:
-        self.answers, self.writer, self.metrics = answers, writer, metrics
+    def __init__(self, answers: Answers, writer: Writer, metrics: Metrics, releases: Releases) -> None:
+        self.answers, self.writer, self.metrics, self.kept = answers, writer, metrics, releases
 
     async def recommend(self, query: RecommendQuery) -> Answer:
         """A list for a user or a session."""
@@ -164,13 +166,38 @@ class Api:
         """Some items."""
         return self.answers.items(min(limit, 1_000))
 
+    async def audience(self, item_id: str, k: int) -> dict[str, Any]:
+        """Whom an item would be shown to."""
+        return self.answers.audience(item_id, k)
+
+    async def bundles(self) -> dict[str, Any]:
+        """Bundles with their stages and figures."""
+        return await asyncio.to_thread(self.kept.bundles)
+
+    async def release(self, body: ReleaseBody) -> dict[str, Any]:
+        """Makes a bundle live."""
+        return await asyncio.to_thread(self.kept.release, body)
+
+    async def rollback(self) -> dict[str, Any]:
+        """Makes the previous bundle live."""
+        return await asyncio.to_thread(self.kept.rollback)
+
+    async def reports(self) -> dict[str, Any]:
+        """Names of the reports."""
+        return self.kept.reports()
+
+    async def report(self, name: str) -> dict[str, Any]:
+        """A report as an HTML page."""
+        return await asyncio.to_thread(self.kept.report, name)
+
 
 def make_app(
     answers: Answers,
     writer: Writer,
     exchange: Exchange,
     log: AccessLog | None,
-    pages: Mapping[str, str],
+    pages: Mapping[str, Page],
+    releases: Releases,
     doors: Sequence[Door] = (),
     follow: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> ASGIApp:
@@ -178,7 +205,7 @@ def make_app(
 
     Args:
         answers: what answers. writer: what stores. exchange: lets requests in and counts them. log: a line for each.
-        pages: HTML by path. doors: routes for the clients of other services.
+        pages: what a browser is given, by path. releases: bundles and reports. doors: routes for the clients of other services.
         follow: a task that runs beside, such as the watch for a new live bundle.
     """
     metrics = exchange.metrics
@@ -205,21 +232,14 @@ def make_app(
             task.cancel()
         writer.close()
 
-    routes = exchange.routes(TABLE, Api(answers, writer, metrics))
+    routes = exchange.routes(TABLE, Api(answers, writer, metrics, releases))
     for door in doors:
         routes += exchange.routes(door.table, door.make(answers, writer), door.show)
     routes += [Route("/openapi.json", openapi), Route("/healthz", healthz), Route("/readyz", readyz)]
     routes += [Route("/metrics", exchange.guarded("metrics", "read", scrape))]
-    routes += [Route(path, _page(text)) for path, text in pages.items()]
+    routes += [Route(path, page.show) for path, page in pages.items()]
     handlers: dict[Any, Any] = {HTTPException: _http_error, Exception: _crash, ClientDisconnect: _gone}
     return Recorded(Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers), log)
-
-
-def _page(text: str) -> Callable[[Request], Awaitable[Response]]:
-    async def show(request: Request) -> Response:
-        return HTMLResponse(text)
-
-    return show
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -93,6 +93,8 @@ def _problems(row: Operation) -> list[tuple[str, str]]:
             ("415", "The body is no JSON."),
             ("507", "Nothing could be stored."),
         ]
-    if "{" in row.path or row.name == "explain":
+    if row.path.startswith("/v1/bundles:"):
+        found.append(("409", "Something speaks against it."))
+    if "{" in row.path or row.name == "release" or row.name == "explain":
         found.append(("404", "It is not there."))
     return [*found, ("503", "Not ready.")]

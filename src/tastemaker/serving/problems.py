@@ -10,6 +10,7 @@ from tastemaker.schema.queries import Problem
 from tastemaker.serving.admission import TooMany
 from tastemaker.serving.answers import NotFound
 from tastemaker.serving.auth import NoKey, NotAllowed
+from tastemaker.serving.releases import Refused
 
 PROBLEM_JSON = "application/problem+json"
 TITLES = {
@@ -19,6 +20,7 @@ TITLES = {
     404: "Not found",
     405: "Method not allowed",
     408: "Too slow",
+    409: "Refused",
     413: "Body too large",
     415: "Unsupported media type",
     422: "Bad input",
@@ -44,6 +46,8 @@ def of_error(error: TastemakerError) -> Response:
     """The problem document of an error that was made on purpose."""
     if isinstance(error, NotFound):
         return problem(404, str(error))
+    if isinstance(error, Refused):
+        return problem(409, str(error))
     if isinstance(error, NoKey):
         return problem(401, str(error), {"WWW-Authenticate": "Bearer", "Connection": "close"})
     if isinstance(error, NotAllowed):

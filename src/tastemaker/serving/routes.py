@@ -18,6 +18,7 @@ from tastemaker.schema.queries import (
     SearchQuery,
 )
 from tastemaker.serving.openapi import Operation, document
+from tastemaker.serving.releases import ReleaseBody
 
 
 class ItemsBatch(Body, kw_only=True, frozen=True):
@@ -71,6 +72,16 @@ TABLE: tuple[Operation, ...] = (
     Operation("GET", "/v1/items", "items", "Some items of the catalogue.", None, dict[str, Any], query=(("limit", 50),)),
     Operation("GET", "/v1/users", "users", "Some users.", None, dict[str, Any], scope="admin", query=(("limit", 50),)),
     Operation("GET", "/v1/items/{item_id:path}/similar", "similar", "Items like an item.", None, Answer, query=(("k", 10),)),
+    Operation(
+        "GET",
+        "/v1/items/{item_id:path}/audience",
+        "audience",
+        "Whom an item would be shown to.",
+        None,
+        dict[str, Any],
+        scope="admin",
+        query=(("k", 10),),
+    ),
     Operation("PUT", "/v1/items/{item_id:path}", "put_item", "Add or replace an item.", ItemBody, Stored, scope="write"),
     Operation("PATCH", "/v1/items/{item_id:path}", "patch_item", "Change fields of an item.", ItemPatch, Stored, scope="write"),
     Operation("GET", "/v1/items/{item_id:path}", "get_item", "An item.", None, dict[str, Any]),
@@ -79,6 +90,11 @@ TABLE: tuple[Operation, ...] = (
     Operation("PATCH", "/v1/users/{user_id:path}", "patch_user", "Change attributes of a user.", UserBody, Stored, scope="write"),
     Operation("GET", "/v1/users/{user_id:path}", "get_user", "A user with the latest events.", None, dict[str, Any]),
     Operation("DELETE", "/v1/users/{user_id:path}", "delete_user", "Delete a user's attributes.", None, Stored, scope="admin"),
+    Operation("GET", "/v1/bundles", "bundles", "Bundles with their stages and figures.", None, dict[str, Any], scope="admin"),
+    Operation("POST", "/v1/bundles:release", "release", "Make a bundle live.", ReleaseBody, dict[str, Any], scope="admin"),
+    Operation("POST", "/v1/bundles:rollback", "rollback", "Make the previous bundle live.", None, dict[str, Any], scope="admin"),
+    Operation("GET", "/v1/reports", "reports", "Names of the reports.", None, dict[str, Any], scope="admin"),
+    Operation("GET", "/v1/reports/{name}", "report", "A report as an HTML page.", None, dict[str, Any], scope="admin"),
 )
 
 

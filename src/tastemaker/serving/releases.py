@@ -1,0 +1,123 @@
+"""What an operator sees and does of bundles and reports, without a word of HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tastemaker.bundle.gate import weigh
+from tastemaker.bundle.registry import STAGES, Registry
+from tastemaker.bundle.verify import read_manifest
+from tastemaker.schema.errors import BundleError, InputError
+from tastemaker.serving.answers import NotFound
+
+SHOWN = 50
+"""At most so many bundles are told of, the newest first."""
+_REPORT = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+class Refused(InputError):
+    """What was asked for makes sense, but something speaks against it."""
+
+
+class ReleaseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which bundle is to go live; `force` although something speaks against it."""
+
+    version: str
+    force: bool = False
+
+
+class Releases:
+    """The bundles and reports of a workspace.
+
+    Args:
+        bundles: folder of bundles. reports: folder of HTML pages and JSON tables.
+    """
+
+    def __init__(self, bundles: Path, reports: Path) -> None:
+        self.registry, self.folder = Registry(bundles), reports
+
+    def bundles(self) -> dict[str, Any]:
+        """Bundles, newest first: stage, parents, data, metrics, bytes; and the tables of the last compression and evaluation."""
+        stages = self.registry.stages()
+        stage_of = {getattr(stages, name): name for name in STAGES if getattr(stages, name)}
+        return {
+            "stages": {name: getattr(stages, name) for name in STAGES},
+            "bundles": [self._told(version, stage_of) for version in self.registry.versions()[::-1][:SHOWN]],
+            "compression": self._table("compression"),
+            "evaluation": self._table("report"),
+        }
+
+    def release(self, body: ReleaseBody) -> dict[str, Any]:
+        """Makes a bundle live.
+
+        Raises:
+            NotFound: no such bundle. Refused: it is not whole, or something speaks against it and `force` was not said.
+        """
+        if body.version not in self.registry.versions():
+            raise NotFound(f"There is no bundle {body.version!r}.")
+        try:
+            against = weigh(self.registry, body.version)
+        except BundleError as error:
+            raise Refused(f"Bundle {body.version} was not released: {error}") from None
+        if against and not body.force:
+            raise Refused(
+                f"Bundle {body.version} was not released: {'; '.join(against)}. With `force` it is released all the same."
+            )
+        self.registry.release(body.version)
+        return {**self.bundles()["stages"], "warnings": against}
+
+    def rollback(self) -> dict[str, Any]:
+        """Makes the previous bundle live again.
+
+        Raises:
+            Refused: there is none, or it is gone.
+        """
+        try:
+            self.registry.rollback()
+        except BundleError as error:
+            raise Refused(str(error)) from None
+        return dict(self.bundles()["stages"])
+
+    def reports(self) -> dict[str, Any]:
+        """Names of the pages that the verbs have written, with their times (seconds since 1970)."""
+        pages = sorted(self.folder.glob("*.html")) if self.folder.is_dir() else []
+        return {"reports": [{"name": page.stem, "made": page.stat().st_mtime} for page in pages if _REPORT.fullmatch(page.stem)]}
+
+    def report(self, name: str) -> dict[str, Any]:
+        """A page as text.
+
+        Raises:
+            NotFound: no such page, or the text is a path and no name.
+        """
+        page = self.folder / f"{name}.html"
+        if not _REPORT.fullmatch(name) or not page.is_file():
+            raise NotFound(f"There is no report {name!r}.")
+        return {"name": name, "html": page.read_text("utf-8", "replace")}
+
+    def _told(self, version: str, stage_of: Mapping[str, str]) -> dict[str, Any]:
+        try:
+            manifest = read_manifest(self.registry.folder(version))
+        except BundleError as error:
+            return {"version": version, "stage": stage_of.get(version), "damaged": str(error)}
+        return {
+            "version": version,
+            "stage": stage_of.get(version),
+            "created": manifest.created,
+            "parents": manifest.parents,
+            "events": manifest.data.events,
+            "users": manifest.data.users,
+            "items": manifest.data.items,
+            "metrics": manifest.metrics,
+            "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        }
+
+    def _table(self, name: str) -> Any:
+        try:
+            return msgspec.json.decode((self.folder / f"{name}.json").read_bytes())
+        except (OSError, msgspec.DecodeError):
+            return None
