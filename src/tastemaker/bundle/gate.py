@@ -37,6 +37,10 @@ def gate(new: Manifest, live: Manifest | None) -> list[str]:
     ours, theirs = new.metrics.get(METRIC), live.metrics.get(METRIC)
     if isinstance(ours, float) and isinstance(theirs, float) and ours < theirs * (1 - TOLERANCE):
         against.append(f"its validation NDCG@10 is {ours:.4f}, that of the live bundle {theirs:.4f}")
+    if new.data.position < live.data.position:
+        against.append(
+            f"it has learned from the first {new.data.position:,} events of the journal, the live bundle from {live.data.position:,}"
+        )
     if new.data.items < 0.5 * live.data.items:
         against.append(f"it knows {new.data.items:,} items, the live bundle {live.data.items:,}")
     return against

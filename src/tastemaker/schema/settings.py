@@ -534,6 +534,31 @@ class ListSettings(Section, kw_only=True, frozen=True):
     """Of items whose titles are the same but for case, accents, punctuation and spaces only the best stays."""
 
 
+class ReleaseSettings(Section, kw_only=True, frozen=True):
+    """What a bundle must show before it takes the place of the live one; docs/releasing.md."""
+
+    questions: Positive = 2_000
+    """At most so many questions are asked of both bundles."""
+    least: Positive = 200
+    """With fewer events that neither bundle has learned from, users' last events are asked for instead: they show what is broken, not what is better."""
+    max_loss: Share = 0.05
+    """A bundle whose mean NDCG@10 is lower by more than this share is refused, however unsure it is; one that is lower for sure is refused anyway."""
+    max_slice_loss: Share = 0.02
+    """A kind of items (new, frequent, rare) may not for sure lose more than this share."""
+    slice_questions: Positive = 1_000
+    """Kinds of items with fewer questions are not judged."""
+    over_popularity: Annotated[float, Meta(ge=0.0)] = 1.05
+    """Its NDCG@10 must be so many times that of the most popular items, unless the live bundle's is not."""
+    coverage: Share = 0.8
+    """It must show at least this share of as many different items as the live one."""
+    slower: Annotated[float, Meta(ge=1.0)] = 1.25
+    """An answer may take so many times as long."""
+    larger: Annotated[float, Meta(ge=1.0)] = 1.5
+    """Its files may hold so many times the bytes."""
+    load_seconds: Annotated[float, Meta(gt=0.0)] = 60.0
+    """Seconds until it can answer."""
+
+
 class Settings(Section, kw_only=True, frozen=True):
     """All settings of a workspace."""
 
@@ -557,3 +582,4 @@ class Settings(Section, kw_only=True, frozen=True):
     serving: ServingSettings = ServingSettings()
     fresh: FreshSettings = FreshSettings()
     lists: ListSettings = ListSettings()
+    release: ReleaseSettings = ReleaseSettings()

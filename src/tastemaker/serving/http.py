@@ -174,13 +174,13 @@ class Api:
         """Bundles with their stages and figures."""
         return await asyncio.to_thread(self.kept.bundles)
 
-    async def release(self, body: ReleaseBody) -> dict[str, Any]:
+    async def release(self, request: Request, body: ReleaseBody) -> dict[str, Any]:
         """Makes a bundle live."""
-        return await asyncio.to_thread(self.kept.release, body)
+        return await self.kept.release(body, _who(request))
 
-    async def rollback(self) -> dict[str, Any]:
+    async def rollback(self, request: Request) -> dict[str, Any]:
         """Makes the previous bundle live."""
-        return await asyncio.to_thread(self.kept.rollback)
+        return await self.kept.rollback(_who(request))
 
     async def reports(self) -> dict[str, Any]:
         """Names of the reports."""
@@ -240,6 +240,11 @@ def make_app(
     routes += [Route(path, page.show) for path, page in pages.items()]
     handlers: dict[Any, Any] = {HTTPException: _http_error, Exception: _crash, ClientDisconnect: _gone}
     return Recorded(Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers), log)
+
+
+def _who(request: Request) -> str:
+    key = request.scope.get("key_id")
+    return f"key {key}" if key else "console"
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

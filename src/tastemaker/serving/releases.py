@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tastemaker.bundle.gate import weigh
+from tastemaker.bundle.record import read_record
 from tastemaker.bundle.registry import STAGES, Registry
 from tastemaker.bundle.verify import read_manifest
 from tastemaker.schema.errors import BundleError, InputError
@@ -25,10 +27,11 @@ class Refused(InputError):
 
 
 class ReleaseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which bundle is to go live; `force` although something speaks against it."""
+    """Which bundle is to go live; `force` although a gate speaks against it; `why` for the record."""
 
     version: str
     force: bool = False
+    why: str = ""
 
 
 class Releases:
@@ -48,40 +51,44 @@ class Releases:
         return {
             "stages": {name: getattr(stages, name) for name in STAGES},
             "bundles": [self._told(version, stage_of) for version in self.registry.versions()[::-1][:SHOWN]],
+            "record": msgspec.to_builtins(read_record(self.registry.bundles)[:-SHOWN:-1]),
             "compression": self._table("compression"),
             "evaluation": self._table("report"),
         }
 
-    def release(self, body: ReleaseBody) -> dict[str, Any]:
-        """Makes a bundle live.
+    async def release(self, body: ReleaseBody, who: str) -> dict[str, Any]:
+        """Makes a bundle live, if the gates let it: in a process of its own, so that answers don't wait for the examination.
+
+        Args:
+            who: whose name stands in the record.
 
         Raises:
-            NotFound: no such bundle. Refused: it is not whole, or something speaks against it and `force` was not said.
+            NotFound: no such bundle. Refused: it is not whole, or a gate speaks against it and `force` was not said.
         """
         if body.version not in self.registry.versions():
             raise NotFound(f"There is no bundle {body.version!r}.")
-        try:
-            against = weigh(self.registry, body.version)
-        except BundleError as error:
-            raise Refused(f"Bundle {body.version} was not released: {error}") from None
-        if against and not body.force:
-            raise Refused(
-                f"Bundle {body.version} was not released: {'; '.join(against)}. With `force` it is released all the same."
-            )
-        self.registry.release(body.version)
-        return {**self.bundles()["stages"], "warnings": against}
+        words = [body.version, "--why", body.why, "--who", who, *(["--force"] if body.force else [])]
+        return dict(msgspec.json.decode(await self._verb("release", *words)))
 
-    def rollback(self) -> dict[str, Any]:
+    async def rollback(self, who: str) -> dict[str, Any]:
         """Makes the previous bundle live again.
 
         Raises:
             Refused: there is none, or it is gone.
         """
+        return dict(msgspec.json.decode(await self._verb("rollback", "--why", "", "--who", who)))
+
+    async def _verb(self, verb: str, *words: str) -> bytes:
+        command = [sys.executable, "-m", "tastemaker", verb, str(self.registry.bundles.parent), *words, "--json"]
+        child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
         try:
-            self.registry.rollback()
-        except BundleError as error:
-            raise Refused(str(error)) from None
-        return dict(self.bundles()["stages"])
+            said, trouble = await child.communicate()
+        finally:
+            if child.returncode is None:
+                child.kill()
+        if child.returncode:
+            raise Refused(trouble.decode(errors="replace").strip().removeprefix("Error: ")[-2_000:])
+        return said
 
     def reports(self) -> dict[str, Any]:
         """Names of the pages that the verbs have written, with their times (seconds since 1970)."""

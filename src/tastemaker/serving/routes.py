@@ -91,8 +91,12 @@ TABLE: tuple[Operation, ...] = (
     Operation("GET", "/v1/users/{user_id:path}", "get_user", "A user with the latest events.", None, dict[str, Any]),
     Operation("DELETE", "/v1/users/{user_id:path}", "delete_user", "Delete a user's attributes.", None, Stored, scope="admin"),
     Operation("GET", "/v1/bundles", "bundles", "Bundles with their stages and figures.", None, dict[str, Any], scope="admin"),
-    Operation("POST", "/v1/bundles:release", "release", "Make a bundle live.", ReleaseBody, dict[str, Any], scope="admin"),
-    Operation("POST", "/v1/bundles:rollback", "rollback", "Make the previous bundle live.", None, dict[str, Any], scope="admin"),
+    Operation(
+        "POST", "/v1/bundles:release", "release", "Make a bundle live.", ReleaseBody, dict[str, Any], scope="admin", asks=True
+    ),
+    Operation(
+        "POST", "/v1/bundles:rollback", "rollback", "Make the previous bundle live.", None, dict[str, Any], scope="admin", asks=True
+    ),
     Operation("GET", "/v1/reports", "reports", "Names of the reports.", None, dict[str, Any], scope="admin"),
     Operation("GET", "/v1/reports/{name}", "report", "A report as an HTML page.", None, dict[str, Any], scope="admin"),
 )

@@ -18,12 +18,14 @@ export function show(place) {
       el('section', { class: 'card' }, el('div', { class: 'row' }, el('h2', { class: 'grow' }, t('stages')), back),
         el('div', { class: 'rail' }, STAGES.map(name => el('div', { class: `stop ${stages[name] ? 'full' : ''} ${name === 'live' ? 'live' : ''}` }, el('h3', {}, t(name)), el('div', { class: stages[name] ? 'mono' : 'soft' }, stages[name] || t('none')))))),
       card(t('bundles'), table(told)),
+      card(t('record'), record(told.record || [])),
       card(t('evaluation'), evaluation(told.evaluation)),
       card(t('compression'), compression(told.compression))];
   }
 
   const ask = version => confirm(t('release'), t('releaseAsk', version), () => release(version, false), t('release'));
   async function release(version, force) {
+    toast(t('examining'));
     try { await call('/v1/bundles:release', { version, force }); } catch (error) {
       if (error.status !== 409) throw error;
       const box = dialog(t('failed'), el('p', { class: 'note warn' }, error.message), el('div', { class: 'row' }, button(t('anyway'), guard(async () => { box.close(); await release(version, true); }), 'danger'), button(t('cancel'), () => box.close(), 'line')));
@@ -46,6 +48,12 @@ export function show(place) {
   }
   refresh();
   place.append(inside);
+}
+
+function record(lines) {
+  if (!lines.length) return el('p', { class: 'soft' }, t('none'));
+  return el('ul', { class: 'list' }, lines.map(line => el('li', {}, el('span', { class: line.action === 'refused' ? 'tag warn' : 'tag good' }, t(line.action)), el('span', { class: 'mono' }, line.version),
+    el('span', { class: 'grow small' }, [line.why, ...(line.against || [])].filter(Boolean).join(' · ')), el('span', { class: 'soft small' }, `${line.who} · ${new Date(1000 * line.time).toLocaleString()}`))));
 }
 
 function evaluation(told) {
