@@ -12,11 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import psutil
 import pytest
 
+from ring import SETTINGS, write_ring
 from tastemaker.cli.app import call
 from tastemaker.data.dataset import Dataset
 from tastemaker.journal.append import Journal
@@ -26,32 +26,11 @@ from tastemaker.schema.manifest import DataFingerprint
 from tastemaker.schema.settings_file import load_settings, to_table
 from tastemaker.training.runs import RunRecord, begin_run, list_runs, read_run, save_run
 
-SETTINGS = """[train]
-threads = 1
-checkpoint_seconds = 0.0
-[sequence]
-dim = 16
-epochs = 3
-min_steps = 40
-[features]
-use = ["item_events"]
-"""
-
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ring of items without texts, imported and trained once."""
-    folder = tmp_path_factory.mktemp("runs") / "w"
-    random = np.random.default_rng(0)
-    rows = [
-        (f"u{user}", f"i{(start + step) % 30}", 1_600_000_000 + 1_000 * user + step)
-        for user, start in enumerate(random.integers(30, size=100))
-        for step in range(6)
-    ]
-    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(folder.parent / "events.csv")
-    assert call(["init", str(folder)]) == 0
-    (folder / "tastemaker.toml").write_text(SETTINGS)
-    assert call(["import", str(folder), "--events", str(folder.parent / "events.csv")]) == 0
+    folder = write_ring(tmp_path_factory.mktemp("runs") / "w")
     assert call(["train", str(folder)]) == 0
     return folder
 

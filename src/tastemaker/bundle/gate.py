@@ -13,19 +13,22 @@ TOLERANCE = 0.05
 """A candidate whose validation NDCG@10 is lower than the live one's by more than this share is refused."""
 
 
-def weigh(registry: Registry, version: str) -> list[str]:
+def weigh(registry: Registry, version: str, figures: bool = True) -> list[str]:
     """What speaks against releasing a version of a registry, in plain words; nothing: it may go live.
+
+    Args:
+        figures: compare the figures of the two validations, too. They are of different events: a poor guide where both can be asked the same.
 
     Raises:
         BundleError: there is no such bundle, or it is not whole.
     """
     live = registry.stages().live
     new = open_bundle(registry.folder(version)).manifest
-    return gate(new, open_bundle(registry.folder(live), check=False).manifest if live and live != version else None)
+    return gate(new, open_bundle(registry.folder(live), check=False).manifest if live and live != version else None, figures)
 
 
-def gate(new: Manifest, live: Manifest | None) -> list[str]:
-    """What speaks against a release, in plain words; nothing: it may go live."""
+def gate(new: Manifest, live: Manifest | None, figures: bool = True) -> list[str]:
+    """What speaks against a release by what two manifests say, in plain words; nothing: it may go live."""
     # JSON has no NaN: a figure that was not finite comes back from the manifest as null
     against = [
         f"{name} is {value}, not a finite number"
@@ -35,7 +38,7 @@ def gate(new: Manifest, live: Manifest | None) -> list[str]:
     if live is None:
         return against
     ours, theirs = new.metrics.get(METRIC), live.metrics.get(METRIC)
-    if isinstance(ours, float) and isinstance(theirs, float) and ours < theirs * (1 - TOLERANCE):
+    if figures and isinstance(ours, float) and isinstance(theirs, float) and ours < theirs * (1 - TOLERANCE):
         against.append(f"its validation NDCG@10 is {ours:.4f}, that of the live bundle {theirs:.4f}")
     if new.data.position < live.data.position:
         against.append(

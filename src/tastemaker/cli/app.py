@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "tune": ("tune", "run", "Search the numbers of the next run."),
     "release": ("release", "release", "Gate a bundle, then make it live."),
     "rollback": ("release", "rollback", "Go back to the previous live bundle."),
+    "watch": ("watch", "run", "Learn anew and release when it is time."),
     "serve": ("serve", "run", "Answer over HTTP, console at /."),
     "keys": ("keys", "verbs", "API keys: add, list, revoke."),
     "recommend": ("recommend", "run", "Lists for many users, to a Parquet file."),

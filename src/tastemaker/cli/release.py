@@ -27,6 +27,7 @@ def release(
         bool, typer.Option("--force", help="Release although a gate says no (its files must be whole all the same).")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Only tell what the gates say.")] = False,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
     why: WHY = "",
     who: WHO = "",
     json: JSON = False,
@@ -36,14 +37,16 @@ def release(
     from tastemaker.bundle.record import Release, note
     from tastemaker.bundle.registry import Registry
 
-    workspace = open_workspace(directory)
+    workspace = open_workspace(directory, overrides or ())
     registry = Registry(workspace.bundles)
     live = registry.stages().live
     version = version or registry.stages().candidate
     if version is None:
         raise InputError("There is no candidate to release. Make one with `tastemaker train`, or name a bundle.")
-    against = weigh(registry, version)
-    findings = examined(workspace, registry, version, live) if live not in (None, version) else []
+    against = weigh(registry, version, figures=False)
+    findings, unseen = examined(workspace, registry, version, live) if live and live != version else ([], False)
+    if not unseen:
+        against = weigh(registry, version)
     against += [finding.words for finding in findings if finding.against]
     words = [f"{finding.gate}: {finding.words}" for finding in findings]
     if not json:
@@ -83,8 +86,11 @@ def rollback(
     typer.echo(json_module.dumps({"live": version}) if json else f"Live again: {version}")
 
 
-def examined(workspace: Workspace, registry: Registry, version: str, live: str) -> list[Finding]:
-    """What the gates say of a bundle beside the live one; a bundle that can't be opened or asked is told as a finding."""
+def examined(workspace: Workspace, registry: Registry, version: str, live: str) -> tuple[list[Finding], bool]:
+    """What the gates say of a bundle beside the live one, and whether by events that neither has learned from.
+
+    A bundle that can't be opened or asked is told as a finding.
+    """
     from tastemaker.bundle.read import open_bundle
     from tastemaker.journal.append import Journal
     from tastemaker.serving.exam import Finding, examine, later_questions, remembered_questions, sit
@@ -101,10 +107,10 @@ def examined(workspace: Workspace, registry: Registry, version: str, live: str) 
     if not unseen:
         asked = remembered_questions(Live(registry.folder(live), service=workspace.settings), limits.questions)
     if not asked:
-        return []
+        return [], False
     try:
         new, old = sit([registry.folder(version), registry.folder(live)], asked, workspace.settings)
     except Exception as error:
-        return [Finding("answers", f"it can't be asked: {type(error).__name__}: {error}", True)]
+        return [Finding("answers", f"it can't be asked: {type(error).__name__}: {error}", True)], unseen
     sizes = [sum(entry.bytes for entry in one.files.values()) for one in manifests]
-    return examine(new, old, [question.user_id for question in asked], unseen, (sizes[0], sizes[1]), limits)
+    return examine(new, old, [question.user_id for question in asked], unseen, (sizes[0], sizes[1]), limits), unseen

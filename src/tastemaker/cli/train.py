@@ -25,6 +25,9 @@ def run(
     directory: Annotated[Path, typer.Argument(help="The workspace.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the latest run that was cut short.")] = False,
+    hold: Annotated[
+        int, typer.Option("--hold", min=0, help="Leave the last so many events out, to ask for them at the release.")
+    ] = 0,
     ray: Annotated[str | None, typer.Option("--ray", help="Train on a Ray cluster: its address, or `local`.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -34,13 +37,13 @@ def run(
     from tastemaker.training.together import dismiss, follow, join
 
     if not join():
-        _show(directory, train(workspace, not json, resume, ray), json)
+        _show(directory, train(workspace, not json, resume, ray, hold), json)
         return
     try:
         if rank() > 0:
             follow()
         else:
-            _show(directory, train(workspace, not json, resume), json)
+            _show(directory, train(workspace, not json, resume, hold=hold), json)
     finally:
         dismiss()
 
@@ -71,7 +74,7 @@ def _show(directory: Path, result: dict[str, Any], json: bool) -> None:
         typer.echo(f"Next: tastemaker release {directory} {result['version']}")
 
 
-def train(workspace: Workspace, show: bool = True, resume: bool = False, ray: str | None = None) -> dict[str, Any]:
+def train(workspace: Workspace, show: bool = True, resume: bool = False, ray: str | None = None, hold: int = 0) -> dict[str, Any]:
     """Trains on the whole journal and writes a bundle; gives its version, stage, counts, metrics and seconds.
 
     Args:
@@ -79,6 +82,7 @@ def train(workspace: Workspace, show: bool = True, resume: bool = False, ray: st
         show: progress bars.
         resume: go on with the latest run that was cut short, on the events that the journal held when it began.
         ray: address of a cluster, or `local`; None: this machine.
+        hold: so many of the journal's last events are left out. Serving folds them in, and `release` can ask for what no bundle has learned.
 
     Raises:
         InputError: the journal holds no event; or there is no run to go on with, or it had other data or settings.
@@ -87,7 +91,7 @@ def train(workspace: Workspace, show: bool = True, resume: bool = False, ray: st
 
     began = time.perf_counter()
     earlier = unfinished(workspace.runs) if resume else None
-    data, fingerprint, later = _read(workspace, earlier)
+    data, fingerprint, later = _read(workspace, earlier, hold)
     folder, record = _run(workspace, fingerprint, earlier)
     try:
         result = _train(workspace, data, fingerprint, folder, record, show, ray)
@@ -98,7 +102,7 @@ def train(workspace: Workspace, show: bool = True, resume: bool = False, ray: st
         end_run(folder, record, "failed", f"{type(error).__name__}: {error}")
         raise
     end_run(folder, record, "done")
-    if later:
+    if later > hold:
         result["notes"] = [*result["notes"], _later_words(workspace, later)]
     return {
         **result,
@@ -117,7 +121,7 @@ def _later_words(workspace: Workspace, later: int) -> str:
     )
 
 
-def _read(workspace: Workspace, earlier: RunRecord | None) -> tuple[Dataset, DataFingerprint, int]:
+def _read(workspace: Workspace, earlier: RunRecord | None, hold: int) -> tuple[Dataset, DataFingerprint, int]:
     """The journal's events, those of its beginning for an earlier run, which they are, and how many came later."""
     from tastemaker.data.dataset import Dataset
     from tastemaker.journal.append import Journal
@@ -125,7 +129,8 @@ def _read(workspace: Workspace, earlier: RunRecord | None) -> tuple[Dataset, Dat
 
     journal = Journal.open(workspace.journal)
     try:
-        position, change = marks = journal.marks()
+        marks = journal.marks()
+        position, change = max(marks[0] - hold, 0), marks[1]
         if earlier is not None and earlier.data.position:
             position, change = earlier.data.position, earlier.data.change
         data = Dataset.from_journal(journal, workspace.settings, (position, change))

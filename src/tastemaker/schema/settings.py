@@ -559,6 +559,25 @@ class ReleaseSettings(Section, kw_only=True, frozen=True):
     """Seconds until it can answer."""
 
 
+class WatchSettings(Section, kw_only=True, frozen=True):
+    """When `tastemaker watch` learns anew, and what it does then; docs/releasing.md."""
+
+    new_events: Positive = 10_000
+    """So many events that the live bundle has not learned from are reason enough."""
+    days: Annotated[float, Meta(ge=0.0)] = 7.0
+    """So many days after the live bundle was made, too, if there is any new event; 0: age is no reason."""
+    hold: Share = 0.5
+    """This share of the new events is left out of the training and asked for at the release, at most `release.questions` times two; serving folds them in."""
+    evaluate: bool = False
+    """Make the evaluation report anew; costs a second training."""
+    compress: bool = False
+    """Release the compressed bundle; costs a second training."""
+    release: bool = True
+    """Put the bundle live if the gates let it; else it stays the candidate."""
+    check_seconds: Annotated[float, Meta(gt=0.0)] = 60.0
+    """Seconds between two looks."""
+
+
 class Settings(Section, kw_only=True, frozen=True):
     """All settings of a workspace."""
 
@@ -583,3 +602,4 @@ class Settings(Section, kw_only=True, frozen=True):
     fresh: FreshSettings = FreshSettings()
     lists: ListSettings = ListSettings()
     release: ReleaseSettings = ReleaseSettings()
+    watch: WatchSettings = WatchSettings()
