@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -50,10 +50,18 @@ class Answers:
 
     Args:
         live: the bundle. journal: what is stored, for reading. settings: limits. served: where answers are kept; None: nowhere.
+        level: tells how busy the service is, as a rung of the ladder.
     """
 
-    def __init__(self, live: Live, journal: Journal, settings: ServingSettings, served: ServedLog | None = None) -> None:
-        self.live, self.journal, self.settings, self.served = live, journal, settings, served
+    def __init__(
+        self,
+        live: Live,
+        journal: Journal,
+        settings: ServingSettings,
+        served: ServedLog | None = None,
+        level: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.live, self.journal, self.settings, self.served, self.level = live, journal, settings, served, level
 
     def recommend(self, query: RecommendQuery) -> Answer:
         """A list for a user, a session, or nobody in particular; of items, or of people."""
@@ -242,13 +250,17 @@ class Answers:
             if k:
                 notes.append("Nothing may be shown: every item is hidden, filtered or excluded.")
             return self._answer(live, [], request_id, notes), None
-        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain)
+        level = self.level()
+        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain, level)
         asker = Asker(query.user_id or "", time.time(), query.context)
-        found = live.road.recommend(live.query(history, asker), wish)
+        found = live.recommend(history, asker, wish)
         rows = self._listed(live, found, query.explain, history)
         left = self._left_out(live, found) if query.explain else None
         notes += found.picked.notes if found.picked is not None else []
-        return self._answer(live, rows, request_id, notes, left), found
+        answer = self._answer(live, rows, request_id, notes, left)
+        if found.degraded:
+            answer = msgspec.structs.replace(answer, degraded=found.degraded, level=found.level)
+        return answer, found
 
     def _people(self, live: Live, query: RecommendQuery) -> Answer:
         """The people whom somebody might know."""
