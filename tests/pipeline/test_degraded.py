@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tastemaker.pipeline.engine import Road, Wish
-from tastemaker.pipeline.gather import FAILED, LATE, Gatherer
+from tastemaker.pipeline.gather import FAILED, LATE, TRUSTED, Gatherer
 from tastemaker.pipeline.trip import FEWER, NO_RANKER, POPULAR, PRECOMPUTED
 from tastemaker.schema.candidates import ChannelScores, Ranked
 from tastemaker.schema.protocols import Asker, FloatArray, Gather, IntArray, QueryState
@@ -52,6 +52,25 @@ def test_calls_give_the_same_with_a_deadline_and_without(seconds: float, lanes: 
     done, missing = Gatherer(seconds, lanes).run({**calls, "b": broken})  # type: ignore[dict-item]
     assert list(done.items()) == [(str(number), number * 2) for number in range(20)]
     assert missing == {"b": FAILED}
+
+
+def test_quick_calls_over_memory_earn_to_be_made_at_once_and_lose_it_when_slow() -> None:
+    where: list[int] = []
+
+    def quick() -> None:
+        where.append(threading.get_ident())
+
+    def slow() -> None:
+        where.append(threading.get_ident())
+        time.sleep(0.6)
+
+    gatherer = Gatherer(0.4, memory=True)
+    for _ in range(TRUSTED + 1):
+        assert gatherer.run({"a": quick}) == ({"a": None}, {})
+    assert where[0] != threading.get_ident() == where[-1]
+    assert gatherer.run({"a": slow}) == ({"a": None}, {}), "the first slow one is waited for"
+    assert gatherer.run({"a": slow}) == ({}, {"a": LATE}), "the next one is not"
+    assert where[-1] != threading.get_ident() == where[-2]
 
 
 class Shelf:

@@ -37,6 +37,7 @@ class Road:
         ranker: orders the fusion's best; None: the fusion's order stays.
         popular: recent popularity of every item, for what has no source left; None: the items' order.
         seconds: what the sources have together, and again the ranker with its features; 0: no deadline. lanes: threads that share the sources.
+        memory: sources and ranker only compute over memory: they earn to be called without a thread of their own.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class Road:
         popular: Callable[[], FloatArray] | None = None,
         seconds: float = 0.0,
         lanes: int = 1,
+        memory: bool = False,
     ) -> None:
         self.channels, self.fusion, self.depth, self.ranker = channels, fusion, depth, ranker
         self.facts = Facts(vectors, texts or vectors, row_of or (lambda item: {"item_id": str(item)}))
         self.reserve = Reserve(popular or (lambda: _flat(channels.n_items)))
-        self.gatherer = Gatherer(seconds, lanes)
+        self.gatherer = Gatherer(seconds, lanes, memory)
         self._select: Stage = Select(fusion, vectors, self.facts)
         self.after_source: list[tuple[str, Stage]] = [("filter", Filter(self.reserve)), ("score", Score(fusion))]
         if ranker is not None:
@@ -138,7 +140,7 @@ class Road:
         asker, scores = trip.state.asker, trip.scores
         whole = trip.level == 0 and (trip.state.user_vector is not None or not len(trip.state.history))
         if whole and asker is not None and asker.user_id and scores is not None:
-            self.reserve.keep(asker.user_id, trip.candidates.items[order(scores, KEPT_ITEMS)])
+            self.reserve.keep(asker.user_id, lambda: trip.candidates.items[order(scores, KEPT_ITEMS)], asker.now)
 
 
 def _flat(count: int) -> FloatArray:

@@ -13,6 +13,7 @@ from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray
 
 KEPT_ITEMS = 100
 """Candidates that are kept of each answer, the best ones."""
+KEPT_SECONDS = 60.0
 _STEP = 1024
 
 
@@ -25,12 +26,19 @@ class Reserve:
 
     def __init__(self, popular: Callable[[], FloatArray], size: int = 20_000) -> None:
         self._popular, self._size = popular, size
-        self._lists: OrderedDict[str, IntArray] = OrderedDict()
+        self._lists: OrderedDict[str, tuple[float, IntArray]] = OrderedDict()
         self._order: IntArray = np.zeros(0, dtype=np.int32)
 
-    def keep(self, user_id: str, items: IntArray) -> None:
-        """Remembers the best candidates of a user, best first."""
-        self._lists[user_id] = items[:KEPT_ITEMS].copy()
+    def keep(self, user_id: str, items: Callable[[], IntArray], now: float) -> None:
+        """Remembers the best candidates of a user, best first; not again within `KEPT_SECONDS`.
+
+        Args:
+            items: gives item indices, int32. now: epoch seconds.
+        """
+        kept = self._lists.get(user_id)
+        if kept is not None and 0 <= now - kept[0] < KEPT_SECONDS:
+            return
+        self._lists[user_id] = now, items()[:KEPT_ITEMS].copy()
         self._lists.move_to_end(user_id)
         if len(self._lists) > self._size:
             self._lists.popitem(last=False)
@@ -52,7 +60,7 @@ class Reserve:
         state, wish = trip.state, trip.wish
         asker, met = state.asker, set(state.history.tolist())
         kept = self._lists.get(asker.user_id) if level <= PRECOMPUTED and asker is not None and asker.user_id else None
-        items = [] if kept is None else _allowed(kept, wish.barred, met)
+        items = [] if kept is None else _allowed(kept[1], wish.barred, met)
         enough = max(wish.k, KEPT_ITEMS)
         rest = self.most_popular(enough + len(items), wish.barred, met) if len(items) < enough else []
         own = len(items)

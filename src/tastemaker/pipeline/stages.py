@@ -120,9 +120,13 @@ def kept(items: IntArray, barred: BoolArray | None, history: IntArray) -> BoolAr
     """Which candidates may go on, bool [M]; None: all of them."""
     keep = np.ones(len(items), dtype=bool)
     if barred is not None:
-        keep = ~barred[items]
-    if len(history):
-        keep &= ~np.isin(items, history)
+        out = barred
+        if len(history):
+            out = barred.copy()
+            out[history] = True
+        keep = ~out[items]
+    elif len(history):
+        keep = ~np.isin(items, history)
     if len(items) > 1 and not (items[1:] > items[:-1]).all():  # not in growing order: there may be doubles
         first = np.zeros(len(items), dtype=bool)
         first[np.unique(items, return_index=True)[1]] = True

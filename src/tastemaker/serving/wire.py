@@ -93,7 +93,7 @@ class Live:
         vectors, depth = self.channels.items.rows, self.settings.fusion.depth
         self.road = Road(
             self.channels, fusion, vectors, depth, self._texts, self.state.rows.__getitem__, self.ranker,
-            lambda: self.channels.popular, now.serving.deadline_ms / 1e3, now.serving.source_threads,
+            lambda: self.channels.popular, now.serving.deadline_ms / 1e3, now.serving.source_threads, True,
         )  # fmt: skip
         lexicon = folder / "lexicon"
         self.lexicon = Lexicon.load(lexicon) if lexicon.is_dir() else Lexicon(words_of(row) for row in rows)
