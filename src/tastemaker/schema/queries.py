@@ -73,11 +73,15 @@ class SearchQuery(Body, kw_only=True, frozen=True):
 
 
 class ExplainQuery(Body, kw_only=True, frozen=True):
-    """Ask why an item is, or is not, in a user's list; with a `request_id` in the list of that request."""
+    """Ask why an item is, or is not, in a user's list; with a `request_id` in the list of that request.
+
+    `question` is what the list was asked with (k, filter, rules, session …); its user is `user_id`.
+    """
 
     user_id: Identifier
     item_id: Identifier
     request_id: Identifier | None = None
+    question: RecommendQuery | None = None
 
 
 class IncomingEvent(Body, kw_only=True, frozen=True):

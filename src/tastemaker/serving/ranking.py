@@ -59,6 +59,22 @@ class LiveRanker:
         """Final scores, float32 [M], and the chances where they decide or are wanted."""
         return self.list.ranked(found, scores, state, first, told)
 
+    def effects(
+        self, found: ChannelScores, scores: FloatArray, state: QueryState, place: int, most: int = 5
+    ) -> list[tuple[str, float, float]]:
+        """Features with the largest effect on the `next` logit of an item: name, value (in standard deviations from the mean) and effect.
+
+        An effect is what the logit loses when the feature is the mean of training instead.
+        """
+        first = self.list.first(scores)
+        at = np.flatnonzero(found.items[first] == place)
+        if not len(at) or state.user_vector is None:
+            return []
+        told = self.hydrate(found.items[first], state)
+        names, values, effect = self.list.effects(found, scores, state, first, told, int(at[0]))
+        best = np.argsort(-np.abs(effect), kind="stable")[:most]
+        return [(names[one], float(values[one]), float(effect[one])) for one in best.tolist() if effect[one] != 0]
+
     def changed(self, places: Sequence[int]) -> None:
         """Items that were added or changed: their names are read anew."""
         if not places:

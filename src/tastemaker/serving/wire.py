@@ -20,6 +20,7 @@ from tastemaker.journal.append import Journal
 from tastemaker.models.fusion import Fusion
 from tastemaker.models.segments import Segments, newcomer_scores, with_profile
 from tastemaker.pipeline.engine import Found, Road, Wish
+from tastemaker.pipeline.fields import Fields
 from tastemaker.pipeline.rerank import order
 from tastemaker.pipeline.select import pick
 from tastemaker.schema.errors import BundleError
@@ -100,6 +101,7 @@ class Live:
         self.connections = Connections.open(folder / "graph", self.state)
         self.people = People.open(folder / "friends", self.channels.companions, depth)
         data = self.bundle.manifest.data
+        self.fields = Fields(self.state.rows)
         self._consumer = Consumer(journal, self.state, data.position, data.change) if journal is not None else None
         self.poll()
 
@@ -113,6 +115,7 @@ class Live:
         if self._consumer is None or not self._consumer.poll():
             return
         changed = self.state.take_changed()
+        self.fields.changed([place for place, _ in changed])
         for place, words in changed:
             self.lexicon.put(place, words_of(words))
         if self.ranker is not None:
