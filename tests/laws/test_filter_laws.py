@@ -58,3 +58,14 @@ def test_columns_say_what_rows_say(
             if place % 2:  # of some additions nobody is told, such as items that only events name
                 fields.changed([len(rows) - 1])
         check()
+
+
+def test_a_changed_item_loses_its_old_values() -> None:
+    rows: list[dict[str, Any]] = [{"kind": "a", "price": 1.0}, {"kind": "b", "price": 2.0}]
+    fields = Fields(rows)
+    assert fields.matching({"field": "kind", "eq": "a"}).tolist() == [True, False]
+    rows[0] = {"kind": "b", "price": 3.0}
+    fields.changed([0])
+    assert fields.matching({"field": "kind", "eq": "a"}).tolist() == [False, False]
+    assert fields.matching({"field": "kind", "eq": "b"}).tolist() == [True, True]
+    assert fields.matching({"field": "price", "gt": 2}).tolist() == [True, False]

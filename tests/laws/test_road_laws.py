@@ -31,8 +31,8 @@ SCORES = hnp.arrays(
 class Shelf:
     """Two channels over a fixed table of scores: one that knows the scores, one that knows everything alike."""
 
-    def __init__(self, scores: FloatArray, broken: dict[str, str] | None = None, careless: bool = False) -> None:
-        self.scores, self._broken, self._careless = scores, broken or {}, careless
+    def __init__(self, scores: FloatArray, broken: dict[str, str] | None = None, careless: bool = False, most: int = 99) -> None:
+        self.scores, self._broken, self._careless, self._most = scores, broken or {}, careless, most
 
     @property
     def n_items(self) -> int:
@@ -53,7 +53,7 @@ class Shelf:
             keep = np.ones(self.n_items, bool) if allowed is None or self._careless else allowed.copy()
             if not self._careless:
                 keep[state.history] = False
-            items = np.flatnonzero(keep).astype(np.int32)
+            items = np.flatnonzero(keep).astype(np.int32)[: self._most]
             if self._careless:  # a source that brings what is barred and met, and some of it twice
                 items = np.concatenate([items, items[::2]])
             columns = [done.get(name, np.zeros(self.n_items, np.float32))[items] for name in calls]
@@ -121,6 +121,7 @@ def test_a_varied_list_has_k_places_and_no_item_twice(scores: FloatArray, k: int
     broken=st.dictionaries(st.sampled_from(["text", "popular"]), st.sampled_from(["failed"])),
     careless=st.booleans(),
     level=st.integers(0, 4),
+    most=st.sampled_from([99, 3]),
 )
 def test_the_road_gives_k_that_are_allowed_whatever_breaks(
     scores: FloatArray,
@@ -133,11 +134,12 @@ def test_the_road_gives_k_that_are_allowed_whatever_breaks(
     broken: dict[str, str],
     careless: bool,
     level: int,
+    most: int,
 ) -> None:
     n = len(scores)
     seen = np.array([item for item in history if item < n], dtype=np.int32)
     bars = np.array([place in barred for place in range(n)], dtype=bool)
-    road = Road(Shelf(scores, broken, careless), Plain(), unit_rows, 10)
+    road = Road(Shelf(scores, broken, careless, most), Plain(), unit_rows, 10)
     explore = Explore(np.array(sorted(fresh), dtype=np.int32), 0.1, 3.0, 0.4)
     wish = Wish(k, bars, newest, Rules(diversity=diversity), explore, level=level)
     found = road.recommend(QueryState(seen, np.ones(2, np.float32)), wish)
@@ -151,7 +153,7 @@ def test_the_road_gives_k_that_are_allowed_whatever_breaks(
         expected += ["source: failed"] if len(broken) == 2 else []
     assert found.degraded == expected
     assert found.level == (POPULAR if level >= PRECOMPUTED or len(broken) == 2 else max(level, FEWER if broken else 0))
-    if not broken and not diversity and newest is None and level < PRECOMPUTED and not fresh:
+    if not broken and not diversity and newest is None and level < PRECOMPUTED and not fresh and most == 99:
         finite = np.isfinite(scores[found.items])
         assert not (np.diff(finite.astype(int)) > 0).any(), "what is no number stands below what is one"
 
