@@ -158,7 +158,9 @@ def test_a_pin_that_no_channel_found_is_scored_and_shown() -> None:
     class Narrow:
         n_items = N
 
-        def candidates(self, states: Any, depth: int, allowed: Any = None) -> list[ChannelScores]:
+        def candidates(
+            self, states: Any, depth: int, allowed: Any = None, filter_seen: bool = True, gather: Any = None
+        ) -> list[ChannelScores]:
             return [self.score_items(None, np.arange(3, dtype=np.int32), depth) for _ in states]
 
         def score_items(self, state: Any, items: Any, depth: int) -> ChannelScores:

@@ -54,7 +54,7 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
     journal = Journal.open(workspace / "journal")
     live = open_live(workspace / "bundles", journal, version, service=settings)
     served = ServedLog(workspace / "journal" / "served", settings.serving.record_days)
-    answers = Answers(live, journal, settings.serving, served)
+    answers = Answers(live, journal, settings.serving, served, lambda: exchange.ladder.level)
     follow = None if version else (lambda: follow_releases(workspace / "bundles", answers, settings))
     log = log_of(settings.serving.access_log, workspace)
     writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)

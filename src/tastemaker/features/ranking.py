@@ -79,20 +79,60 @@ class ListRanker:
         if not len(first) or state.user_vector is None:
             return Ranked(scores, heads, none)
         plain = self.fusion.without_boost(found, scores)
-        part = ChannelScores(
-            found.items[first], found.channels, found.scores[first], found.ranks[first], found.counts[first], found.depth
-        )
-        items = np.asarray(self.vectors(part.items), dtype=np.float32)
-        columns = channel_columns(part, plain[first], plain, len(state.history), cosines(state.user_vector, items))
-        raw = self.given.raw(columns, told, self.texts(part.items))
-        asker = state.asker
-        names = self.codes(part.items) + self.given.categories.of_asker(
-            asker.user_id if asker else "", asker.context if asker else None
-        )
-        logits = self.ranker.logits(self.given.dense(raw, state.user_vector, items), names, plain[first])
+        part, dense, names = self._read(found, plain, state, state.user_vector, first, told)
+        logits = self.ranker.logits(dense, names, plain[first])
         logits[:, 0] = self.ranker.settled(logits, plain[first], part.counts == 0, np.array([0, len(first)]))
         chances = self.ranker.chances(logits, boosted(part), scores[first])
         none[first] = chances
         if not self.decides:
             return Ranked(scores, heads, none)
         return Ranked(behind(scores, first, chances @ self.weights), heads, none)
+
+    def effects(
+        self,
+        found: ChannelScores,
+        scores: FloatArray,
+        state: QueryState,
+        first: NDArray[np.int64],
+        told: FloatArray | None,
+        at: int,
+    ) -> tuple[list[str], FloatArray, FloatArray]:
+        """What each column is worth to the `next` logit of one candidate: what the logit loses when the column is 0, the mean of training.
+
+        Args:
+            found, scores, first, told: as of `ranked`. at: the candidate, a place in `first`.
+
+        Returns:
+            Names, values and effects, [X].
+        """
+        if state.user_vector is None:
+            return [], np.zeros(0, np.float32), np.zeros(0, np.float32)
+        plain = self.fusion.without_boost(found, scores)
+        _, dense, names = self._read(found, plain, state, state.user_vector, first, told)
+        width = dense.shape[1]
+        rows = np.repeat(dense[at : at + 1], width + 1, axis=0)
+        rows[np.arange(width), np.arange(width)] = 0.0
+        logits = self.ranker.logits(rows, np.repeat(names[at : at + 1], width + 1, axis=0), np.repeat(plain[first[at]], width + 1))
+        return self.given.names, dense[at], (logits[-1, 0] - logits[:-1, 0]).astype(np.float32)
+
+    def _read(
+        self,
+        found: ChannelScores,
+        plain: FloatArray,
+        state: QueryState,
+        user: FloatArray,
+        first: NDArray[np.int64],
+        told: FloatArray | None,
+    ) -> tuple[ChannelScores, FloatArray, Codes]:
+        """The candidates that are looked at, and what the network reads of them: columns [n, X] and numbers of names [n, C]."""
+        part = ChannelScores(
+            found.items[first], found.channels, found.scores[first], found.ranks[first], found.counts[first], found.depth
+        )
+        items = np.asarray(self.vectors(part.items), dtype=np.float32)
+        columns = channel_columns(part, plain[first], plain, len(state.history), cosines(user, items))
+        raw = self.given.raw(columns, told, self.texts(part.items))
+        asker = state.asker
+        names = self.codes(part.items) + self.given.categories.of_asker(
+            asker.user_id if asker else "", asker.context if asker else None
+        )
+        return part, self.given.dense(raw, user, items), names

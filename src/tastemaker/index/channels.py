@@ -13,7 +13,7 @@ Channels:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,12 +26,11 @@ from tastemaker.index.companions import Companions
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import Neighbours, history_matrix
 from tastemaker.schema.candidates import ChannelScores
-from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
+from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
 from tastemaker.schema.signals import GRAPH
 
 CHANNELS = ("sequence", "neighbours", "together", "text", "taste", "popular")
 FRIENDS = "friends"
-_SEQUENCE, _NEIGHBOURS, _TOGETHER, _TEXT, _TASTE, _POPULAR = range(len(CHANNELS))
 _BATCH = 64
 NOT_ALLOWED = np.float32(-np.inf)
 _FLOORS = (-np.inf, 0.0, 0.0, 0.0, 0.0, -np.inf)
@@ -135,31 +134,48 @@ class Channels:
         rows = zip(histories, vectors, users.tolist(), strict=True)
         return [QueryState(history, vector if len(history) or vector.any() else None, user=user) for history, vector, user in rows]
 
-    def scores(self, states: Sequence[QueryState]) -> list[FloatArray]:
-        """Each channel's score of every item: for each of `names` float32 [B, N]."""
-        histories = [state.history for state in states]
-        n = self.n_items
-        found = [
-            self._sequence(states),
-            self.neighbours.scores(histories, self.decays.neighbours, n),
-            self.together.scores(histories, self.decays.together, n),
-            self.text.scores(self._queries(self.text, histories, self.decays.text)),
-            self.text.scores(self._queries(self.text, histories, self.decays.taste)),
-            self._popular(states),
+    def scores(self, states: Sequence[QueryState], gather: Gather | None = None) -> list[FloatArray]:
+        """Each channel's score of every item: for each of `names` float32 [B, N]; one that `gather` leaves out scores all items as its floor."""
+        calls = self._calls(states)
+        done = {name: call() for name, call in calls.items()} if gather is None else gather(calls)
+        return [
+            done[name] if name in done else np.full((len(states), self.n_items), floor, dtype=np.float32)
+            for name, floor in zip(self.names, self._floors(), strict=True)
         ]
-        if self.graph is not None:
-            found.append(self.graph.scores(self._queries(self.graph, histories, self.decays.text)))
-        if self.companions is not None:
-            found.append(self.companions.scores(np.array([state.user for state in states], dtype=np.int32), n))
+
+    def _calls(self, states: Sequence[QueryState]) -> dict[str, Callable[[], FloatArray]]:
+        """What each of `names` computes, float32 [B, N]."""
+        histories = [state.history for state in states]
+        n, decays, graph, companions = self.n_items, self.decays, self.graph, self.companions
+        found: dict[str, Callable[[], FloatArray]] = {
+            "sequence": lambda: self._sequence(states),
+            "neighbours": lambda: self.neighbours.scores(histories, decays.neighbours, n),
+            "together": lambda: self.together.scores(histories, decays.together, n),
+            "text": lambda: self.text.scores(self._queries(self.text, histories, decays.text)),
+            "taste": lambda: self.text.scores(self._queries(self.text, histories, decays.taste)),
+            "popular": lambda: self._popular(states),
+        }
+        if graph is not None:
+            found[GRAPH] = lambda: graph.scores(self._queries(graph, histories, decays.text))
+        if companions is not None:
+            found[FRIENDS] = lambda: companions.scores(np.array([state.user for state in states], dtype=np.int32), n)
         return found
 
     def candidates(
-        self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None = None, filter_seen: bool = True
+        self,
+        states: Sequence[QueryState],
+        depth: int,
+        allowed: BoolArray | None = None,
+        filter_seen: bool = True,
+        gather: Gather | None = None,
     ) -> list[ChannelScores]:
-        """For each query the union of each channel's best `depth` items; with `filter_seen` without those of its own history."""
+        """For each query the union of each channel's best `depth` items; with `filter_seen` without those of its own history.
+
+        Each channel is one call of `gather`; one that is missing in its answer finds nothing.
+        """
         found: list[ChannelScores] = []
         for begin in range(0, len(states), _BATCH):
-            found += self._batch(states[begin : begin + _BATCH], depth, allowed, filter_seen)
+            found += self._batch(states[begin : begin + _BATCH], depth, allowed, filter_seen, gather)
         return found
 
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
@@ -253,8 +269,10 @@ class Channels:
             queries = np.asarray(events[:, met] @ index.rows(met), dtype=np.float32)
         return queries
 
-    def _batch(self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None, filter_seen: bool) -> list[ChannelScores]:
-        whole = self.scores(states)
+    def _batch(
+        self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None, filter_seen: bool, gather: Gather | None
+    ) -> list[ChannelScores]:
+        whole = self.scores(states, gather)
         barred = ~allowed if allowed is not None else None
         for scores in whole:
             if barred is not None:
@@ -267,7 +285,6 @@ class Channels:
         found = []
         for row in range(len(states)):
             items = np.unique(np.concatenate([places[row] for places in best])).astype(np.int32)
-            items = items[np.isfinite(whole[_POPULAR][row, items])]
             places = np.stack([place[row] for place in ranks], axis=1)
             found.append(self._made(items, [scores[row] for scores in whole], places, depth))
         return found

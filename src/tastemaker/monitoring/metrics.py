@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -23,6 +24,10 @@ class Metrics:
             "tastemaker_request_seconds", "Time to answer.", ["route", "status"], buckets=BUCKETS, registry=registry
         )
         self._events = Counter("tastemaker_events_total", "Events by what became of them.", ["result"], registry=registry)
+        self._degraded = Counter("tastemaker_degraded_total", "What was missing in answers.", ["part", "why"], registry=registry)
+        self._levels = Counter(
+            "tastemaker_degraded_answers_total", "Answers from lower rungs of the ladder.", ["level"], registry=registry
+        )
         self._model = Gauge(
             "tastemaker_model_info", "The live bundle.", ["version"], registry=registry, multiprocess_mode="livemax"
         )
@@ -37,6 +42,13 @@ class Metrics:
         for result, count in (("accepted", accepted), ("duplicate", duplicates), ("rejected", rejected)):
             if count:
                 self._events.labels(result).inc(count)
+
+    def degraded(self, level: int, words: Sequence[str]) -> None:
+        """One answer from a lower rung, and what was missing, as in `source text: late`."""
+        self._levels.labels(str(level)).inc()
+        for word in words:
+            part, _, why = word.partition(": ")
+            self._degraded.labels(part, why).inc()
 
     def model(self, version: str, items: int) -> None:
         """Which bundle answers, and from how many items."""

@@ -13,6 +13,7 @@ SOURCES = {
     "text": "reads like {near}",
     "taste": "fits your taste, as in {near}",
     "popular": "popular now",
+    "precomputed": "chosen for you a while ago",
     "fresh": "new, and close to {near}",
     "fresh slot": "fresh slot: new, little is known of it yet, and close to {near}",
     "segment": "popular with people like you",
@@ -29,7 +30,7 @@ def reason(source: str, near: str | None, segment: str = "") -> str:
     if source == "segment":
         return f"{text} ({segment})" if segment else text
     if "{near}" not in text:
-        return text if near is None or source in ("popular", "friends") else f"{text} after {near}"
+        return text if near is None or source in ("popular", "precomputed", "friends") else f"{text} after {near}"
     return text.format(near=near) if near else text.split(" {near}")[0].rstrip(",") + " what you met"
 
 

@@ -48,7 +48,7 @@ def compile_filter(spec: Any, depth: int = 0) -> Test:
 
 def values_of(row: Row, field: str) -> set[str]:
     """The values of a field as texts, those of `extra` too; empty where there is none."""
-    return _values(_get(row, field))
+    return _values(field_of(row, field))
 
 
 def _comparison(spec: Mapping[str, Any]) -> Test:
@@ -63,15 +63,15 @@ def _comparison(spec: Mapping[str, Any]) -> Test:
 
 def _one(field: str, sign: str, wanted: Any) -> Test:
     if sign == "exists":
-        return lambda row: (_get(row, field) not in (None, [], "")) is bool(wanted)
+        return lambda row: (field_of(row, field) not in (None, [], "")) is bool(wanted)
     if sign in ("any_of", "none_of"):
         if not isinstance(wanted, list) or any(isinstance(value, dict | list) for value in wanted):
             raise InputError(f"{sign!r} holds a list of plain values; found {str(wanted)[:80]!r}.")
         words = {str(value) for value in wanted}
         inside = sign == "any_of"
-        return lambda row: bool(words & _values(_get(row, field))) is inside
+        return lambda row: bool(words & _values(field_of(row, field))) is inside
     if sign == "eq":
-        return lambda row: str(wanted) in _values(_get(row, field))
+        return lambda row: str(wanted) in _values(field_of(row, field))
     if isinstance(wanted, bool) or not isinstance(wanted, int | float):
         raise InputError(f"{sign!r} compares with a number; found {str(wanted)[:80]!r}.")
     compare: dict[str, Callable[[float, float], bool]] = {
@@ -80,10 +80,11 @@ def _one(field: str, sign: str, wanted: Any) -> Test:
         "gt": lambda a, b: a > b,
         "gte": lambda a, b: a >= b,
     }
-    return lambda row: (value := _number(_get(row, field))) is not None and compare[sign](value, float(wanted))
+    return lambda row: (value := number_of(field_of(row, field))) is not None and compare[sign](value, float(wanted))
 
 
-def _get(row: Row, field: str) -> Any:
+def field_of(row: Row, field: str) -> Any:
+    """A field of an item, that of `extra` where it has no other; None where there is none."""
     if field in row:
         return row[field]
     extra = row.get("extra")
@@ -96,7 +97,8 @@ def _values(value: Any) -> set[str]:
     return {str(part) for part in value} if isinstance(value, list | tuple) else {str(value)}
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
+    """A value as a number; None for what is none."""
     try:
         return None if value is None or isinstance(value, bool | list) else float(value)
     except (TypeError, ValueError):

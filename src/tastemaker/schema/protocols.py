@@ -16,6 +16,8 @@ IntArray: TypeAlias = NDArray[np.int32]
 BoolArray: TypeAlias = NDArray[np.bool_]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(what, done, total) by everything that takes longer than a second."""
+Gather: TypeAlias = Callable[[Mapping[str, Callable[[], FloatArray]]], Mapping[str, FloatArray]]
+"""Makes calls by name and gives back what came in time; who is missing is left out of the answer."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,18 @@ class ChannelSource(Protocol):
     def n_items(self) -> int:
         """Number of items, new ones included."""
 
-    def candidates(self, states: Sequence[QueryState], depth: int, allowed: BoolArray | None = None) -> list[ChannelScores]:
-        """For each query the union of each channel's best `depth` items among `allowed` (bool [N]; None allows all), history left out."""
+    def candidates(
+        self,
+        states: Sequence[QueryState],
+        depth: int,
+        allowed: BoolArray | None = None,
+        filter_seen: bool = True,
+        gather: Gather | None = None,
+    ) -> list[ChannelScores]:
+        """For each query the union of each channel's best `depth` items among `allowed` (bool [N]; None allows all), history left out.
+
+        Each channel is one call of `gather`; one that is missing in its answer finds nothing. None: all are called, one after the other.
+        """
 
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
         """Every channel's score of the given items, whatever their place."""
@@ -81,13 +93,31 @@ class FusionModel(Protocol):
 class CandidateRanker(Protocol):
     """Orders scored candidates anew. Implemented by `serving.ranking.LiveRanker`."""
 
-    def rank(self, found: ChannelScores, scores: FloatArray, state: QueryState, tell: bool = False) -> Ranked:
+    def first(self, scores: FloatArray, tell: bool = False) -> NDArray[np.int64] | None:
+        """Places of the candidates to be looked at, best first; None: nothing is wanted of the ranker.
+
+        Args:
+            scores: of the fusion, float32 [M]. tell: chances are wanted even where they decide nothing.
+        """
+
+    def hydrate(self, items: IntArray, state: QueryState) -> FloatArray | None:
+        """What is read of these items besides their channels, float32 [n, G], in their order; None: nothing."""
+
+    def rank(
+        self, found: ChannelScores, scores: FloatArray, state: QueryState, first: NDArray[np.int64], told: FloatArray | None
+    ) -> Ranked:
         """Final scores, float32 [M], and the chances of each label where they were computed.
 
         Args:
-            found: the candidates. scores: of the fusion, float32 [M]. state: who asks.
-            tell: chances are wanted even where they decide nothing.
+            found: the candidates. scores: of the fusion, float32 [M]. state: who asks. first, told: of `first` and `hydrate`.
         """
+
+
+class ItemVectors(Protocol):
+    """Item vectors by index."""
+
+    def __call__(self, indices: IntArray) -> FloatArray:
+        """Unit rows, float32 [n, D]."""
 
 
 class UserEncoder(Protocol):

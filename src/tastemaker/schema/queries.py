@@ -13,6 +13,11 @@ Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
+LEVELS = ("full", "fewer candidates", "no ranker", "precomputed", "popular")
+"""The ladder: how far an answer may be from the best that the bundle can give. A rung includes those above it."""
+FULL, FEWER, NO_RANKER, PRECOMPUTED, POPULAR = range(len(LEVELS))
+
+
 class Body(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A request body; an unknown field is an error, not a silent nothing."""
 
@@ -68,11 +73,15 @@ class SearchQuery(Body, kw_only=True, frozen=True):
 
 
 class ExplainQuery(Body, kw_only=True, frozen=True):
-    """Ask why an item is, or is not, in a user's list; with a `request_id` in the list of that request."""
+    """Ask why an item is, or is not, in a user's list; with a `request_id` in the list of that request.
+
+    `question` is what the list was asked with (k, filter, rules, session …); its user is `user_id`.
+    """
 
     user_id: Identifier
     item_id: Identifier
     request_id: Identifier | None = None
+    question: RecommendQuery | None = None
 
 
 class IncomingEvent(Body, kw_only=True, frozen=True):
@@ -159,7 +168,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The answer of recommend, rank, search and similar.
 
     Attributes:
-        degraded: what load or a fault took away. notes: rules that were relaxed or could not be kept, in plain words.
+        degraded: what load or a fault took away, as in `source text: late`. level: the rung of the ladder: 0 full, 1 fewer candidates, 2 no ranker,
+            3 a list made before, 4 what is popular. notes: rules that were relaxed or could not be kept, in plain words.
         left_out: with `explain`: items of the first places that rules left out.
         users: where people were asked for, best first; `items` is empty then.
     """
@@ -169,6 +179,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     items: list[Recommended]
     variant: str = "live"
     degraded: list[str] | None = None
+    level: int = 0
     notes: list[str] | None = None
     left_out: list[LeftOut] | None = None
     users: list[RecommendedUser] | None = None

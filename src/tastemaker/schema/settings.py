@@ -482,6 +482,14 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     """Bytes of the largest request body."""
     max_events: Positive = 10_000
     """Events in one request."""
+    deadline_ms: Annotated[float, Meta(ge=0.0)] = 250.0
+    """Milliseconds that the sources of an answer have together, and again the ranker with its features; what is late is left out and named in
+    `degraded`. 0: no deadline."""
+    source_threads: Positive = 1
+    """Threads that share the sources of one answer: more than one is worth it where the catalogue is large and cores are idle."""
+    busy_ms: Annotated[float, Meta(ge=0.0)] = 100.0
+    """Milliseconds that requests wait for their turn at which answers begin to step down the ladder (fewer candidates, no ranker, made before, popular);
+    at five times as many they are refused with `Retry-After`. 0: never."""
     rate_limit: Annotated[float, Meta(ge=0.0)] = 0.0
     """Requests per second with one API key, over all workers and ten seconds; 0: no limit. A key may have a limit of its own."""
     access_log: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,6 @@ from tastemaker.journal.append import Journal
 from tastemaker.journal.served import Served, ServedLog
 from tastemaker.pipeline.engine import Found, Wish, reasons
 from tastemaker.pipeline.explore import Explore, draw_of
-from tastemaker.pipeline.filters import compile_filter
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
@@ -37,6 +36,7 @@ from tastemaker.schema.queries import (
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.audience import audience
 from tastemaker.serving.free_json import check_json, check_text
+from tastemaker.serving.why import stopped
 from tastemaker.serving.wire import Live
 
 AUDIENCE = 200
@@ -53,10 +53,18 @@ class Answers:
 
     Args:
         live: the bundle. journal: what is stored, for reading. settings: limits. served: where answers are kept; None: nowhere.
+        level: tells how busy the service is, as a rung of the ladder.
     """
 
-    def __init__(self, live: Live, journal: Journal, settings: ServingSettings, served: ServedLog | None = None) -> None:
-        self.live, self.journal, self.settings, self.served = live, journal, settings, served
+    def __init__(
+        self,
+        live: Live,
+        journal: Journal,
+        settings: ServingSettings,
+        served: ServedLog | None = None,
+        level: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.live, self.journal, self.settings, self.served, self.level = live, journal, settings, served, level
 
     def recommend(self, query: RecommendQuery) -> Answer:
         """A list for a user, a session, or nobody in particular; of items, or of people."""
@@ -119,6 +127,7 @@ class Answers:
             )
             if holds
         ]
+        listed, why_not = self._in_list(live, query, place, state)
         channels = {
             name: {"score": float(found.scores[0, at]), "rank": int(found.ranks[0, at]), "share": float(parts[at])}
             for at, name in enumerate(found.channels)
@@ -130,7 +139,9 @@ class Answers:
             "channels": channels,
             "in_candidates": bool((found.ranks < found.depth).any()) and not dropped,
             "dropped_by": dropped,
-            "list": self._in_list(live, query),
+            "list": listed,
+            "why_not": why_not,
+            "effects": self._effects(live, state, place),
             "fresh": live.state.fresh.why_not(place, time.time()) or "fresh",
             "ranker": None if ranker is None else {"orders": ranker.list.decides, "chances": self._chances(live, state, place)},
             "connection": live.connections.to(history)(place) if live.connections is not None else None,
@@ -224,6 +235,11 @@ class Answers:
         known = [live.state.index_of[event.item_id] for event in session if event.item_id in live.state.index_of]
         return np.array(known, dtype=np.int32)
 
+    def _history(self, live: Live, query: RecommendQuery) -> IntArray:
+        """What the asker met: the user's history, and the session behind it."""
+        history = self._session(live, query.session) if query.session is not None else _EMPTY
+        return history if query.user_id is None else np.concatenate([live.state.history(query.user_id), history])
+
     def _barred(self, live: Live, spec: dict[str, Any] | None, exclude: Sequence[str]) -> BoolArray:
         barred = live.barred()
         if spec is None and not exclude:
@@ -234,18 +250,14 @@ class Answers:
                 barred[live.state.index_of[item_id]] = True
         if spec is not None:
             check_json(spec)
-            test = compile_filter(spec)
-            for place in np.flatnonzero(~barred).tolist():
-                barred[place] = not test(live.state.rows[place])
+            barred |= ~live.fields.matching(spec)
         return barred
 
     def _list(self, live: Live, query: RecommendQuery) -> tuple[Answer, Found | None]:
         """The answer to a question, and how it came about; None where nothing was looked for."""
         request_id = query.request_id or secrets.token_hex(8)
         check_text(request_id)
-        history = self._session(live, query.session) if query.session is not None else _EMPTY
-        if query.user_id is not None:
-            history = np.concatenate([live.state.history(query.user_id), history])
+        history = self._history(live, query)
         barred = self._barred(live, query.filter, query.exclude)
         k = min(query.k, self.settings.max_k, live.channels.n_items)
         notes: list[str] = []
@@ -254,13 +266,17 @@ class Answers:
             if k:
                 notes.append("Nothing may be shown: every item is hidden, filtered or excluded.")
             return self._answer(live, [], request_id, notes), None
-        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain)
+        level = self.level()
+        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain, level)
         asker = Asker(query.user_id or "", time.time(), query.context)
-        found = live.road.recommend(live.query(history, asker), wish)
+        found = live.recommend(history, asker, wish)
         rows = self._listed(live, found, query.explain, history)
         left = self._left_out(live, found) if query.explain else None
         notes += found.picked.notes if found.picked is not None else []
-        return self._answer(live, rows, request_id, notes, left), found
+        answer = self._answer(live, rows, request_id, notes, left)
+        if found.degraded:
+            answer = msgspec.structs.replace(answer, degraded=found.degraded, level=found.level)
+        return answer, found
 
     def _people(self, live: Live, query: RecommendQuery) -> Answer:
         """The people whom somebody might know."""
@@ -273,9 +289,7 @@ class Answers:
                 "This bundle knows no connections between users, so nobody can be recommended to anybody. Import edges such as "
                 "user:1, friend, user:2 with `tastemaker import --edges`, then train."
             )
-        history = self._session(live, query.session) if query.session is not None else _EMPTY
-        if query.user_id is not None:
-            history = np.concatenate([live.state.history(query.user_id), history])
+        history = self._history(live, query)
         k = min(query.k, self.settings.max_k)
         users = live.people.recommend(query.user_id, history, k, query.exclude, query.explain) if k else []
         return msgspec.structs.replace(self._answer(live, [], query.request_id), users=users)
@@ -286,15 +300,22 @@ class Answers:
         fresh = live.state.fresh.now(time.time()) if share > 0 else _EMPTY
         return Explore(fresh, share, live.fresh.temperature, draw_of(request_id)) if len(fresh) else None
 
-    def _in_list(self, live: Live, query: ExplainQuery) -> dict[str, Any]:
-        """Where the item stands in the user's list of ten, what moved it, or what left it out."""
-        asked = RecommendQuery(user_id=query.user_id, k=10, explain=True, request_id=query.request_id or f"explain:{query.user_id}")
-        answer, _ = self._list(live, asked)
+    def _in_list(
+        self, live: Live, query: ExplainQuery, place: int, state: QueryState
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Where the item stands in the user's list, what moved it, or what left it out; and the stage at which it stopped."""
+        asked = msgspec.structs.replace(
+            query.question or RecommendQuery(), user_id=query.user_id, target="items", explain=True,
+            request_id=query.request_id or f"explain:{query.user_id}",
+        )  # fmt: skip
+        answer, found = self._list(live, asked)
+        history = self._history(live, asked)
+        told, k = stopped(live, place, asked, history, state, found), asked.k
         for at, item in enumerate(answer.items, 1):
             if item.item_id == query.item_id:
-                return {"k": 10, "place": at, "source": item.source, "propensity": item.propensity, "moves": item.moves or []}
+                return {"k": k, "place": at, "source": item.source, "propensity": item.propensity, "moves": item.moves or []}, told
         out = next((one for one in answer.left_out or [] if one.item_id == query.item_id), None)
-        return {"k": 10, "place": None, "left_out": None if out is None else {"rule": out.rule, "before": out.before}}
+        return {"k": k, "place": None, "left_out": None if out is None else {"rule": out.rule, "before": out.before}}, told
 
     def _left_out(self, live: Live, found: Found) -> list[LeftOut]:
         picked, items = found.picked, found.candidates
@@ -326,6 +347,14 @@ class Answers:
         if ranked.chances is None or not len(at):
             return {}
         return _named(ranked.heads, ranked.chances[at[0]])
+
+    def _effects(self, live: Live, state: QueryState, place: int) -> list[dict[str, Any]]:
+        """The features that move the ranker most for an item among the candidates of now; none where there is no ranker or it does not look at it."""
+        if live.ranker is None:
+            return []
+        found = live.channels.candidates([state], live.settings.fusion.depth, ~live.barred())[0]
+        effects = live.ranker.effects(found, live.road.fusion.score(found, len(state.history)), state, place)
+        return [{"feature": name, "value": value, "effect": effect} for name, value, effect in effects]
 
     def _listed(self, live: Live, found: Found, explain: bool, history: IntArray = _EMPTY) -> list[Recommended]:
         words = None

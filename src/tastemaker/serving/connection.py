@@ -13,20 +13,24 @@ HEAD_BYTES = 65_536
 HEAD_SECONDS = 10.0
 REQUEST_SECONDS = 45.0
 """Head and body together; the handlers give up a body sooner, with an answer."""
+ANSWER_SECONDS = 30.0
+"""A client that does not read its answer is waited for so long."""
 _LOOK_SECONDS = 2.5
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, which is closed when its client is too slow or its head too long.
+    """uvicorn's connection, which is closed when its client is too slow, in asking or in reading, or its head too long.
 
-    `_since` is when the request under way began to come, None between requests; `_in_head` says that its head is not whole yet.
+    `_since` is when the request under way began to come, None between requests; `_in_head` says that its head is not whole yet;
+    `_unread_since` when the answer began to wait for its reader, None while none waits.
     """
 
     _since: float | None = None
     _in_head = True
     _head_bytes = 0
+    _unread_since: float | None = None
     _look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -53,6 +57,7 @@ class Connection(HttpToolsProtocol):
         """The first byte of a request."""
         super().on_message_begin()
         self._since, self._in_head, self._head_bytes = self.loop.time(), True, 0
+        self.scope["arrived"] = self._since  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -65,10 +70,20 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _check(self) -> None:
-        if self._since is not None and self.loop.time() - self._since > (HEAD_SECONDS if self._in_head else REQUEST_SECONDS):
+        if self._unread():
+            self.transport.abort()
+        elif self._since is not None and self.loop.time() - self._since > (HEAD_SECONDS if self._in_head else REQUEST_SECONDS):
             self._refuse(_TOO_SLOW if self._in_head else b"")
         else:
             self._look = self.loop.call_later(_LOOK_SECONDS, self._check)
+
+    def _unread(self) -> bool:
+        """Whether an answer has waited for its reader too long; a reader that takes a byte now and then is not waited for either."""
+        if not self.transport.get_write_buffer_size():
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = self.loop.time()
+        return self._unread_since is not None and self.loop.time() - self._unread_since > ANSWER_SECONDS
 
     def _refuse(self, answer: bytes) -> None:
         self._since = None

@@ -18,6 +18,7 @@ from tastemaker.schema.queries import Answer
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.admission import Admission
 from tastemaker.serving.auth import Keyring, Scope, check_own, token_of
+from tastemaker.serving.ladder import Ladder
 from tastemaker.serving.openapi import Operation
 from tastemaker.serving.problems import of_error, problem
 
@@ -37,6 +38,7 @@ class Exchange:
 
     def __init__(self, keys: Keyring, admission: Admission, metrics: Metrics, settings: ServingSettings) -> None:
         self.keys, self.admission, self.metrics, self.settings = keys, admission, metrics, settings
+        self.ladder = Ladder(settings.busy_ms / 1e3)
         self._encode = msgspec.json.Encoder().encode
 
     def routes(self, table: Iterable[Operation], handlers: object, show: Show | None = None) -> list[Route]:
@@ -95,6 +97,8 @@ class Exchange:
             answer = await method(*arguments)
             if isinstance(answer, Answer):
                 request.scope["request_id"] = answer.request_id
+                if answer.degraded:
+                    self.metrics.degraded(answer.level, answer.degraded)
             return Response(self._encode(answer), row.status, media_type=JSON)
         except TastemakerError as error:
             return of_error(error)
@@ -113,9 +117,11 @@ class Exchange:
         """Lets a request in, before any of its body is read.
 
         Raises:
-            NoKey, NotAllowed, TooMany: it is not let in.
+            NoKey, NotAllowed, TooMany, Busy: it is not let in.
         """
         request.scope["route_name"] = name
+        now = time.monotonic()
+        self.ladder.take(now - request.scope.get("arrived", now), now)
         key = self.keys.enter(token_of(request.scope["headers"]), scope)
         if key is None:
             check_own(request.scope["headers"])

@@ -10,6 +10,7 @@ from tastemaker.schema.queries import Problem
 from tastemaker.serving.admission import TooMany
 from tastemaker.serving.answers import NotFound
 from tastemaker.serving.auth import NoKey, NotAllowed
+from tastemaker.serving.ladder import Busy
 from tastemaker.serving.releases import Refused
 
 PROBLEM_JSON = "application/problem+json"
@@ -54,7 +55,7 @@ def of_error(error: TastemakerError) -> Response:
         return problem(403, str(error), {"Connection": "close"})
     if isinstance(error, Unsupported):
         return problem(501, str(error))
-    if isinstance(error, TooMany):
+    if isinstance(error, TooMany | Busy):
         return problem(429, str(error), {"Retry-After": str(error.wait)})
     if isinstance(error, InputError):
         return problem(422, str(error))

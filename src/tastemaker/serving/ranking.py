@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tastemaker.features.categories import Codes
 from tastemaker.features.ranker_input import RankerInput
@@ -40,16 +41,39 @@ class LiveRanker:
         vectors, texts = channels.items.rows, channels.text.rows
         self.list = ListRanker.wanted(Ranker.load(folder), given, fusion, vectors, texts, self._of_items, settings)
 
-    def rank(self, found: ChannelScores, scores: FloatArray, state: QueryState, tell: bool = False) -> Ranked:
+    def first(self, scores: FloatArray, tell: bool = False) -> NDArray[np.int64] | None:
+        """Places of the candidates that are ordered or whose chances are wanted, best first; None: neither."""
+        return self.list.first(scores) if self.list.decides or tell else None
+
+    def hydrate(self, items: IntArray, state: QueryState) -> FloatArray | None:
+        """The declared features of these items as they are now, float32 [n, G]; None where nothing is told."""
+        features, asker = self._state.features, state.asker
+        if features is None or asker is None or not len(items):
+            return None
+        names = [self._state.rows[place]["item_id"] for place in items.tolist()]
+        return features.told(asker.user_id, names, features.moment(asker.now), asker.context, self._wanted)
+
+    def rank(
+        self, found: ChannelScores, scores: FloatArray, state: QueryState, first: NDArray[np.int64], told: FloatArray | None
+    ) -> Ranked:
         """Final scores, float32 [M], and the chances where they decide or are wanted."""
-        if not (self.list.decides or tell):
-            return Ranked(scores)
-        first = self.list.first(scores)
-        features, asker, told = self._state.features, state.asker, None
-        if features is not None and asker is not None and len(first):
-            names = [self._state.rows[place]["item_id"] for place in found.items[first].tolist()]
-            told = features.told(asker.user_id, names, features.moment(asker.now), asker.context, self._wanted)
         return self.list.ranked(found, scores, state, first, told)
+
+    def effects(
+        self, found: ChannelScores, scores: FloatArray, state: QueryState, place: int, most: int = 5
+    ) -> list[tuple[str, float, float]]:
+        """Features with the largest effect on the `next` logit of an item: name, value (in standard deviations from the mean) and effect.
+
+        An effect is what the logit loses when the feature is the mean of training instead.
+        """
+        first = self.list.first(scores)
+        at = np.flatnonzero(found.items[first] == place)
+        if not len(at) or state.user_vector is None:
+            return []
+        told = self.hydrate(found.items[first], state)
+        names, values, effect = self.list.effects(found, scores, state, first, told, int(at[0]))
+        best = np.argsort(-np.abs(effect), kind="stable")[:most]
+        return [(names[one], float(values[one]), float(effect[one])) for one in best.tolist() if effect[one] != 0]
 
     def changed(self, places: Sequence[int]) -> None:
         """Items that were added or changed: their names are read anew."""

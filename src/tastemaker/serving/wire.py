@@ -19,13 +19,15 @@ from tastemaker.inference.brain import Brain
 from tastemaker.journal.append import Journal
 from tastemaker.models.fusion import Fusion
 from tastemaker.models.segments import Segments, newcomer_scores, with_profile
-from tastemaker.pipeline.engine import Road
+from tastemaker.pipeline.engine import Found, Road, Wish
+from tastemaker.pipeline.fields import Fields
 from tastemaker.pipeline.rerank import order
 from tastemaker.pipeline.select import pick
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
 from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
+from tastemaker.schema.queries import FEWER, PRECOMPUTED
 from tastemaker.schema.settings import FreshSettings, ListSettings, Settings
 from tastemaker.schema.signals import GRAPH
 from tastemaker.serving.connections import Connections
@@ -90,12 +92,16 @@ class Live:
         )  # fmt: skip
         self.ranker = LiveRanker(folder / "ranker", fusion, self.channels, self.state, now.ranker) if ranks else None
         vectors, depth = self.channels.items.rows, self.settings.fusion.depth
-        self.road = Road(self.channels, fusion, vectors, depth, self._texts, self.state.rows.__getitem__, self.ranker)
+        self.road = Road(
+            self.channels, fusion, vectors, depth, self._texts, self.state.rows.__getitem__, self.ranker,
+            lambda: self.channels.popular, now.serving.deadline_ms / 1e3, now.serving.source_threads, True,
+        )  # fmt: skip
         lexicon = folder / "lexicon"
         self.lexicon = Lexicon.load(lexicon) if lexicon.is_dir() else Lexicon(words_of(row) for row in rows)
         self.connections = Connections.open(folder / "graph", self.state)
         self.people = People.open(folder / "friends", self.channels.companions, depth)
         data = self.bundle.manifest.data
+        self.fields = Fields(self.state.rows)
         self._consumer = Consumer(journal, self.state, data.position, data.change) if journal is not None else None
         self.poll()
 
@@ -109,6 +115,7 @@ class Live:
         if self._consumer is None or not self._consumer.poll():
             return
         changed = self.state.take_changed()
+        self.fields.changed([place for place, _ in changed])
         for place, words in changed:
             self.lexicon.put(place, words_of(words))
         if self.ranker is not None:
@@ -117,6 +124,18 @@ class Live:
     def query(self, history: IntArray, asker: Asker | None = None) -> QueryState:
         """The state of somebody with this history and the asker's friends; without a history, of somebody with the asker's attributes."""
         return self.queries([history], None if asker is None else [asker])[0]
+
+    def recommend(self, history: IntArray, asker: Asker, wish: Wish) -> Found:
+        """A list for somebody with this history; where the user tower is late or fails, without what it would say."""
+        if wish.level >= PRECOMPUTED:
+            return self.road.recommend(QueryState(history, None, asker=asker), wish)
+        state, why = self.road.gatherer.one("user", lambda: self.query(history, asker))
+        if state is not None:
+            return self.road.recommend(state, wish)
+        found = self.road.recommend(QueryState(history, None, asker=asker), wish)
+        found.level = max(found.level, FEWER)
+        found.degraded.insert(0, f"user vector: {why}")
+        return found
 
     def queries(self, histories: Sequence[IntArray], askers: Sequence[Asker] | None = None) -> list[QueryState]:
         """The states of many, their user vectors computed together; who asks, and when, where that is known.
