@@ -17,7 +17,7 @@ from tastemaker.bundle.registry import Registry
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
-from tastemaker.schema.errors import BundleError, SettingsError
+from tastemaker.schema.errors import BundleError, JournalError, SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.serving.admission import Admission
 from tastemaker.serving.answers import Answers
@@ -31,6 +31,8 @@ from tastemaker.serving.wire import Live, open_live
 from tastemaker.serving.writer import Writer
 
 WATCH_SECONDS = 0.5
+FOLD_EVERY, FOLD_SECONDS = 0.01, 0.008
+"""Seconds between looks at the journal, and for which events are folded at once."""
 
 
 def create(workspace: Path, settings: Settings, version: str | None, exchange: Exchange) -> ASGIApp:
@@ -46,10 +48,25 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
     live = open_live(workspace / "bundles", journal, version, service=settings)
     served = ServedLog(workspace / "journal" / "served", settings.serving.record_days)
     answers = Answers(live, journal, settings.serving, served)
-    follow = None if version else (lambda: follow_releases(workspace / "bundles", answers, settings))
+
+    async def follow() -> None:
+        releases = [] if version else [follow_releases(workspace / "bundles", answers, settings)]
+        await asyncio.gather(follow_events(answers), *releases)
+
     log = log_of(settings.serving.access_log, workspace)
     writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
     return make_app(answers, writer, exchange, log, pages(), compat, follow)
+
+
+async def follow_events(answers: Answers) -> None:
+    """Folds events as they come, asked or not, in slices: a burst neither piles up nor holds up an answer."""
+    while True:
+        try:
+            answers.live.poll(FOLD_SECONDS)
+        except JournalError as error:
+            print(f"events could not be folded: {error}", flush=True)
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(FOLD_SECONDS / 4 if answers.live.behind else FOLD_EVERY)
 
 
 async def follow_releases(bundles: Path, answers: Answers, service: Settings | None = None) -> None:

@@ -15,7 +15,7 @@ import polars as pl
 from tastemaker.journal.catalogue import Catalogue
 from tastemaker.journal.identity import CONTENT_ID, Words, id_numbers
 from tastemaker.journal.read import EVENT_SCHEMA, NUMBER, event_rows, segment_frame, segment_numbers
-from tastemaker.journal.stores import Habit, advance, connect, sole, sync_folder, transaction
+from tastemaker.journal.stores import Habit, Turn, advance, connect, sole, sync_folder, transaction
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, Columns
 from tastemaker.schema.errors import InputError, JournalError
 from tastemaker.schema.events import AppendResult, Event, StoredEvent
@@ -33,6 +33,7 @@ class Journal(Catalogue):
         super().__init__(database)
         self.path = path
         self.segments = path / "segments"
+        self._turn = Turn(path / "write.lock")
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -48,6 +49,7 @@ class Journal(Catalogue):
     def close(self) -> None:
         """Lets go of the files."""
         self._database.close()
+        self._turn.close()
 
     def position(self) -> int:
         """The last sequence number given out: one growing sequence over imported and live events."""
@@ -77,7 +79,7 @@ class Journal(Catalogue):
         """
         named = [[_named(event) for event in events] for events in batches]
         results = []
-        with transaction(self._database) as database:
+        with self._turn, transaction(self._database) as database:
             last = advance(database, "seq", 0)
             for events in named:
                 accepted = 0

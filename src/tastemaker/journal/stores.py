@@ -16,6 +16,11 @@ from typing import NamedTuple
 
 from tastemaker.schema.errors import JournalError
 
+try:
+    import fcntl
+except ImportError:  # Windows: SQLite's own waiting does
+    fcntl = None  # type: ignore[assignment]
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT OR IGNORE INTO counter VALUES ('seq', 0), ('change', 0), ('layout', 1);
@@ -104,6 +109,29 @@ def sole(path: Path, words: str) -> Iterator[None]:
         yield
     finally:
         lock.close()
+
+
+class Turn:
+    """A queue between writing processes: the kernel wakes the next one at once, where SQLite alone would sleep up to .1 s between looks.
+
+    Args:
+        path: of the lock file. It ends with its holder, however that ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def __enter__(self) -> None:
+        if fcntl is not None:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        if fcntl is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        os.close(self._file)
 
 
 def sync_folder(folder: Path) -> None:

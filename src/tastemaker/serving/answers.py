@@ -39,6 +39,8 @@ from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.wire import Live
 
 _EMPTY = np.zeros(0, dtype=np.int32)
+CATCH_UP_SECONDS = 0.01
+"""How long an answer waits at most for events to be folded; what is left is folded beside, and the answer says so."""
 
 
 class NotFound(InputError):
@@ -205,7 +207,7 @@ class Answers:
 
     def _now(self) -> Live:
         live = self.live
-        live.poll()
+        live.poll(CATCH_UP_SECONDS)
         return live
 
     def _session(self, live: Live, session: Sequence[SessionEvent]) -> IntArray:
@@ -368,6 +370,7 @@ class Answers:
             request_id=request_id or secrets.token_hex(8),
             model_version=live.version,
             items=items,
+            degraded=live.behind or None,
             notes=notes or None,
             left_out=left_out or None,
         )

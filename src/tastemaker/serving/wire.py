@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -104,9 +105,15 @@ class Live:
         """The bundle's version."""
         return self.bundle.version
 
-    def poll(self) -> None:
-        """Folds what happened since the last look."""
-        if self._consumer is None or not self._consumer.poll():
+    @property
+    def behind(self) -> list[str]:
+        """What the newest stored events are missing from, in a burst of them: `events` (histories), `features`; empty as a rule."""
+        missing = {"events": self._consumer is not None and self._consumer.behind, "features": self.state.waiting}
+        return [name for name, count in missing.items() if count]
+
+    def poll(self, seconds: float = math.inf) -> None:
+        """Folds what happened since the last look, as much as can be done in some seconds."""
+        if self._consumer is None or not self._consumer.poll(seconds):
             return
         changed = self.state.take_changed()
         for place, words in changed:
