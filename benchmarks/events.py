@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from serving import cpu_seconds, serving, users_of
 
 RATE_LIMIT, SEEN_LIMIT = 5_000.0, 50.0

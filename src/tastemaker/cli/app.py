@@ -45,6 +45,7 @@ EXTRA_OF = {
     "sklearn": "train",
     "optuna": "tune",
     "ray": "ray",
+    "redis": "redis",
 }
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from tastemaker.cli.progress import progress_bars
@@ -128,7 +129,7 @@ def _read(workspace: Workspace, earlier: RunRecord | None) -> tuple[Dataset, Dat
         position, change = marks = journal.marks()
         if earlier is not None and earlier.data.position:
             position, change = earlier.data.position, earlier.data.change
-        data = Dataset.from_journal(journal, workspace.settings, (position, change))
+        data, clock = Dataset.from_journal(journal, workspace.settings, (position, change)), journal.clock(position)
     finally:
         journal.close()
     if data.events.height == 0:
@@ -138,7 +139,8 @@ def _read(workspace: Workspace, earlier: RunRecord | None) -> tuple[Dataset, Dat
         )
     users, items = data.events["user_id"].n_unique(), data.items.height
     sha256 = data.fingerprint()
-    found = DataFingerprint(events=data.events.height, users=users, items=items, position=position, change=change, sha256=sha256)
+    counts = {"events": data.events.height, "users": users, "items": items}
+    found = DataFingerprint(**counts, position=position, change=change, sha256=sha256, clock=clock)
     return data, found, marks[0] - position
 
 
@@ -190,7 +192,7 @@ def _train(
         workspace.bundles,
         brain.export,
         settings=record.settings,
-        data=brain.fingerprint(fingerprint.position, fingerprint.change),
+        data=msgspec.structs.replace(brain.fingerprint(fingerprint.position, fingerprint.change), clock=fingerprint.clock),
         metrics=brain.metrics,
     )
     record.bundle = version

@@ -29,6 +29,8 @@ from tastemaker.serving.http import make_app
 from tastemaker.serving.record import log_of
 from tastemaker.serving.wire import Live, open_live
 from tastemaker.serving.writer import Writer
+from tastemaker.streaming.link import Pulse
+from tastemaker.streaming.relay import Relay, relay_of
 
 WATCH_SECONDS = 0.5
 FOLD_EVERY, FOLD_SECONDS = 0.01, 0.008
@@ -50,12 +52,26 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
     answers = Answers(live, journal, settings.serving, served)
 
     async def follow() -> None:
+        relay = _relay(workspace / "journal", settings.serving.state, answers, exchange.metrics)
         releases = [] if version else [follow_releases(workspace / "bundles", answers, settings)]
-        await asyncio.gather(follow_events(answers), *releases)
+        try:
+            await asyncio.gather(follow_events(answers), *releases)
+        finally:
+            if relay is not None:
+                relay.close()
 
     log = log_of(settings.serving.access_log, workspace)
-    writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
+    writer, compat = Writer(Journal.open(workspace / "journal"), exchange.metrics.committed), doors(settings.serving.compat)
     return make_app(answers, writer, exchange, log, pages(), compat, follow)
+
+
+def _relay(journal: Path, address: str, answers: Answers, metrics: Metrics) -> Relay | None:
+    """Begins to tell other machines what happens here, and to hear from them; None where this one is alone."""
+    if not address:
+        return None
+    pulse = answers.pulse = Pulse(journal / "relay.pulse")
+    metrics.follow_peers(lambda: pulse.alive)
+    return relay_of(address, journal, pulse, metrics.relayed).start()
 
 
 async def follow_events(answers: Answers) -> None:

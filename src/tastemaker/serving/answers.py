@@ -37,6 +37,7 @@ from tastemaker.schema.queries import (
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.wire import Live
+from tastemaker.streaming.link import Pulse
 
 _EMPTY = np.zeros(0, dtype=np.int32)
 CATCH_UP_SECONDS = 0.01
@@ -52,10 +53,14 @@ class Answers:
 
     Args:
         live: the bundle. journal: what is stored, for reading. settings: limits. served: where answers are kept; None: nowhere.
+
+    Attributes:
+        pulse: of the link to other machines; None where this one is alone.
     """
 
     def __init__(self, live: Live, journal: Journal, settings: ServingSettings, served: ServedLog | None = None) -> None:
         self.live, self.journal, self.settings, self.served = live, journal, settings, served
+        self.pulse: Pulse | None = None
 
     def recommend(self, query: RecommendQuery) -> Answer:
         """A list for a user, a session, or nobody in particular; of items, or of people."""
@@ -204,6 +209,10 @@ class Answers:
                 {"item_id": live.state.rows[place]["item_id"], "title": live.state.rows[place].get("title")} for place in shown
             ]
         }
+
+    def _degraded(self, live: Live) -> list[str]:
+        """What an answer lacks now: see `Live.behind`; `peers` where other machines can't be heard."""
+        return live.behind + (["peers"] if self.pulse is not None and not self.pulse.alive else [])
 
     def _now(self) -> Live:
         live = self.live
@@ -370,7 +379,7 @@ class Answers:
             request_id=request_id or secrets.token_hex(8),
             model_version=live.version,
             items=items,
-            degraded=live.behind or None,
+            degraded=self._degraded(live) or None,
             notes=notes or None,
             left_out=left_out or None,
         )

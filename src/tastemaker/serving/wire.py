@@ -26,6 +26,7 @@ from tastemaker.pipeline.select import pick
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
+from tastemaker.schema.manifest import DataFingerprint
 from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import FreshSettings, ListSettings, Settings
 from tastemaker.schema.signals import GRAPH
@@ -97,7 +98,7 @@ class Live:
         self.connections = Connections.open(folder / "graph", self.state)
         self.people = People.open(folder / "friends", self.channels.companions, depth)
         data = self.bundle.manifest.data
-        self._consumer = Consumer(journal, self.state, data.position, data.change) if journal is not None else None
+        self._consumer = _consumer(journal, self.state, data) if journal is not None else None
         self.poll()
 
     @property
@@ -281,6 +282,12 @@ def open_live(
             raise
         print(f"the live bundle was refused, the previous one answers: {error}", flush=True)
         return Live(registry.folder(previous), journal, threads, service=service)
+
+
+def _consumer(journal: Journal, state: LiveState, data: DataFingerprint) -> Consumer:
+    """Goes on where the bundle's knowledge ends."""
+    position, change, known = journal.since(data.position, data.change, data.clock)
+    return Consumer(journal, state, position, change, known)
 
 
 def _profiles(journal: Journal) -> ProfileOf:

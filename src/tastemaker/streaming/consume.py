@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from tastemaker.schema.events import StoredEvent
 from tastemaker.schema.items import ItemChange
 from tastemaker.streaming.state import PIECE, LiveState
-
 
 FEATURE_SHARE = 0.25
 """Of a look's time, how much features may take: histories come first."""
@@ -33,13 +33,14 @@ class Consumer:
 
     Args:
         log: the journal. state: what is kept up to date. position, change: up to where the bundle knows the journal.
+        known: sequence numbers after `position` that the bundle knows nevertheless.
 
     Attributes:
         behind: events that are stored and that histories do not know, as of the last look; what features lack is `state.waiting`.
     """
 
-    def __init__(self, log: Log, state: LiveState, position: int, change: int) -> None:
-        self._log, self.state = log, state
+    def __init__(self, log: Log, state: LiveState, position: int, change: int, known: AbstractSet[int] = frozenset()) -> None:
+        self._log, self.state, self._known = log, state, known
         self.position, self.change, self.behind = position, change, 0
 
     def poll(self, seconds: float = math.inf) -> int:
@@ -64,7 +65,8 @@ class Consumer:
                 self.position = last
                 break
             for stored in events:
-                self.state.fold_event(stored.event)
+                if stored.seq not in self._known:
+                    self.state.fold_event(stored.event)
             self.position, folded = events[-1].seq, folded + len(events)
         self.state.fold_features(min(end, time.perf_counter() + FEATURE_SHARE * seconds))
         self.behind = last - self.position
