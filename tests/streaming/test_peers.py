@@ -13,25 +13,13 @@ import pytest
 
 from live_redis import FaultProxy, RedisServer, redis_server
 from tastemaker.features.base import FeatureQuery
-from tastemaker.features.feature_set import FeatureSet
 from tastemaker.journal.append import Journal
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
 from tastemaker.serving.wire import Live, open_live
 from tastemaker.streaming.link import Pulse
 from tastemaker.streaming.relay import Relay, relay_of
-from toy_bundle import WIDTH, write_workspace
-
-
-def with_features(folder: Path) -> None:
-    """A state of features that has seen nothing, in a bundle."""
-    import polars as pl
-
-    from tastemaker.journal.read import EVENT_SCHEMA
-
-    texts = np.zeros((1, WIDTH), dtype=np.float32)
-    made = FeatureSet.declared(["item_events", "user_events", "user_item", "item_faded"], None, texts, ["boots-0"])
-    made.save(made.remember(pl.DataFrame(schema=EVENT_SCHEMA)), folder / "features")
+from toy_bundle import write_features, write_workspace
 
 
 class Machine:
@@ -72,7 +60,7 @@ def until(holds: Callable[[], bool], seconds: float = 10.0) -> float:
 
 @contextmanager
 def two(folder: Path, url: str | None) -> Iterator[tuple[Machine, Machine]]:
-    write_workspace(folder / "a", besides=with_features)
+    write_workspace(folder / "a", besides=write_features)
     if url is None:
         made = Machine(folder / "a"), Machine(folder / "a")
     else:
@@ -203,7 +191,7 @@ def test_a_machine_that_was_away_gets_what_the_link_has_long_forgotten(tmp_path:
     monkeypatch.setattr("tastemaker.streaming.relay.WINDOW", 10)
     monkeypatch.setattr("tastemaker.streaming.relay.BATCH", 20)
     with redis_server(tmp_path / "redis") as server:
-        write_workspace(tmp_path / "a", besides=with_features)
+        write_workspace(tmp_path / "a", besides=write_features)
         shutil.copytree(tmp_path / "a", tmp_path / "b")
         here = Machine(tmp_path / "a", server.url)
         for number in range(400):
@@ -226,7 +214,7 @@ def test_a_bad_link_is_noticed_within_a_second_and_nothing_is_invented_or_lost(
 ) -> None:
     emptied(redis)
     proxy = FaultProxy(redis.port)
-    write_workspace(tmp_path / "a", besides=with_features)
+    write_workspace(tmp_path / "a", besides=write_features)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     here, there = Machine(tmp_path / "a", proxy.url), Machine(tmp_path / "b", redis.url)
     try:

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "rollback": ("release", "rollback", "Go back to the previous live bundle."),
     "serve": ("serve", "run", "Answer over HTTP, console at /."),
     "keys": ("keys", "verbs", "API keys: add, list, revoke."),
+    "rebuild": ("rebuild", "run", "Rebuild what answers know from the journal, and compare."),
     "recommend": ("recommend", "run", "Lists for many users, to a Parquet file."),
     "doctor": ("doctor", "run", "What this machine can do and what is missing."),
 }

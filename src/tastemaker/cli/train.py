@@ -140,7 +140,7 @@ def _read(workspace: Workspace, earlier: RunRecord | None) -> tuple[Dataset, Dat
     users, items = data.events["user_id"].n_unique(), data.items.height
     sha256 = data.fingerprint()
     counts = {"events": data.events.height, "users": users, "items": items}
-    found = DataFingerprint(**counts, position=position, change=change, sha256=sha256, clock=clock)
+    found = DataFingerprint(**counts, position=position, change=change, sha256=sha256, clock=clock or msgspec.UNSET)
     return data, found, marks[0] - position
 
 

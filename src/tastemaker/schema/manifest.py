@@ -34,7 +34,7 @@ class DataFingerprint(msgspec.Struct, frozen=True, kw_only=True):
     position: int = 0
     change: int = 0
     sha256: str = ""
-    clock: dict[str, int] = {}
+    clock: dict[str, int] | msgspec.UnsetType = msgspec.UNSET  # not written where there is none, as older seals know nothing of it
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

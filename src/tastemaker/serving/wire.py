@@ -286,7 +286,7 @@ def open_live(
 
 def _consumer(journal: Journal, state: LiveState, data: DataFingerprint) -> Consumer:
     """Goes on where the bundle's knowledge ends."""
-    position, change, known = journal.since(data.position, data.change, data.clock)
+    position, change, known = journal.since(data.position, data.change, data.clock or {})
     return Consumer(journal, state, position, change, known)
 
 
