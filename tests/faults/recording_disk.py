@@ -25,6 +25,10 @@ CLOSE, WRITE = ctypes.CFUNCTYPE(_I, _P), ctypes.CFUNCTYPE(_I, _P, _P, _I, _L)
 TRUNCATE, SYNC = ctypes.CFUNCTYPE(_I, _P, _L), ctypes.CFUNCTYPE(_I, _P, _I)
 
 
+_KEPT: list[RecordingDisk] = []
+"""SQLite may call a database that a failed test left open, long after."""
+
+
 class Vfs(ctypes.Structure):
     _fields_ = [
         ("version", _I), ("size", _I), ("longest", _I), ("next", _P), ("name", ctypes.c_char_p), ("own", _P),
@@ -70,6 +74,7 @@ class RecordingDisk:
         self._vfs = Vfs.from_buffer_copy(self._real)
         self._vfs.name, self._vfs.open, self._vfs.delete = NAME, OPEN(self._open), DELETE(self._delete)
         register.argtypes = [_P, _I]
+        _KEPT.append(self)
         self._unregister = lambda: library.sqlite3_vfs_unregister(ctypes.byref(self._vfs))
         assert register(ctypes.byref(self._vfs), 0) == OK
 

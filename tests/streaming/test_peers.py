@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from live_redis import FaultProxy, RedisServer, redis_server
@@ -17,7 +18,7 @@ from tastemaker.journal.append import Journal
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
 from tastemaker.serving.wire import Live, open_live
-from tastemaker.streaming.link import Pulse
+from tastemaker.streaming.link import Link, Pulse, Unreachable
 from tastemaker.streaming.relay import Relay, relay_of
 from toy_bundle import write_features, write_workspace
 
@@ -157,13 +158,13 @@ def test_a_restart_knows_the_same_and_a_bundle_is_told_what_it_does_not_know(tmp
         here.live.poll()
         assert len(again.state.history("x")) == 40
         assert sorted(again.state.history("x").tolist()) == sorted(here.live.state.history("x").tolist())
-        clock = here.journal.clock(20)
-        position, change, known = there.journal.since(20, 0, clock)
-        learned = set(here.journal.read(upto=20)["event_id"])
+        clock = here.journal.clock(30)  # of 40, so at least ten are the other's
+        position, change, known = there.journal.since(30, 0, clock)
+        learned = set(here.journal.read(upto=30)["event_id"])
         later = [row.event.event_id for row in there.journal.tail(position) if row.seq not in known]
         assert sorted([*learned, *later]) == sorted(f"e{number}" for number in range(40)), "each event is known or told, once"
         assert change == 0
-        assert here.journal.since(20, 7, clock) == (20, 7, set())
+        assert here.journal.since(30, 7, clock) == (30, 7, set())
 
 
 @pytest.mark.parametrize("fault", ["killed", "emptied"])
@@ -204,6 +205,50 @@ def test_a_machine_that_was_away_gets_what_the_link_has_long_forgotten(tmp_path:
         assert [row.event.event_id for row in there.journal.tail(0)] == [f"e{number}" for number in range(400)]
         here.close()
         there.close()
+
+
+def test_a_call_to_a_black_hole_ends_in_time_and_the_breaker_spares_the_next(redis: RedisServer) -> None:
+    from tastemaker.streaming._redis import RedisLink
+
+    proxy = FaultProxy(redis.port)
+    link = RedisLink(proxy.url)
+    assert link.last("log:nobody") == 0
+    proxy.mode = "hang"
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="Timeout"):
+        link.last("log:nobody")
+    assert time.monotonic() - began < 1, "it waited longer than its timeout, or asked again"
+    with pytest.raises(Unreachable, match="breaker is open"):
+        link.last("log:nobody")
+    proxy.mode = "pass"
+    until(lambda: _works(link), 3)
+    link.close()
+    proxy.close()
+
+
+def _works(link: Link) -> bool:
+    try:
+        return link.last("log:nobody") == 0
+    except Unreachable:
+        return False
+
+
+def test_an_event_that_was_imported_here_is_not_stored_again(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "journal")
+    with journal.importing() as staging:
+        part = staging / "part.parquet"
+        pl.DataFrame({"event_id": ["e5"], "user_id": ["x"], "item_id": ["coffee-1"], "timestamp": [1e9]}).write_parquet(part)
+        journal.commit_import("events", [("sha", "file")], [part], [1])
+    journal.append([said(6)])
+    peers = journal.peers()
+    assert peers.receive_events("other", 9, [(7, said(5)), (8, said(6)), (9, said(7))]) == 1
+    assert peers.heard("other") == (9, 0)
+    assert sorted(journal.read()["event_id"]) == ["e5", "e6", "e7"]
+    journal.append([said(8)])
+    assert [event.event_id for _, event in peers.own_events(0, 100)[1]] == ["e8"], (
+        "what came from a peer, or before all, is not told"
+    )
+    journal.close()
 
 
 @pytest.mark.parametrize(
