@@ -187,6 +187,25 @@ def test_a_redis_that_forgets_is_filled_from_the_journals(tmp_path: Path, fault:
         until(lambda: here.pulse.alive and there.pulse.alive)
 
 
+def test_what_an_emptied_redis_had_and_nobody_has_read_is_sent_again(tmp_path: Path, redis: RedisServer) -> None:
+    emptied(redis)
+    with two(tmp_path, redis.url) as (here, there):
+        assert there.relay is not None
+        until(lambda: there.pulse.alive)
+        there.relay.close()
+        here.journal.append([said(number) for number in range(10)])
+        until(lambda: here.journal.peers().name in _read_by(redis))
+        emptied(redis)
+        there.relay = relay_of(redis.url, there.folder / "journal", there.pulse, lambda sent, received: None).start()
+        until(lambda: there.journal.position() == 10)
+
+
+def _read_by(server: RedisServer) -> str:
+    import redis as client
+
+    return str(client.Redis(port=server.port).keys("tastemaker:log:*"))
+
+
 def test_a_machine_that_was_away_gets_what_the_link_has_long_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tastemaker.streaming._redis.KEPT", 3)
     monkeypatch.setattr("tastemaker.streaming.relay.WINDOW", 10)
