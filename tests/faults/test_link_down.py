@@ -38,7 +38,7 @@ def test_two_services_share_what_they_learn_and_live_without_redis(tmp_path: Pat
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     with (
         redis_server(tmp_path / "redis") as server,
-        serving(tmp_path / "a", "--state", server.url, "--workers", "2") as here,
+        serving(tmp_path / "a", "--state", server.url) as here,
         serving(tmp_path / "b", "--state", server.url) as there,
     ):
         told(here, "e1", "x", "boots-1")

@@ -35,7 +35,7 @@ def law(events: list[Event], cut: int, folder: Path) -> list[str]:
     return live.differing(rebuilt, USERS, ASKED, now) + live.differing(batch, USERS, ASKED, now)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(events=EVENTS, share=st.floats(0, 1))
 def test_law_rebuilt_is_folded_is_counted(events: list[Event], share: float) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -167,7 +167,7 @@ def test_a_restart_knows_the_same_and_a_bundle_is_told_what_it_does_not_know(tmp
         assert here.journal.since(30, 7, clock) == (30, 7, set())
 
 
-@pytest.mark.parametrize("fault", ["killed", "emptied"])
+@pytest.mark.parametrize("fault", [pytest.param("killed", marks=pytest.mark.long), "emptied"])
 def test_a_redis_that_forgets_is_filled_from_the_journals(tmp_path: Path, fault: str) -> None:
     with redis_server(tmp_path / "redis") as server, two(tmp_path, server.url) as (here, there):
         here.journal.append([said(number) for number in range(100)])
@@ -214,14 +214,14 @@ def test_a_machine_that_was_away_gets_what_the_link_has_long_forgotten(tmp_path:
         write_workspace(tmp_path / "a", besides=write_features)
         shutil.copytree(tmp_path / "a", tmp_path / "b")
         here = Machine(tmp_path / "a", server.url)
-        for number in range(400):
+        for number in range(150):
             here.journal.append([said(number)])
         until(lambda: here.pulse.alive)
         server.kill()  # and its memory with it
         server.start()
         there = Machine(tmp_path / "b", server.url)
-        until(lambda: there.journal.position() == 400, 20)
-        assert [row.event.event_id for row in there.journal.tail(0)] == [f"e{number}" for number in range(400)]
+        until(lambda: there.journal.position() == 150, 20)
+        assert [row.event.event_id for row in there.journal.tail(0)] == [f"e{number}" for number in range(150)]
         here.close()
         there.close()
 
