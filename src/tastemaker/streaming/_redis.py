@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import redis
@@ -26,6 +26,7 @@ PAUSE, LONGEST_PAUSE = 0.1, 1.0
 KEPT = 2_000
 """Messages of a stream that are kept for those who have not read them yet."""
 PREFIX = "tastemaker"
+Value = TypeVar("Value")
 
 
 class RedisLink:
@@ -46,7 +47,7 @@ class RedisLink:
             )
         except ValueError as error:
             raise InputError(f"--state {url!r} is no address of a Redis server ({error}). Expected redis://HOST:PORT/0.") from None
-        self._redis = redis.Redis(connection_pool=pool, retry=Retry(NoBackoff(), 0))
+        self._redis: Any = redis.Redis(connection_pool=pool, retry=Retry(NoBackoff(), 0))
         self._open_until, self._pause = 0.0, PAUSE
 
     def put(self, stream: str, entry: Entry) -> None:
@@ -54,7 +55,7 @@ class RedisLink:
         body = msgspec.msgpack.encode(entry)
         fields = {b"b": xxhash.xxh3_64_digest(body) + body}
         try:
-            self._call(lambda: self._redis.xadd(f"{PREFIX}:{stream}", fields, f"{entry.upto}-0", KEPT, approximate=True))  # type: ignore[arg-type]
+            self._call(lambda: self._redis.xadd(f"{PREFIX}:{stream}", fields, f"{entry.upto}-0", KEPT, approximate=True))
         except redis.ResponseError as error:
             if "equal or smaller" not in str(error):
                 raise Unreachable(str(error)) from None
@@ -67,15 +68,16 @@ class RedisLink:
     def read(self, after: Mapping[str, int], wait: float) -> list[tuple[str, Entry]]:
         """New messages of several streams, by stream and number; waits some seconds for the first."""
         streams = {f"{PREFIX}:{stream}": f"{number}-0" for stream, number in after.items()}
-        found = self._call(lambda: self._redis.xread(streams, 50, int(1e3 * wait)))  # type: ignore[arg-type]
-        return self._checked(lambda: [
-            (name.decode().removeprefix(f"{PREFIX}:"), self._entry(fields[b"b"])) for name, rows in found or [] for _, fields in rows
-        ])  # fmt: skip
+        found = self._call(lambda: self._redis.xread(streams, 50, int(1e3 * wait)))
+        begin = len(PREFIX) + 1
+        return self._checked(
+            lambda: [(name.decode()[begin:], self._entry(fields[b"b"])) for name, rows in found or [] for _, fields in rows]
+        )
 
     def names(self, table: str) -> dict[str, str]:
         """A table of small texts."""
         found = self._call(lambda: self._redis.hgetall(f"{PREFIX}:{table}"))
-        return self._checked(lambda: {key.decode(): value.decode() for key, value in found.items()})  # type: ignore[union-attr]
+        return self._checked(lambda: {key.decode(): value.decode() for key, value in found.items()})
 
     def name(self, table: str, key: str, value: str) -> None:
         """Writes one row of a table of small texts."""
@@ -113,7 +115,7 @@ class RedisLink:
         self._pause = PAUSE
         return found
 
-    def _checked(self, read: Callable[[], Any]) -> Any:
+    def _checked(self, read: Callable[[], Value]) -> Value:
         try:
             return read()
         except Exception as error:  # a server that answers something else than it was asked for
@@ -132,8 +134,3 @@ class RedisLink:
         if xxhash.xxh3_64_digest(sealed[8:]) != sealed[:8]:
             raise ValueError("a message is not what was sent")
         return msgspec.msgpack.decode(sealed[8:], type=Entry)
-
-
-def open_link(url: str) -> RedisLink:
-    """A link by its address."""
-    return RedisLink(url)

@@ -82,4 +82,5 @@ class Pulse:
     @property
     def alive(self) -> bool:
         """Whether it worked within the last second."""
-        return abs(time.time() - struct.unpack("d", self._shared[:8])[0]) < SILENT
+        beaten: float = struct.unpack("d", self._shared[:8])[0]
+        return abs(time.time() - beaten) < SILENT
