@@ -17,7 +17,7 @@ from tastemaker.bundle.registry import Registry
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
-from tastemaker.schema.errors import BundleError, JournalError, SettingsError
+from tastemaker.schema.errors import BundleError, SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.serving.admission import Admission
 from tastemaker.serving.answers import Answers
@@ -79,8 +79,10 @@ async def follow_events(answers: Answers) -> None:
     while True:
         try:
             answers.live.poll(FOLD_SECONDS)
-        except JournalError as error:
-            print(f"events could not be folded: {error}", flush=True)
+        except (
+            Exception
+        ) as error:  # a disk that can't be read now, or whatever else: the next look may do, and a request tells its own fault
+            print(f"events could not be folded: {error!r}", flush=True)
             await asyncio.sleep(1.0)
         await asyncio.sleep(FOLD_SECONDS / 4 if answers.live.behind else FOLD_EVERY)
 

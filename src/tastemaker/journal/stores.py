@@ -123,10 +123,16 @@ class Turn:
 
     Args:
         path: of the lock file. It ends with its holder, however that ends.
+
+    Raises:
+        JournalError: the file can't be made.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        except OSError as error:
+            raise JournalError(f"The journal can't be opened for writing: {path} ({error.strerror}).") from None
 
     def __enter__(self) -> None:
         if fcntl is not None:
