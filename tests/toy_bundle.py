@@ -179,6 +179,16 @@ def write_payload(folder: Path, catalogue: list[Item], lists: list[NDArray[np.in
     (folder / "settings.json").write_bytes(msgspec.json.encode(to_table(settings)))
 
 
+def write_features(folder: Path) -> None:
+    """Features that have seen nothing yet: four of them, six columns."""
+    from tastemaker.features.feature_set import FeatureSet
+    from tastemaker.journal.read import EVENT_SCHEMA
+
+    texts = np.zeros((1, WIDTH), dtype=np.float32)
+    made = FeatureSet.declared(["item_events", "user_events", "user_item", "item_faded"], None, texts, ["boots-0"])
+    made.save(made.remember(pl.DataFrame(schema=EVENT_SCHEMA)), folder / "features")
+
+
 def write_workspace(
     folder: Path,
     catalogue: list[Item] | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,12 +13,14 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from live_service import JSON, Service, serving
 from tastemaker.bundle.registry import Registry
 from tastemaker.bundle.write import write_bundle
 from tastemaker.journal.append import Journal
 from tastemaker.schema.manifest import DataFingerprint
-from toy_bundle import histories, items, write_payload, write_workspace
+from toy_bundle import histories, items, write_features, write_payload, write_workspace
 
 
 def _send(service: Service, name: str, acknowledged: list[str], stop: threading.Event) -> None:
@@ -32,8 +35,14 @@ def _send(service: Service, name: str, acknowledged: list[str], stop: threading.
             continue  # not acknowledged: the client would send it again
 
 
+def told(service: Service, user: str) -> tuple[float, float]:
+    """What a worker has counted of an item and a user, log(1 + events)."""
+    features = service.ask("POST", "/v1/explain", {"user_id": user, "item_id": "boots-1"})["features"]
+    return features["item_events"], features["user_events"]
+
+
 def test_killed_workers_lose_no_acknowledged_event_and_are_replaced(tmp_path: Path) -> None:
-    write_workspace(tmp_path)
+    write_workspace(tmp_path, besides=write_features)
     acknowledged: list[str] = []
     stop = threading.Event()
     with serving(tmp_path, "--workers", "2") as service:
@@ -52,9 +61,15 @@ def test_killed_workers_lose_no_acknowledged_event_and_are_replaced(tmp_path: Pa
             time.sleep(0.1)
         assert len(service.workers()) == 2
         assert service.recommend(user_id="u0", k=3)
+        users = [f"c{number}" for number in range(4)]
+        counted = [told(service, user) for user in users for _ in range(4)]
     journal = Journal.open(tmp_path / "journal")
-    stored = journal.read()["event_id"].to_list()
+    stored, events = journal.read()["event_id"].to_list(), journal.read()
     journal.close()
+    of_item, of_user = events.height, dict(events.group_by("user_id").len().iter_rows())
+    for place, (item, user) in enumerate(counted):  # of every worker, those that were started anew included
+        assert item == pytest.approx(math.log1p(of_item), rel=1e-5), "a worker's counter of the item is not what is stored"
+        assert user == pytest.approx(math.log1p(of_user[users[place // 4]]), rel=1e-5)
     assert len(acknowledged) > 100
     assert set(acknowledged) <= set(stored)
     assert len(stored) == len(set(stored))

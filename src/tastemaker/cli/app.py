@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "watch": ("watch", "run", "Learn anew and release when it is time."),
     "serve": ("serve", "run", "Answer over HTTP, console at /."),
     "keys": ("keys", "verbs", "API keys: add, list, revoke."),
+    "rebuild": ("rebuild", "run", "Rebuild what answers know from the journal, and compare."),
     "recommend": ("recommend", "run", "Lists for many users, to a Parquet file."),
     "doctor": ("doctor", "run", "What this machine can do and what is missing."),
 }
@@ -46,6 +47,7 @@ EXTRA_OF = {
     "sklearn": "train",
     "optuna": "tune",
     "ray": "ray",
+    "redis": "redis",
 }
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from tastemaker.cli.progress import progress_bars
@@ -133,7 +134,7 @@ def _read(workspace: Workspace, earlier: RunRecord | None, hold: int) -> tuple[D
         position, change = max(marks[0] - hold, 0), marks[1]
         if earlier is not None and earlier.data.position:
             position, change = earlier.data.position, earlier.data.change
-        data = Dataset.from_journal(journal, workspace.settings, (position, change))
+        data, clock = Dataset.from_journal(journal, workspace.settings, (position, change)), journal.clock(position)
     finally:
         journal.close()
     if data.events.height == 0:
@@ -143,7 +144,8 @@ def _read(workspace: Workspace, earlier: RunRecord | None, hold: int) -> tuple[D
         )
     users, items = data.events["user_id"].n_unique(), data.items.height
     sha256 = data.fingerprint()
-    found = DataFingerprint(events=data.events.height, users=users, items=items, position=position, change=change, sha256=sha256)
+    counts = {"events": data.events.height, "users": users, "items": items}
+    found = DataFingerprint(**counts, position=position, change=change, sha256=sha256, clock=clock or msgspec.UNSET)
     return data, found, marks[0] - position
 
 
@@ -195,7 +197,7 @@ def _train(
         workspace.bundles,
         brain.export,
         settings=record.settings,
-        data=brain.fingerprint(fingerprint.position, fingerprint.change),
+        data=msgspec.structs.replace(brain.fingerprint(fingerprint.position, fingerprint.change), clock=fingerprint.clock),
         metrics=brain.metrics,
     )
     record.bundle = version

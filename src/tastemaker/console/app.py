@@ -31,6 +31,8 @@ from tastemaker.serving.record import log_of
 from tastemaker.serving.releases import Releases
 from tastemaker.serving.wire import Live, open_live
 from tastemaker.serving.writer import Writer
+from tastemaker.streaming.link import Pulse
+from tastemaker.streaming.relay import Relay, relay_of
 
 WATCH_SECONDS = 0.5
 MEDIA_TYPES = {
@@ -40,6 +42,8 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 PATHS = {"index.html": "/", "docs.html": "/docs"}
+FOLD_EVERY, FOLD_SECONDS = 0.01, 0.008
+"""Seconds between looks at the journal, and for which events are folded at once."""
 
 
 def create(workspace: Path, settings: Settings, version: str | None, exchange: Exchange) -> ASGIApp:
@@ -55,11 +59,42 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
     live = open_live(workspace / "bundles", journal, version, service=settings)
     served = ServedLog(workspace / "journal" / "served", settings.serving.record_days)
     answers = Answers(live, journal, settings.serving, served, lambda: exchange.ladder.level)
-    follow = None if version else (lambda: follow_releases(workspace / "bundles", answers, settings))
+
+    async def follow() -> None:
+        relay = _relay(workspace / "journal", settings.serving.state, answers, exchange.metrics)
+        newer = [] if version else [follow_releases(workspace / "bundles", answers, settings)]
+        try:
+            await asyncio.gather(follow_events(answers), *newer)
+        finally:
+            if relay is not None:
+                relay.close()
+
     log = log_of(settings.serving.access_log, workspace)
-    writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
+    writer, compat = Writer(Journal.open(workspace / "journal"), exchange.metrics.committed), doors(settings.serving.compat)
     releases = Releases(workspace / "bundles", workspace / "reports")
     return make_app(answers, writer, exchange, log, pages(), releases, compat, follow)
+
+
+def _relay(journal: Path, address: str, answers: Answers, metrics: Metrics) -> Relay | None:
+    """Begins to tell other machines what happens here, and to hear from them; None where this one is alone."""
+    if not address:
+        return None
+    pulse = answers.pulse = Pulse(journal / "relay.pulse")
+    metrics.follow_peers(lambda: pulse.alive)
+    return relay_of(address, journal, pulse, metrics.relayed).start()
+
+
+async def follow_events(answers: Answers) -> None:
+    """Folds events as they come, asked or not, in slices: a burst neither piles up nor holds up an answer."""
+    while True:
+        try:
+            answers.live.poll(FOLD_SECONDS)
+        except (
+            Exception
+        ) as error:  # a disk that can't be read now, or whatever else: the next look may do, and a request tells its own fault
+            print(f"events could not be folded: {error!r}", flush=True)
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(FOLD_SECONDS / 4 if answers.live.behind else FOLD_EVERY)
 
 
 async def follow_releases(bundles: Path, answers: Answers, service: Settings | None = None) -> None:

@@ -65,6 +65,12 @@ class FeatureSet:
         kinds = [all("user" in memory.key.by for memory in one.feature.remembers) for one in self._declared]
         return np.array([kind for kind, one in zip(kinds, self._declared, strict=True) for _ in one.names], dtype=bool)
 
+    @property
+    def grouped(self) -> NDArray[np.bool_]:
+        """Which columns are kept by category or brand, bool [F]: an event stays filed under those that its item had when it came."""
+        of = [any({"category", "brand"} & set(memory.key.by) for memory in one.feature.remembers) for one in self._declared]
+        return np.array([kind for kind, one in zip(of, self._declared, strict=True) for _ in one.names], dtype=bool)
+
     @classmethod
     def declared(
         cls,
@@ -151,8 +157,19 @@ class FeatureSet:
         Raises:
             InputError: a column is missing.
         """
+        return self._learned(events, self._facts)
+
+    def recounted(self, state: State, events: pl.DataFrame) -> State:
+        """The state after a whole log by the catalogue that a state knows: what that state must be equal to.
+
+        Raises:
+            InputError: a column is missing.
+        """
+        return self._learned(events, state.facts)
+
+    def _learned(self, events: pl.DataFrame, facts: Facts) -> State:
         _check(events, "events")
-        facts = self._facts.copy()
+        facts = facts.copy()
         log = Log(facts, facts.events(events, self.ordered, devices=True))
         state = State(self._memories, facts)
         state.learn(log, tied_ids(events))

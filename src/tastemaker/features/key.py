@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,8 @@ from tastemaker.features.grown import Grown
 from tastemaker.features.rows import Rows
 
 HOURS = 24
+Columns = dict[str, list[int]]
+"""Slots of one event by the name of the column; several where an item has several categories."""
 
 
 class Groups(Protocol):
@@ -41,6 +44,13 @@ class Key:
         """True for two columns, whose codes are large numbers instead of slots."""
         return len(self.by) == 2
 
+    def event_codes(self, columns: Columns) -> list[int]:
+        """The known codes of one event: what `codes` gives of one row, without arrays, which cost more than the work on one number."""
+        first = [slot for slot in columns[self.by[0]] if slot >= 0]
+        if not self.paired:
+            return first
+        return [(one << 32) | two for one in first for two in columns[self.by[1]] if two >= 0]
+
     def codes(self, rows: Rows, facts: Groups) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
         """Codes of all rows, and which row each belongs to.
 
@@ -60,6 +70,21 @@ class Key:
         if not self.paired:
             return parts[0], owner
         return np.where((parts[0] < 0) | (parts[1] < 0), -1, (parts[0] << 32) | parts[1]), owner
+
+
+def event_columns(rows: Rows, facts: Groups) -> Columns:
+    """Everything that keys read of one event, from rows of length 1."""
+    item, now = int(rows.item[0]), float(rows.now[0])
+    categories, brands = facts.categories.values, facts.brand.values
+    return {
+        "all": [0],
+        "user": rows.user.tolist(),
+        "item": [item],
+        "category": categories[min(item, len(categories) - 1)].tolist(),
+        "brand": [int(brands[min(item, len(brands) - 1)])],
+        "device": rows.device.tolist(),
+        "hour": [int(now % 86_400.0 // 3_600.0) if math.isfinite(now) else -1],
+    }
 
 
 def _column(name: str, rows: Rows, facts: Groups) -> NDArray[np.int64]:

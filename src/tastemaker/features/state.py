@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.features.facts import Facts
-from tastemaker.features.key import Key
+from tastemaker.features.key import Columns, Key, event_columns
 from tastemaker.features.memories.memory import Memory, Moment, Told
 from tastemaker.features.past import Log
 from tastemaker.features.rows import Rows
@@ -30,9 +30,10 @@ class State:
         self.contents = [memory.empty() for memory in self.memories]
         self._place = {memory: place for place, memory in enumerate(self.memories)}
         self._pairs = {memory.key: Pairs() for memory in self.memories if memory.key.paired}
-        groups: dict[tuple[Key, Which], list[int]] = {}
+        self._keys = list(dict.fromkeys(memory.key for memory in self.memories))
+        groups: dict[tuple[int, Which], list[int]] = {}
         for place, memory in enumerate(self.memories):
-            groups.setdefault((memory.key, memory.which), []).append(place)
+            groups.setdefault((self._keys.index(memory.key), memory.which), []).append(place)
         self._groups = [(key, which, places) for (key, which), places in groups.items()]
 
     def learn(self, log: Log, ids: pl.DataFrame) -> None:
@@ -45,15 +46,18 @@ class State:
     def update(self, rows: Rows, event_id: str, item_id: str) -> None:
         """Folds one event."""
         moment = Moment(float(rows.now[0]), int(rows.item[0]), float(rows.value[0]), event_id, item_id)
-        known: dict[Key, list[int]] = {}
+        columns = event_columns(rows, self.facts)
+        known: dict[int, list[int]] = {}
         for key, which, places in self._groups:
             if which.labels and not which.mask(rows, self.facts.kind)[0]:
                 continue
-            if key not in known:
-                known[key] = self._own(key, key.codes(rows, self.facts)[0].tolist())
+            slots = known.get(key)
+            if slots is None:
+                known[key] = slots = self._own(self._keys[key], columns)
             for place in places:
-                for slot in known[key]:
-                    self.memories[place].update(self.contents[place], slot, moment)
+                memory, content = self.memories[place], self.contents[place]
+                for slot in slots:
+                    memory.update(content, slot, moment)
 
     def now(self) -> Now:
         """A source for a look at this moment."""
@@ -88,12 +92,10 @@ class State:
             return codes
         return self._pairs[key].find(codes)
 
-    def _own(self, key: Key, codes: list[int]) -> list[int]:
+    def _own(self, key: Key, columns: Columns) -> list[int]:
         """Slots of one event's codes; pairs that are new get one."""
-        known = [code for code in codes if code >= 0]
-        if not key.paired:
-            return known
-        return self._pairs[key].add(known)
+        codes = key.event_codes(columns)
+        return self._pairs[key].add(codes) if key.paired else codes
 
 
 class Pairs:

@@ -14,8 +14,9 @@ import polars as pl
 
 from tastemaker.journal.catalogue import Catalogue
 from tastemaker.journal.identity import CONTENT_ID, Words, id_numbers
+from tastemaker.journal.peers import Peers
 from tastemaker.journal.read import EVENT_SCHEMA, NUMBER, event_rows, segment_frame, segment_numbers
-from tastemaker.journal.stores import Habit, advance, connect, sole, sync_folder, transaction
+from tastemaker.journal.stores import Habit, Turn, advance, connect, sole, sync_folder, transaction
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, Columns
 from tastemaker.schema.errors import InputError, JournalError
 from tastemaker.schema.events import AppendResult, Event, StoredEvent
@@ -33,6 +34,7 @@ class Journal(Catalogue):
         super().__init__(database)
         self.path = path
         self.segments = path / "segments"
+        self._turn = Turn(path / "write.lock")
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -48,6 +50,28 @@ class Journal(Catalogue):
     def close(self) -> None:
         """Lets go of the files."""
         self._database.close()
+        self._turn.close()
+
+    def peers(self) -> Peers:
+        """This journal's side of the exchange with other machines; the first call gives it a name."""
+        return Peers(self.path, self._database, self._turn)
+
+    def clock(self, position: int) -> dict[str, int]:
+        """How far each machine's events reach at a position; empty where no machine was ever met."""
+        met = self._database.execute("SELECT 1 FROM node LIMIT 1").fetchone()
+        return self.peers().clock(position) if met else {}
+
+    def since(self, position: int, change: int, clock: Mapping[str, int]) -> tuple[int, int, set[int]]:
+        """From which sequence and change number on a bundle has to be told, and the later sequence numbers that it knows all the same.
+
+        Args:
+            position, change: of the bundle, in the journal that it was made from. clock: of the bundle; empty: its journal was alone.
+        """
+        if not clock:
+            return position, change, set()
+        peers = self.peers()
+        start, known = peers.since(clock)
+        return start, change if next(iter(clock)) == peers.name else 0, known  # numbers of changes are a journal's own
 
     def position(self) -> int:
         """The last sequence number given out: one growing sequence over imported and live events."""
@@ -77,7 +101,7 @@ class Journal(Catalogue):
         """
         named = [[_named(event) for event in events] for events in batches]
         results = []
-        with transaction(self._database) as database:
+        with self._turn, transaction(self._database) as database:
             last = advance(database, "seq", 0)
             for events in named:
                 accepted = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -32,6 +32,23 @@ class Metrics:
             "tastemaker_model_info", "The live bundle.", ["version"], registry=registry, multiprocess_mode="livemax"
         )
         self._items = Gauge("tastemaker_index_items", "Items in the index.", registry=registry, multiprocess_mode="livemax")
+        self._relayed = Counter("tastemaker_peer_rows_total", "Events and items sent to and received from other machines.", ["way"], registry=registry)  # fmt: skip
+        self._peers: Callable[[], bool] | None = None
+        self._commit = Histogram("tastemaker_commit_seconds", "Time until a group of events is durable.", buckets=BUCKETS, registry=registry)  # fmt: skip
+        self._linked = Gauge("tastemaker_peers_up", "1 while other machines can be heard.", registry=registry, multiprocess_mode="livemin")  # fmt: skip
+
+    def relayed(self, sent: int, received: int) -> None:
+        """Rows that went to other machines and came from them."""
+        self._relayed.labels("sent").inc(sent)
+        self._relayed.labels("received").inc(received)
+
+    def follow_peers(self, alive: Callable[[], bool]) -> None:
+        """Whom to ask whether other machines can be heard."""
+        self._peers = alive
+
+    def committed(self, seconds: float) -> None:
+        """One group of events is on disk."""
+        self._commit.observe(seconds)
 
     def observe(self, route: str, status: int, seconds: float) -> None:
         """One request."""
@@ -60,6 +77,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """All figures, of all workers, in Prometheus' text format."""
+        if self._peers is not None:
+            self._linked.set(self._peers())
         if not self._many:
             return generate_latest(self._registry)
         registry = CollectorRegistry()

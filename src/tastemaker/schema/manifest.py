@@ -25,6 +25,7 @@ class DataFingerprint(msgspec.Struct, frozen=True, kw_only=True):
         position: the journal's sequence number up to which events were read; later ones are folded at serving.
         change: the catalogue's change number up to which items were read.
         sha256: hash over the ids and times of the events.
+        clock: where machines share a state: how far each one's events were read; `position` is the maker's alone.
     """
 
     events: int = 0
@@ -33,6 +34,7 @@ class DataFingerprint(msgspec.Struct, frozen=True, kw_only=True):
     position: int = 0
     change: int = 0
     sha256: str = ""
+    clock: dict[str, int] | msgspec.UnsetType = msgspec.UNSET  # not written where there is none, as older seals know nothing of it
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

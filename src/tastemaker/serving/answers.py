@@ -38,10 +38,13 @@ from tastemaker.serving.audience import audience
 from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.why import stopped
 from tastemaker.serving.wire import Live
+from tastemaker.streaming.link import Pulse
 
 AUDIENCE = 200
 """So many users' lists are made to tell whom an item would be shown to."""
 _EMPTY = np.zeros(0, dtype=np.int32)
+CATCH_UP_SECONDS = 0.01
+"""How long an answer waits at most for events to be folded; what is left is folded beside, and the answer says so."""
 
 
 class NotFound(InputError):
@@ -54,6 +57,9 @@ class Answers:
     Args:
         live: the bundle. journal: what is stored, for reading. settings: limits. served: where answers are kept; None: nowhere.
         level: tells how busy the service is, as a rung of the ladder.
+
+    Attributes:
+        pulse: of the link to other machines; None where this one is alone.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Answers:
         level: Callable[[], int] = lambda: 0,
     ) -> None:
         self.live, self.journal, self.settings, self.served, self.level = live, journal, settings, served, level
+        self.pulse: Pulse | None = None
 
     def recommend(self, query: RecommendQuery) -> Answer:
         """A list for a user, a session, or nobody in particular; of items, or of people."""
@@ -226,9 +233,13 @@ class Answers:
             ]
         }
 
+    def _degraded(self, live: Live) -> list[str]:
+        """What an answer lacks now: see `Live.behind`; `peers` where other machines can't be heard."""
+        return live.behind + (["peers"] if self.pulse is not None and not self.pulse.alive else [])
+
     def _now(self) -> Live:
         live = self.live
-        live.poll()
+        live.poll(CATCH_UP_SECONDS)
         return live
 
     def _session(self, live: Live, session: Sequence[SessionEvent]) -> IntArray:
@@ -275,7 +286,7 @@ class Answers:
         notes += found.picked.notes if found.picked is not None else []
         answer = self._answer(live, rows, request_id, notes, left)
         if found.degraded:
-            answer = msgspec.structs.replace(answer, degraded=found.degraded, level=found.level)
+            answer = msgspec.structs.replace(answer, degraded=[*(answer.degraded or []), *found.degraded], level=found.level)
         return answer, found
 
     def _people(self, live: Live, query: RecommendQuery) -> Answer:
@@ -409,6 +420,7 @@ class Answers:
             request_id=request_id or secrets.token_hex(8),
             model_version=live.version,
             items=items,
+            degraded=self._degraded(live) or None,
             notes=notes or None,
             left_out=left_out or None,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from tastemaker.pipeline.select import pick
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
+from tastemaker.schema.manifest import DataFingerprint
 from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
 from tastemaker.schema.queries import FEWER, PRECOMPUTED
 from tastemaker.schema.settings import FreshSettings, ListSettings, Settings
@@ -102,7 +104,7 @@ class Live:
         self.people = People.open(folder / "friends", self.channels.companions, depth)
         data = self.bundle.manifest.data
         self.fields = Fields(self.state.rows)
-        self._consumer = Consumer(journal, self.state, data.position, data.change) if journal is not None else None
+        self._consumer = _consumer(journal, self.state, data) if journal is not None else None
         self.poll()
 
     @property
@@ -110,9 +112,15 @@ class Live:
         """The bundle's version."""
         return self.bundle.version
 
-    def poll(self) -> None:
-        """Folds what happened since the last look."""
-        if self._consumer is None or not self._consumer.poll():
+    @property
+    def behind(self) -> list[str]:
+        """What the newest stored events are missing from, in a burst of them: `events` (histories), `features`; empty as a rule."""
+        missing = {"events": self._consumer is not None and self._consumer.behind, "features": self.state.waiting}
+        return [name for name, count in missing.items() if count]
+
+    def poll(self, seconds: float = math.inf) -> None:
+        """Folds what happened since the last look, as much as can be done in some seconds."""
+        if self._consumer is None or not self._consumer.poll(seconds):
             return
         changed = self.state.take_changed()
         self.fields.changed([place for place, _ in changed])
@@ -293,6 +301,12 @@ def open_live(
             raise
         print(f"the live bundle was refused, the previous one answers: {error}", flush=True)
         return Live(registry.folder(previous), journal, threads, service=service)
+
+
+def _consumer(journal: Journal, state: LiveState, data: DataFingerprint) -> Consumer:
+    """Goes on where the bundle's knowledge ends."""
+    position, change, known = journal.since(data.position, data.change, data.clock or {})
+    return Consumer(journal, state, position, change, known)
 
 
 def _profiles(journal: Journal) -> ProfileOf:

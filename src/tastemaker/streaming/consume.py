@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from tastemaker.schema.events import StoredEvent
 from tastemaker.schema.items import ItemChange
-from tastemaker.streaming.state import LiveState
+from tastemaker.streaming.state import PIECE, LiveState
+
+FEATURE_SHARE = 0.25
+"""Of a look's time, how much features may take: histories come first."""
 
 
 class Log(Protocol):
@@ -27,15 +33,24 @@ class Consumer:
 
     Args:
         log: the journal. state: what is kept up to date. position, change: up to where the bundle knows the journal.
+        known: sequence numbers after `position` that the bundle knows nevertheless.
+
+    Attributes:
+        behind: events that are stored and that histories do not know, as of the last look; what features lack is `state.waiting`.
     """
 
-    def __init__(self, log: Log, state: LiveState, position: int, change: int) -> None:
-        self._log, self.state = log, state
-        self.position, self.change = position, change
+    def __init__(self, log: Log, state: LiveState, position: int, change: int, known: AbstractSet[int] = frozenset()) -> None:
+        self._log, self.state, self._known = log, state, known
+        self.position, self.change, self.behind = position, change, 0
 
-    def poll(self) -> int:
-        """Folds everything new; gives how many events and changes that were. Costs some microseconds when there is nothing."""
+    def poll(self, seconds: float = math.inf) -> int:
+        """Folds what is new, first into all histories, which is quick, then into features; gives how many events and changes that were. Costs some microseconds when there is nothing.
+
+        Args:
+            seconds: after which it stops though there is more, so that a burst of events never holds up an answer.
+        """
         last, last_change = self._log.marks()
+        end = time.perf_counter() + seconds
         folded = 0
         while self.change < last_change:
             changes = self._log.item_changes(self.change)
@@ -44,12 +59,15 @@ class Consumer:
                 break
             self.state.fold_changes(changes)
             self.change, folded = changes[-1].change, folded + len(changes)
-        while self.position < last:
-            events = self._log.tail(self.position)
+        while self.position < last and (time.perf_counter() < end or not folded):
+            events = self._log.tail(self.position, PIECE)
             if not events:
                 self.position = last
                 break
             for stored in events:
-                self.state.fold_event(stored.event)
+                if stored.seq not in self._known:
+                    self.state.fold_event(stored.event)
             self.position, folded = events[-1].seq, folded + len(events)
+        self.state.fold_features(min(end, time.perf_counter() + FEATURE_SHARE * seconds))
+        self.behind = last - self.position
         return folded

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.features.base import FeatureQuery
@@ -67,3 +68,14 @@ class LiveFeatures:
         """Raw feature columns, float32 [items, F], in the order of `features.names`; `wanted` as in `FeatureSet.gives`."""
         found: FloatArray = self.features.gives(self._state, FeatureQuery(user_id, item_ids, now, context), wanted)
         return found
+
+    def rebuilt(self, events: pl.DataFrame) -> LiveFeatures:
+        """The same features with a memory made anew from a whole log, at once."""
+        return LiveFeatures(self.features, self.features.recounted(self._state, events), self.latest)
+
+    def differing(self, other: LiveFeatures, users: Sequence[str], item_ids: Sequence[str], now: float) -> list[str]:
+        """Columns of which the two tell different numbers of any of these users and items at a moment (epoch seconds)."""
+        wrong = np.zeros(len(self.features.names), dtype=bool)
+        for user in users:
+            wrong |= ~np.isclose(self.told(user, item_ids, now), other.told(user, item_ids, now), rtol=1e-5, atol=1e-5).all(axis=0)
+        return [self.features.names[column] for column in np.flatnonzero(wrong)]

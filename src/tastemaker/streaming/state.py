@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray
 from tastemaker.schema.settings import FreshSettings
 from tastemaker.streaming.features import LiveFeatures
 from tastemaker.streaming.fresh import FreshItems
+
+PIECE = 64
+"""Events that are folded between two looks at the clock."""
 
 
 class ItemIndex(Protocol):
@@ -95,6 +99,7 @@ class LiveState:
         self._labels, self._text_dim, self.features, self._shown = labels, text_dim, features, frozenset(shown)
         self.fresh, self._graph_part = FreshItems(rows, trained, rule or FreshSettings(), time.time()), graph_part
         self._later: dict[str, list[int]] = {}
+        self._waiting: deque[Event] = deque()
         self._changed: set[int] = set()
 
     def history(self, user_id: str) -> IntArray:
@@ -106,10 +111,23 @@ class LiveState:
         """True if the user has a history."""
         return user_id in self._later or len(self._base_history(user_id)) > 0
 
+    @property
+    def waiting(self) -> int:
+        """Events that histories know and features do not yet."""
+        return len(self._waiting)
+
+    def fold_features(self, end: float) -> None:
+        """Folds waiting events into features, in order, until a time of `time.perf_counter`."""
+        while self._waiting and self.features is not None:
+            for _ in range(min(PIECE, len(self._waiting))):
+                self.features.fold_event(self._waiting.popleft())
+            if time.perf_counter() >= end:
+                return
+
     def fold_event(self, event: Event) -> None:
-        """An event becomes the newest of its user's history, if it counts; features see every event."""
+        """An event becomes the newest of its user's history, if it counts; features see every event, by `fold_features`."""
         if self.features is not None:
-            self.features.fold_event(event)
+            self._waiting.append(event)
         place = self.index_of.get(event.item_id)
         if place is not None and event.event_type in self._shown:
             self.fresh.show(place)
