@@ -1,0 +1,261 @@
+"""Approximate search for large catalogues: an inverted file that the bundle brings, and what changed since in this process's own memory.
+
+    base      the bundle's rows, memory-mapped, shared by all workers, never written to
+    delta     rows added or replaced since, in lists around the same centres
+    waiting   the latest of these, scanned one by one; some of them move into the delta with each new one, so that no change takes long
+
+A row that was replaced is left out of the base and of the delta's older entries.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tastemaker.index.coded import Vectors
+from tastemaker.index.column import grown
+from tastemaker.index.exact import DenseIndex, Neighbour
+from tastemaker.schema.protocols import BoolArray, FloatArray
+
+if TYPE_CHECKING:
+    from tastemaker.index._faiss import InvertedFile
+
+WAITING = 2_048
+"""Changed rows that are scanned one by one, at most; more move into the delta, `MOVED` at a time."""
+MOVED = 64
+SCANNED = 2_048
+"""A base of so few rows is scanned one by one, exactly."""
+FEW = 2
+"""So many times the rows that a search reads anyway may be allowed for them to be scanned one by one."""
+MANY = 0.5
+"""Share of allowed rows from which the lists are read as without a filter, some more of them; below, lists are chosen by what is allowed in them."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How an inverted file is asked, and what it reached when it was built.
+
+    Attributes:
+        rows: of the base. dim: length D of a vector. lists: how many; probes: how many a search reads.
+        scale: of the offset's own dimension, which holds offset / scale; 0: there is none.
+        recall: share of the true best hundred that were found, over `questions` searches.
+    """
+
+    rows: int
+    dim: int
+    lists: int
+    probes: int
+    scale: float
+    recall: float
+    questions: int
+
+
+class ApproximateIndex(DenseIndex):
+    """A `DenseIndex` whose `search` reads few rows and may miss some. `rows` and `scores` are exact, products of `search` are those of 8-bit codes.
+
+    Args:
+        vectors, offsets: as of `DenseIndex`. inverted: of the same rows. list_of: the list of each of them, [N]. plan: how it is asked.
+    """
+
+    approximate = True
+
+    def __init__(
+        self,
+        vectors: FloatArray | Vectors,
+        offsets: FloatArray | None,
+        inverted: InvertedFile,
+        list_of: NDArray[np.uint16],
+        plan: Plan,
+    ) -> None:
+        super().__init__(vectors, offsets)
+        self._file, self._list_of, self.plan = inverted, list_of, plan
+        self._current: BoolArray | None = None  # rows of the base that were not replaced; None: all
+        self._replaced = 0
+        self._delta = inverted.empty()
+        self._row_of = np.zeros(0, np.int64)  # of each entry of the delta
+        self._valid = np.zeros(0, bool)
+        self._dead = 0
+        self._entry_of: dict[int, int] = {}
+        self._waiting = np.zeros((16, inverted.centres.shape[1]), dtype=np.float32)
+        self._waiting_rows: list[int] = []
+        self._place_of: dict[int, int] = {}
+
+    @property
+    def entries(self) -> tuple[int, int]:
+        """Entries of the delta, dead ones included, and changed rows that still wait."""
+        return len(self._delta), len(self._waiting_rows)
+
+    def append(self, vector: FloatArray, offset: float = 0.0) -> int:
+        """Adds a row; gives its index. The next search finds it."""
+        row = super().append(vector, offset)
+        self._put(row, vector)
+        return row
+
+    def replace(self, row: int, vector: FloatArray) -> None:
+        """Gives a row another vector; its offset stays. The next search finds it at its new place."""
+        super().replace(row, vector)
+        if row < self.plan.rows:
+            if self._current is None:
+                self._current = np.ones(self.plan.rows, dtype=bool)
+            self._replaced += int(self._current[row])
+            self._current[row] = False
+        entry = self._entry_of.pop(row, None)
+        if entry is not None:
+            self._valid[entry] = False
+            self._dead += 1
+        self._put(row, vector)
+
+    def search(self, queries: FloatArray, depth: int, allowed: BoolArray | None = None) -> list[Neighbour]:
+        """As of `DenseIndex`, found in the closest lists; where few items are allowed they are scanned one by one, exactly."""
+        depth = min(depth, len(self))
+        if depth <= 0 or (allowed is not None and not allowed.any()):
+            nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
+            return [nothing for _ in queries]
+        wide = widened(np.asarray(queries, dtype=np.float32), self.plan.scale, None, self._waiting.shape[1])
+        return [self._one(query, depth, allowed) for query in wide]
+
+    def _one(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> Neighbour:
+        parts = [self._of_base(query, depth, allowed)]
+        if len(self._delta):
+            parts.append(self._of_delta(query, depth, allowed))
+        if self._waiting_rows:
+            parts.append(self._of_waiting(query, allowed))
+        items, scores = parts[0] if len(parts) == 1 else (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.lexsort((items, -scores))[:depth]
+        return items[order].astype(np.int32), scores[order]
+
+    def _of_base(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
+        plan = self.plan
+        barred = self._replaced
+        if allowed is not None:
+            allowed = allowed[: plan.rows] if self._current is None else allowed[: plan.rows] & self._current
+            barred = plan.rows - int(np.count_nonzero(allowed))
+        elif self._replaced:
+            allowed = self._current
+        if plan.rows <= SCANNED:
+            return self._scanned(query, np.arange(plan.rows) if allowed is None else np.flatnonzero(allowed))
+        if not barred or allowed is None:
+            return self._file.search(query, depth, plan.probes)
+        if barred <= depth:  # a few more are asked for, and those left out
+            numbers, scores = self._file.search(query, depth + barred, plan.probes)
+            keep = allowed[numbers]
+            return numbers[keep], scores[keep]
+        left, read = plan.rows - barred, plan.rows * plan.probes // plan.lists
+        if left <= FEW * max(read, depth):
+            return self._scanned(query, np.flatnonzero(allowed))
+        if left >= MANY * plan.rows:
+            return self._file.search(query, depth, min(-(-plan.probes * plan.rows // left), plan.lists), allowed)
+        return self._in_lists(query, depth, allowed, FEW * max(read, depth))
+
+    def _scanned(self, query: FloatArray, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], FloatArray]:
+        scores: FloatArray = self._base.rows(places) @ query[: self.dim]
+        if self.offsets is not None:
+            scores += self.offsets.values[places]
+        return places, scores
+
+    def _in_lists(
+        self, query: FloatArray, depth: int, allowed: BoolArray, wanted: int
+    ) -> tuple[NDArray[np.int64], FloatArray]:
+        """In the closest lists that together hold `wanted` allowed rows: a filter that goes with the vectors leaves most lists empty."""
+        held = np.bincount(self._list_of[allowed], minlength=self.plan.lists)
+        near: FloatArray = self._file.centres @ query
+        full = np.flatnonzero(held)
+        order = full[np.argsort(-near[full])]
+        enough = int(np.searchsorted(np.cumsum(held[order]), wanted)) + 1
+        chosen = order[: max(enough, min(self.plan.probes, len(order)))].astype(np.int64)
+        return self._file.search_lists(query, depth, chosen, near[chosen], allowed)
+
+    def _of_delta(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
+        good = self._valid if allowed is None else self._valid & allowed[self._row_of]
+        bad = len(good) - int(np.count_nonzero(good))
+        probes = max(self.plan.probes, min(self.plan.lists, self.plan.probes * len(good) // max(len(good) - bad, 1)))
+        if bad <= depth:
+            numbers, scores = self._delta.search(query, min(depth + bad, len(good)), probes)
+            keep = good[numbers]
+            numbers, scores = numbers[keep], scores[keep]
+        elif bad == len(good):
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        else:
+            numbers, scores = self._delta.search(query, min(depth, len(good)), probes, good)
+        return self._row_of[numbers], scores
+
+    def _of_waiting(self, query: FloatArray, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
+        rows = np.array(self._waiting_rows, dtype=np.int64)
+        scores: FloatArray = self._waiting[: len(rows)] @ query
+        return (rows, scores) if allowed is None else (rows[allowed[rows]], scores[allowed[rows]])
+
+    def _put(self, row: int, vector: FloatArray) -> None:
+        """A row's newest vector waits; if many wait, the first of them move on."""
+        offset = None if self.offsets is None else self.offsets.values[row : row + 1]
+        wide = widened(np.asarray(vector, dtype=np.float32)[None], self.plan.scale, offset, self._waiting.shape[1])[0]
+        place = self._place_of.get(row)
+        if place is not None:
+            self._waiting[place] = wide
+            return
+        place = len(self._waiting_rows)
+        self._waiting = grown(self._waiting, place, place + 1)
+        self._waiting[place] = wide
+        self._waiting_rows.append(row)
+        self._place_of[row] = place
+        if len(self._waiting_rows) > WAITING:
+            self._move()
+
+    def _move(self) -> None:
+        """The last that wait go into the delta. A delta of mostly dead entries begins anew: its living rows wait again."""
+        if self._dead > max(len(self._valid) // 2, WAITING):
+            self._begin_anew()
+        left = len(self._waiting_rows) - MOVED
+        rows = self._waiting_rows[left:]
+        self._delta.add([np.ascontiguousarray(self._waiting[left : left + MOVED])])
+        for number, row in enumerate(rows, len(self._row_of)):
+            self._entry_of[row] = number
+            del self._place_of[row]
+        self._row_of = np.append(self._row_of, rows)
+        self._valid = np.append(self._valid, np.ones(len(rows), bool))
+        del self._waiting_rows[left:]
+
+    def _begin_anew(self) -> None:
+        self._delta, living = self._file.empty(), sorted(self._entry_of)
+        self._row_of, self._valid, self._dead, self._entry_of = np.zeros(0, np.int64), np.zeros(0, bool), 0, {}
+        first, count = len(self._waiting_rows), len(living)
+        self._waiting = grown(self._waiting, first, first + count)
+        offsets = None if self.offsets is None else self.offsets.values[np.array(living, np.int64)]
+        self._waiting[first : first + count] = widened(
+            self.rows(np.array(living, np.int64)), self.plan.scale, offsets, self._waiting.shape[1]
+        )
+        self._waiting_rows += living
+        self._place_of |= {row: place for place, row in enumerate(living, first)}
+
+
+def widened(rows: FloatArray, scale: float, offsets: FloatArray | None, width: int) -> FloatArray:
+    """Rows as an inverted file holds them, float32 [n, W]: an offset becomes a dimension, so that a product has it in it.
+
+    Args:
+        rows: items with their offsets, or, without any, queries: float32 [n, D]. scale: of that dimension, which holds offset / scale, and scale in
+            queries; 0: there is none.
+    """
+    found = np.zeros((len(rows), width), dtype=np.float32)
+    found[:, : rows.shape[1]] = rows
+    if scale:
+        found[:, rows.shape[1]] = scale if offsets is None else offsets / scale
+    return found
+
+
+def load(
+    folder: Path, name: str, vectors: Vectors, offsets: FloatArray | None = None, approximate: bool = True
+) -> DenseIndex:
+    """An index over vectors as a bundle holds it: approximate where `build` left a file and it is wanted, else exact."""
+    path = folder / f"{name}.ivf"
+    if not approximate or not path.is_file():
+        return DenseIndex(vectors, offsets)
+    try:
+        from tastemaker.index._faiss import InvertedFile
+    except ImportError:
+        print(f"{name}: every search reads all {len(vectors):,} items, which takes long: faiss is missing. pip install faiss-cpu", flush=True)
+        return DenseIndex(vectors, offsets)
+    plan = msgspec.json.decode((folder / f"{name}.plan.json").read_bytes(), type=Plan)
+    list_of: NDArray[np.uint16] = np.load(folder / f"{name}.lists.npy", mmap_mode="r", allow_pickle=False)
+    return ApproximateIndex(vectors, offsets, InvertedFile.read(path), list_of, plan)
