@@ -48,7 +48,8 @@ def _read_all_lists(index: DenseIndex) -> None:
 
 Step = tuple[str, int, int]
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["append", "replace", "bar", "allow", "search"]), st.integers(0, 10_000), st.integers(0, 10_000)), max_size=60
+    st.tuples(st.sampled_from(["append", "replace", "bar", "allow", "search"]), st.integers(0, 10_000), st.integers(0, 10_000)),
+    max_size=60,
 )
 
 
@@ -152,7 +153,9 @@ def test_without_faiss_search_is_exact_and_says_so(
 
 @pytest.mark.parametrize("share", [0.002, 0.01, 0.1, 0.3, 0.7, 0.995])
 @pytest.mark.parametrize("correlated", [False, True])
-def test_filters_keep_what_an_exact_filtered_search_finds(tmp_path_factory: pytest.TempPathFactory, share: float, correlated: bool) -> None:
+def test_filters_keep_what_an_exact_filtered_search_finds(
+    tmp_path_factory: pytest.TempPathFactory, share: float, correlated: bool
+) -> None:
     vectors, index = _large(tmp_path_factory)
     random = np.random.default_rng(3)
     allowed = random.random(len(vectors)) < share

@@ -40,9 +40,9 @@ class InvertedFile:
 
     def __init__(self, index: Any, owner: InvertedFile | None = None) -> None:
         self._index, self._owner = index, owner  # who owns the centres lives as long as this
-        self.centres: FloatArray = faiss.rev_swig_ptr(faiss.downcast_index(index.quantizer).get_xb(), index.nlist * index.d).reshape(
-            index.nlist, index.d
-        )
+        self.centres: FloatArray = faiss.rev_swig_ptr(
+            faiss.downcast_index(index.quantizer).get_xb(), index.nlist * index.d
+        ).reshape(index.nlist, index.d)
 
     @classmethod
     def learned(cls, sample: FloatArray, lists: int, seed: int, threads: int) -> InvertedFile:
@@ -62,7 +62,9 @@ class InvertedFile:
     def read(cls, path: Path) -> InvertedFile:
         """Reads what `save` wrote, its codes through a memory map."""
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-        faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0  # pages are in memory or come one by one: threads only cost
+        faiss.downcast_InvertedLists(
+            index.invlists
+        ).prefetch_nthread = 0  # pages are in memory or come one by one: threads only cost
         faiss.omp_set_num_threads(1)
         return cls(index)
 
@@ -104,7 +106,7 @@ class InvertedFile:
 
     def search_lists(self, query: FloatArray, depth: int, lists: NDArray[np.int64], near: FloatArray, allowed: BoolArray) -> Found:
         """The same in the given lists; `near` are the products with their centres."""
-        query, lists, near = (np.ascontiguousarray(array) for array in (query, lists, near))
+        query, lists, near = np.ascontiguousarray(query), np.ascontiguousarray(lists), np.ascontiguousarray(near)
         scores, numbers = np.empty(depth, dtype=np.float32), np.empty(depth, dtype=np.int64)
         pointers = [faiss.swig_ptr(array) for array in (lists, near, scores, numbers)]
         self._index.search_preassigned_c(1, faiss.swig_ptr(query), depth, *pointers, False, _parameters(len(lists), allowed))

@@ -40,7 +40,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     Attributes:
         rows: of the base. dim: length D of a vector. lists: how many; probes: how many a search reads.
-        scale: of the offset's own dimension, which holds offset / scale; 0: there is none.
+        scale, radius: as of `completed`.
         recall: share of the true best hundred that were found, over `questions` searches.
     """
 
@@ -49,6 +49,7 @@ class Plan(msgspec.Struct, frozen=True):
     lists: int
     probes: int
     scale: float
+    radius: float
     recall: float
     questions: int
 
@@ -114,7 +115,7 @@ class ApproximateIndex(DenseIndex):
         if depth <= 0 or (allowed is not None and not allowed.any()):
             nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
             return [nothing for _ in queries]
-        wide = widened(np.asarray(queries, dtype=np.float32), self.plan.scale, None, self._waiting.shape[1])
+        wide = widened(np.asarray(queries, dtype=np.float32), self._waiting.shape[1], self.plan.scale)
         return [self._one(query, depth, allowed) for query in wide]
 
     def _one(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> Neighbour:
@@ -156,9 +157,7 @@ class ApproximateIndex(DenseIndex):
             scores += self.offsets.values[places]
         return places, scores
 
-    def _in_lists(
-        self, query: FloatArray, depth: int, allowed: BoolArray, wanted: int
-    ) -> tuple[NDArray[np.int64], FloatArray]:
+    def _in_lists(self, query: FloatArray, depth: int, allowed: BoolArray, wanted: int) -> tuple[NDArray[np.int64], FloatArray]:
         """In the closest lists that together hold `wanted` allowed rows: a filter that goes with the vectors leaves most lists empty."""
         held = np.bincount(self._list_of[allowed], minlength=self.plan.lists)
         near: FloatArray = self._file.centres @ query
@@ -187,10 +186,13 @@ class ApproximateIndex(DenseIndex):
         scores: FloatArray = self._waiting[: len(rows)] @ query
         return (rows, scores) if allowed is None else (rows[allowed[rows]], scores[allowed[rows]])
 
+    def _wide(self, rows: FloatArray, offsets: FloatArray | None) -> FloatArray:
+        return completed(rows, self._waiting.shape[1], self.plan.scale, self.plan.radius, offsets)
+
     def _put(self, row: int, vector: FloatArray) -> None:
         """A row's newest vector waits; if many wait, the first of them move on."""
         offset = None if self.offsets is None else self.offsets.values[row : row + 1]
-        wide = widened(np.asarray(vector, dtype=np.float32)[None], self.plan.scale, offset, self._waiting.shape[1])[0]
+        wide = self._wide(np.asarray(vector, dtype=np.float32)[None], offset)[0]
         place = self._place_of.get(row)
         if place is not None:
             self._waiting[place] = wide
@@ -223,30 +225,37 @@ class ApproximateIndex(DenseIndex):
         first, count = len(self._waiting_rows), len(living)
         self._waiting = grown(self._waiting, first, first + count)
         offsets = None if self.offsets is None else self.offsets.values[np.array(living, np.int64)]
-        self._waiting[first : first + count] = widened(
-            self.rows(np.array(living, np.int64)), self.plan.scale, offsets, self._waiting.shape[1]
-        )
+        self._waiting[first : first + count] = self._wide(self.rows(np.array(living, np.int64)), offsets)
         self._waiting_rows += living
         self._place_of |= {row: place for place, row in enumerate(living, first)}
 
 
-def widened(rows: FloatArray, scale: float, offsets: FloatArray | None, width: int) -> FloatArray:
-    """Rows as an inverted file holds them, float32 [n, W]: an offset becomes a dimension, so that a product has it in it.
-
-    Args:
-        rows: items with their offsets, or, without any, queries: float32 [n, D]. scale: of that dimension, which holds offset / scale, and scale in
-            queries; 0: there is none.
-    """
+def widened(rows: FloatArray, width: int, scale: float) -> FloatArray:
+    """Queries as an inverted file reads them, float32 [n, W]."""
     found = np.zeros((len(rows), width), dtype=np.float32)
     found[:, : rows.shape[1]] = rows
     if scale:
-        found[:, rows.shape[1]] = scale if offsets is None else offsets / scale
+        found[:, rows.shape[1]] = scale
     return found
 
 
-def load(
-    folder: Path, name: str, vectors: Vectors, offsets: FloatArray | None = None, approximate: bool = True
-) -> DenseIndex:
+def completed(rows: FloatArray, width: int, scale: float, radius: float, offsets: FloatArray | None) -> FloatArray:
+    """Rows as an inverted file holds them, float32 [n, W]: offsets are a dimension, so that products have them in it, and one more makes all rows equally long.
+
+    Of rows of one length those with the largest product are the closest, and lists around centres hold what is close (Y. Bachrach et al., 2014, "Speeding Up the
+    Xbox Recommender System Using a Euclidean Transformation for Inner-Product Spaces").
+
+    Args:
+        rows: float32 [n, D]. scale: of the dimension that holds offset / scale; 0: there are none. radius: length of the rows; longer ones stay as they are.
+    """
+    found = widened(rows, width, 0.0)
+    if scale and offsets is not None:
+        found[:, rows.shape[1]] = offsets / scale
+        found[:, rows.shape[1] + 1] = np.sqrt(np.maximum(radius**2 - np.einsum("nd,nd->n", found, found), 0.0))
+    return found
+
+
+def load(folder: Path, name: str, vectors: Vectors, offsets: FloatArray | None = None, approximate: bool = True) -> DenseIndex:
     """An index over vectors as a bundle holds it: approximate where `build` left a file and it is wanted, else exact."""
     path = folder / f"{name}.ivf"
     if not approximate or not path.is_file():
@@ -254,7 +263,10 @@ def load(
     try:
         from tastemaker.index._faiss import InvertedFile
     except ImportError:
-        print(f"{name}: every search reads all {len(vectors):,} items, which takes long: faiss is missing. pip install faiss-cpu", flush=True)
+        print(
+            f"{name}: every search reads all {len(vectors):,} items, which takes long: faiss is missing. pip install faiss-cpu",
+            flush=True,
+        )
         return DenseIndex(vectors, offsets)
     plan = msgspec.json.decode((folder / f"{name}.plan.json").read_bytes(), type=Plan)
     list_of: NDArray[np.uint16] = np.load(folder / f"{name}.lists.npy", mmap_mode="r", allow_pickle=False)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.index.approximate import Plan, widened
+from tastemaker.index.approximate import Plan, completed, widened
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import IndexSettings
@@ -22,6 +22,8 @@ JUDGED_AT = 100
 QUESTIONS = 256
 NOISE = 0.5
 """Length of the noise on the rows that are asked for where no questions are given, in lengths of the rows."""
+USER_LENGTH = 12.0
+"""Length of a user vector, in lengths of an item vector, before training has moved it: what offsets are weighed against where no questions are given."""
 _BLOCK = 65_536
 _FEWEST_PROBES = 4
 
@@ -37,22 +39,34 @@ def build(
         threads: of the learning of the centres.
 
     Returns:
-        How it is asked and what it reached; None where search stays exact: the settings ask for that, there are few rows, faiss is not installed, or recall
-        is too low.
+        How it is asked and what it reached; None where search stays exact: the settings ask for that, there are few rows, faiss is not installed, all rows
+        are zero, or recall is too low.
     """
     if settings.kind == "exact" or not len(index) or (settings.kind == "auto" and len(index) <= settings.exact_to):
         return None
     try:
         from tastemaker.index._faiss import InvertedFile
     except ImportError:
-        print(f"{name}: search reads all {len(index):,} items, which takes long: faiss is missing. pip install faiss-cpu", flush=True)
+        print(
+            f"{name}: search reads all {len(index):,} items, which takes long: faiss is missing. pip install faiss-cpu", flush=True
+        )
         return None
-    asked = (_rows_with_noise(index) if questions is None else np.asarray(questions, dtype=np.float32))[:QUESTIONS]
+    asked = (
+        _rows_with_noise(index, 1.0 if index.offsets is None else USER_LENGTH)
+        if questions is None
+        else np.asarray(questions, dtype=np.float32)
+    )[:QUESTIONS]
+    if not asked.any():  # a bundle without texts: there is nothing to find
+        return None
     scale = 0.0 if index.offsets is None else float(np.linalg.norm(asked, axis=1).mean()) or 1.0
-    inverted, list_of = _filled(InvertedFile, index, scale, threads)
-    plan = _tried(inverted, index, asked, scale, settings.recall)
+    radius = _radius(index, scale)
+    inverted, list_of = _filled(InvertedFile, index, scale, radius, threads)
+    plan = msgspec.structs.replace(_tried(inverted, index, asked, scale, settings.recall), radius=radius)
     if plan.recall < settings.recall and settings.kind == "auto":
-        print(f"{name}: search stays exact: an inverted file finds {plan.recall:.3f} of the best, index.recall is {settings.recall}", flush=True)
+        print(
+            f"{name}: search stays exact: an inverted file finds {plan.recall:.3f} of the best, index.recall is {settings.recall}",
+            flush=True,
+        )
         return None
     inverted.save(folder / f"{name}.ivf")
     np.save(folder / f"{name}.lists.npy", list_of, allow_pickle=False)
@@ -65,15 +79,17 @@ def lists_for(rows: int) -> int:
     return int(2 ** np.clip(np.round(np.log2(4 * np.sqrt(max(rows, 1)))), 0, 13))
 
 
-def _filled(kind: type[InvertedFile], index: DenseIndex, scale: float, threads: int) -> tuple[InvertedFile, NDArray[np.uint16]]:
+def _filled(
+    kind: type[InvertedFile], index: DenseIndex, scale: float, radius: float, threads: int
+) -> tuple[InvertedFile, NDArray[np.uint16]]:
     """An inverted file with all rows of an index, and the list of each; rows are read in blocks."""
     from tastemaker.index._faiss import SAMPLE, width_of
 
     rows, offsets = len(index), None if index.offsets is None else index.offsets.values
-    width, lists = width_of(index.dim + (1 if scale else 0)), min(lists_for(rows), rows)
+    width, lists = width_of(index.dim + (2 if scale else 0)), min(lists_for(rows), rows)
 
     def wide(places: NDArray[np.int64]) -> FloatArray:
-        return widened(index.rows(places), scale, None if offsets is None else offsets[places], width)
+        return completed(index.rows(places), width, scale, radius, None if offsets is None else offsets[places])
 
     sample = np.random.default_rng(0).choice(rows, min(rows, SAMPLE * lists), replace=False)
     inverted = kind.learned(wide(np.sort(sample)), lists, 0, threads)
@@ -85,14 +101,26 @@ def _tried(inverted: InvertedFile, index: DenseIndex, questions: FloatArray, sca
     """The fewest lists, by doubling, in which the wanted share of the true best is found; at most an eighth of them, and never fewer than four."""
     lists, depth = len(inverted.centres), min(JUDGED_AT, len(index))
     true = _truth(index, questions, depth)
-    wide = widened(questions, scale, None, inverted.centres.shape[1])
+    wide = widened(questions, inverted.centres.shape[1], scale)
     probes, recall = min(_FEWEST_PROBES, lists), 0.0
     while True:
         found = [inverted.search(query, depth, probes)[0] for query in wide]
         recall = float(np.mean([len(np.intersect1d(one, best)) / depth for one, best in zip(found, true, strict=True)]))
         if recall >= wanted or probes * 2 > max(lists // 8, _FEWEST_PROBES):
-            return Plan(len(index), index.dim, lists, probes, scale, recall, len(questions))
+            return Plan(len(index), index.dim, lists, probes, scale, 0.0, recall, len(questions))
         probes *= 2
+
+
+def _radius(index: DenseIndex, scale: float) -> float:
+    """The longest row with its offset."""
+    if index.offsets is None:
+        return 0.0
+    longest = 0.0
+    for begin in range(0, len(index), _BLOCK):
+        rows = index.rows(np.arange(begin, min(begin + _BLOCK, len(index))))
+        squares = np.einsum("nd,nd->n", rows, rows) + (index.offsets.values[begin : begin + len(rows)] / scale) ** 2
+        longest = max(longest, float(squares.max()))
+    return float(np.sqrt(longest))
 
 
 def _truth(index: DenseIndex, questions: FloatArray, depth: int) -> list[NDArray[np.int64]]:
@@ -111,9 +139,9 @@ def _truth(index: DenseIndex, questions: FloatArray, depth: int) -> list[NDArray
     return [items for items, _ in best]
 
 
-def _rows_with_noise(index: DenseIndex) -> FloatArray:
+def _rows_with_noise(index: DenseIndex, scale: float) -> FloatArray:
     random = np.random.default_rng(1)
     rows = index.rows(np.sort(random.choice(len(index), min(len(index), QUESTIONS), replace=False)))
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     found: FloatArray = rows + NOISE * length * random.standard_normal(rows.shape, dtype=np.float32) / np.sqrt(rows.shape[1])
-    return found
+    return np.float32(scale) * found
