@@ -37,7 +37,12 @@ def _opened(folder: Path, vectors: np.ndarray, offsets: np.ndarray | None, wante
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("ann")
     vectors = _clustered(ROWS)
-    assert isinstance(_opened(place, vectors, np.linspace(-1, 1, ROWS, dtype=np.float32)), ApproximateIndex)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "HEAD", 20)
+        _opened(place, vectors, np.linspace(-1, 1, ROWS, dtype=np.float32))
+    assert isinstance(
+        approximate.load(place, "items", Plain(vectors), np.linspace(-1, 1, ROWS, dtype=np.float32)), ApproximateIndex
+    )
     return place
 
 
@@ -187,3 +192,14 @@ def test_codes_of_vectors_stand_behind_an_inverted_file_too(tmp_path: Path) -> N
     index = approximate.load(tmp_path, "items", Bytes.of(vectors))
     found, true = index.search(vectors[:9], 10), DenseIndex(vectors).search(vectors[:9], 10)
     assert np.mean([len(np.intersect1d(one[0], best[0])) for one, best in zip(found, true, strict=True)]) > 8.5
+
+
+def test_the_popular_are_found_wherever_they_lie(tmp_path: Path) -> None:
+    vectors = _clustered(20_000, dim=32)
+    offsets = np.where(np.arange(len(vectors)) % 200 == 0, 3.0, -3.0).astype(np.float32)  # a hundred in all clusters
+    questions = 5 * _clustered(200, 9, dim=32)
+    index = _opened(tmp_path, vectors, offsets, IndexSettings(exact_to=0, recall=0.9))
+    assert isinstance(index, ApproximateIndex)
+    true = DenseIndex(vectors, offsets).search(questions, 100)
+    found = index.search(questions, 100)
+    assert np.mean([len(np.intersect1d(one[0], best[0])) / 100 for one, best in zip(found, true, strict=True)]) > 0.95

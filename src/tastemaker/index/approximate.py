@@ -1,5 +1,6 @@
 """Approximate search for large catalogues: an inverted file that the bundle brings, and what changed since in this process's own memory.
 
+    head      the rows with the largest offsets, scanned one by one: the popular may be the best for anybody, wherever they lie
     base      the bundle's rows, memory-mapped, shared by all workers, never written to
     delta     rows added or replaced since, in lists around the same centres
     waiting   the latest of these, scanned one by one; some of them move into the delta with each new one, so that no change takes long
@@ -29,6 +30,8 @@ WAITING = 2_048
 MOVED = 64
 SCANNED = 2_048
 """A base of so few rows is scanned one by one, exactly."""
+HEAD = 2_048
+"""Rows of the head."""
 FEW = 2
 """So many times the rows that a search reads anyway may be allowed for them to be scanned one by one."""
 MANY = 0.5
@@ -59,6 +62,7 @@ class ApproximateIndex(DenseIndex):
 
     Args:
         vectors, offsets: as of `DenseIndex`. inverted: of the same rows. list_of: the list of each of them, [N]. plan: how it is asked.
+        head: rows that every search looks at, growing, [H].
     """
 
     approximate = True
@@ -70,9 +74,18 @@ class ApproximateIndex(DenseIndex):
         inverted: InvertedFile,
         list_of: NDArray[np.uint16],
         plan: Plan,
+        head: NDArray[np.int64] | None = None,
     ) -> None:
         super().__init__(vectors, offsets)
         self._file, self._list_of, self.plan = inverted, list_of, plan
+        self._head = np.zeros(0, np.int64) if head is None else np.asarray(head)
+        self._head_wide = completed(
+            self._base.rows(self._head),
+            inverted.centres.shape[1],
+            plan.scale,
+            plan.radius,
+            None if self.offsets is None else self.offsets.values[self._head],
+        )
         self._current: BoolArray | None = None  # rows of the base that were not replaced; None: all
         self._replaced = 0
         self._delta = inverted.empty()
@@ -138,18 +151,43 @@ class ApproximateIndex(DenseIndex):
             allowed = self._current
         if plan.rows <= SCANNED:
             return self._scanned(query, np.arange(plan.rows) if allowed is None else np.flatnonzero(allowed))
+        left, read = plan.rows - barred, plan.rows * plan.probes // plan.lists
+        if allowed is not None and left <= FEW * max(read, depth):
+            return self._scanned(query, np.flatnonzero(allowed))
+        return self._with_head(query, depth, allowed, self._of_lists(query, depth, allowed, barred, read))
+
+    def _of_lists(
+        self, query: FloatArray, depth: int, allowed: BoolArray | None, barred: int, read: int
+    ) -> tuple[NDArray[np.int64], FloatArray]:
+        """Of the closest lists; `read` is how many rows a search reads where nothing is barred."""
+        plan, left = self.plan, self.plan.rows - barred
         if not barred or allowed is None:
             return self._file.search(query, depth, plan.probes)
         if barred <= depth:  # a few more are asked for, and those left out
             numbers, scores = self._file.search(query, depth + barred, plan.probes)
             keep = allowed[numbers]
             return numbers[keep], scores[keep]
-        left, read = plan.rows - barred, plan.rows * plan.probes // plan.lists
-        if left <= FEW * max(read, depth):
-            return self._scanned(query, np.flatnonzero(allowed))
         if left >= MANY * plan.rows:
             return self._file.search(query, depth, min(-(-plan.probes * plan.rows // left), plan.lists), allowed)
         return self._in_lists(query, depth, allowed, FEW * max(read, depth))
+
+    def _with_head(
+        self, query: FloatArray, depth: int, allowed: BoolArray | None, found: tuple[NDArray[np.int64], FloatArray]
+    ) -> tuple[NDArray[np.int64], FloatArray]:
+        """What the lists gave, and what of the head is as good."""
+        if not len(self._head):
+            return found
+        items, scores = found
+        own: FloatArray = self._head_wide @ query
+        if allowed is not None:
+            own[~allowed[self._head]] = -np.inf
+        least = float(scores[-1]) if len(scores) >= depth else -np.inf
+        good = own > least if np.isfinite(least) else own > -np.inf
+        places = np.searchsorted(self._head, items)
+        places[places == len(self._head)] = 0
+        alone = self._head[places] != items
+        good[places[~alone]] = True
+        return np.concatenate([items[alone], self._head[good]]), np.concatenate([scores[alone], own[good]])
 
     def _scanned(self, query: FloatArray, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], FloatArray]:
         scores: FloatArray = self._base.rows(places) @ query[: self.dim]
@@ -270,4 +308,5 @@ def load(folder: Path, name: str, vectors: Vectors, offsets: FloatArray | None =
         return DenseIndex(vectors, offsets)
     plan = msgspec.json.decode((folder / f"{name}.plan.json").read_bytes(), type=Plan)
     list_of: NDArray[np.uint16] = np.load(folder / f"{name}.lists.npy", mmap_mode="r", allow_pickle=False)
-    return ApproximateIndex(vectors, offsets, InvertedFile.read(path), list_of, plan)
+    head = np.load(folder / f"{name}.head.npy", allow_pickle=False)
+    return ApproximateIndex(vectors, offsets, InvertedFile.read(path), list_of, plan, head)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.index.approximate import Plan, completed, widened
+from tastemaker.index.approximate import HEAD, ApproximateIndex, Plan, completed
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import IndexSettings
@@ -31,7 +31,7 @@ _FEWEST_PROBES = 4
 def build(
     index: DenseIndex, folder: Path, name: str, settings: IndexSettings, questions: FloatArray | None = None, threads: int = 2
 ) -> Plan | None:
-    """Writes an inverted file beside an index's vectors, `NAME.ivf`, `NAME.lists.npy` and `NAME.plan.json`, if the settings want one and it finds enough.
+    """Writes an inverted file beside an index's vectors, `NAME.ivf`, `NAME.lists.npy`, `NAME.head.npy` and `NAME.plan.json`, if the settings want one and it finds enough.
 
     Args:
         index: exact, with all rows in it. folder, name: where its vectors lie.
@@ -61,7 +61,10 @@ def build(
     scale = 0.0 if index.offsets is None else float(np.linalg.norm(asked, axis=1).mean()) or 1.0
     radius = _radius(index, scale)
     inverted, list_of = _filled(InvertedFile, index, scale, radius, threads)
-    plan = msgspec.structs.replace(_tried(inverted, index, asked, scale, settings.recall), radius=radius)
+    offsets = None if index.offsets is None else index.offsets.values
+    head = np.sort(top(offsets[None], HEAD)[0]) if offsets is not None else np.zeros(0, np.int64)
+    plan = Plan(len(index), index.dim, len(inverted.centres), 1, scale, radius, 0.0, len(asked))
+    plan = _tried(ApproximateIndex(index.base, offsets, inverted, list_of, plan, head), index, asked, settings.recall)
     if plan.recall < settings.recall and settings.kind == "auto":
         print(
             f"{name}: search stays exact: an inverted file finds {plan.recall:.3f} of the best, index.recall is {settings.recall}",
@@ -70,6 +73,7 @@ def build(
         return None
     inverted.save(folder / f"{name}.ivf")
     np.save(folder / f"{name}.lists.npy", list_of, allow_pickle=False)
+    np.save(folder / f"{name}.head.npy", head, allow_pickle=False)
     (folder / f"{name}.plan.json").write_bytes(msgspec.json.encode(plan))
     return plan
 
@@ -97,17 +101,16 @@ def _filled(
     return inverted, np.concatenate(inverted.add(blocks, threads)).astype(np.uint16)
 
 
-def _tried(inverted: InvertedFile, index: DenseIndex, questions: FloatArray, scale: float, wanted: float) -> Plan:
+def _tried(found: ApproximateIndex, index: DenseIndex, questions: FloatArray, wanted: float) -> Plan:
     """The fewest lists, by doubling, in which the wanted share of the true best is found; at most an eighth of them, and never fewer than four."""
-    lists, depth = len(inverted.centres), min(JUDGED_AT, len(index))
-    true = _truth(index, questions, depth)
-    wide = widened(questions, inverted.centres.shape[1], scale)
-    probes, recall = min(_FEWEST_PROBES, lists), 0.0
+    depth, lists = min(JUDGED_AT, len(index)), found.plan.lists
+    true, probes = _truth(index, questions, depth), min(_FEWEST_PROBES, lists)
     while True:
-        found = [inverted.search(query, depth, probes)[0] for query in wide]
-        recall = float(np.mean([len(np.intersect1d(one, best)) / depth for one, best in zip(found, true, strict=True)]))
+        found.plan = msgspec.structs.replace(found.plan, probes=probes)
+        pairs = zip(found.search(questions, depth), true, strict=True)
+        recall = float(np.mean([len(np.intersect1d(items, best)) / depth for (items, _), best in pairs]))
         if recall >= wanted or probes * 2 > max(lists // 8, _FEWEST_PROBES):
-            return Plan(len(index), index.dim, lists, probes, scale, 0.0, recall, len(questions))
+            return msgspec.structs.replace(found.plan, recall=recall)
         probes *= 2
 
 

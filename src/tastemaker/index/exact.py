@@ -47,6 +47,11 @@ class DenseIndex:
         """Length of a vector."""
         return int(self._base.shape[1])
 
+    @property
+    def base(self) -> Vectors:
+        """The rows that it began with."""
+        return self._base
+
     def append(self, vector: FloatArray, offset: float = 0.0) -> int:
         """Adds a row; gives its index. The next search finds it."""
         self._later = grown(self._later, self._count, self._count + 1)

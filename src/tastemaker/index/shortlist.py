@@ -205,7 +205,8 @@ class _Open:
         keep = ~self.met.table[items]
         if self.allowed is not None:
             keep &= self.allowed[items]
-        return items[keep].astype(np.int64, copy=False)
+        found: NDArray[np.int64] = items[keep].astype(np.int64, copy=False)
+        return found
 
     def largest(self, items: NDArray[np.int64], values: FloatArray, depth: int) -> NDArray[np.int64]:
         """Of the items that may be found the `depth` with the largest values above zero; of equals the smaller indices."""
