@@ -30,7 +30,7 @@ WAITING = 2_048
 MOVED = 64
 SCANNED = 2_048
 """A base of so few rows is scanned one by one, exactly."""
-HEAD = 2_048
+HEAD = 1_024
 """Rows of the head."""
 FEW = 2
 """So many times the rows that a search reads anyway may be allowed for them to be scanned one by one."""
@@ -307,6 +307,6 @@ def load(folder: Path, name: str, vectors: Vectors, offsets: FloatArray | None =
         )
         return DenseIndex(vectors, offsets)
     plan = msgspec.json.decode((folder / f"{name}.plan.json").read_bytes(), type=Plan)
-    list_of: NDArray[np.uint16] = np.load(folder / f"{name}.lists.npy", mmap_mode="r", allow_pickle=False)
+    list_of: NDArray[np.uint16] = np.asarray(np.load(folder / f"{name}.lists.npy", mmap_mode="r", allow_pickle=False))
     head = np.load(folder / f"{name}.head.npy", allow_pickle=False)
     return ApproximateIndex(vectors, offsets, InvertedFile.read(path), list_of, plan, head)

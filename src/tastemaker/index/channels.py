@@ -251,7 +251,7 @@ class Channels:
         """Reads what `save` wrote; large arrays are memory-mapped and so shared between processes. Not `approximate`: every search reads all items."""
 
         def array(name: str) -> FloatArray:
-            loaded: FloatArray = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            loaded: FloatArray = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
             return loaded
 
         def neighbours(name: str, n: int) -> Neighbours:

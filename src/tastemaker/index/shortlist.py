@@ -25,7 +25,7 @@ from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QuerySt
 if TYPE_CHECKING:
     from tastemaker.index.channels import Channels
 
-SAMPLE = 2_048
+SAMPLE = 1_024
 """Items by which the rest of a normaliser is estimated."""
 HEAD = 4_096
 """Items of an order that is made once."""
