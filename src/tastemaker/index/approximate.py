@@ -138,6 +138,9 @@ class ApproximateIndex(DenseIndex):
         if self._waiting_rows:
             parts.append(self._of_waiting(query, allowed))
         items, scores = parts[0] if len(parts) == 1 else (np.concatenate(column) for column in zip(*parts, strict=True))
+        if len(items) > 2 * depth:
+            best = np.argpartition(-scores, depth)[:depth]
+            items, scores = items[best], scores[best]
         order = np.lexsort((items, -scores))[:depth]
         return items[order].astype(np.int32), scores[order]
 

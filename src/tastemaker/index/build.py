@@ -102,14 +102,15 @@ def _filled(
 
 
 def _tried(found: ApproximateIndex, index: DenseIndex, questions: FloatArray, wanted: float) -> Plan:
-    """The fewest lists, by doubling, in which the wanted share of the true best is found; at most an eighth of them, and never fewer than four."""
+    """The fewest lists, by doubling, in which the wanted share of the true best is found, and a standard error more; at most an eighth of them, and never fewer than four."""
     depth, lists = min(JUDGED_AT, len(index)), found.plan.lists
     true, probes = _truth(index, questions, depth), min(_FEWEST_PROBES, lists)
     while True:
         found.plan = msgspec.structs.replace(found.plan, probes=probes)
         pairs = zip(found.search(questions, depth), true, strict=True)
-        recall = float(np.mean([len(np.intersect1d(items, best)) / depth for (items, _), best in pairs]))
-        if recall >= wanted or probes * 2 > max(lists // 8, _FEWEST_PROBES):
+        shares = np.array([len(np.intersect1d(items, best)) / depth for (items, _), best in pairs])
+        recall = float(shares.mean())
+        if recall - shares.std() / np.sqrt(len(shares)) >= wanted or probes * 2 > max(lists // 8, _FEWEST_PROBES):
             return msgspec.structs.replace(found.plan, recall=recall)
         probes *= 2
 

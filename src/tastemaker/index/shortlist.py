@@ -255,6 +255,9 @@ class _Sums:
         if len(self._sum) < n_items:
             size = n_items * 3 // 2 + 16
             self._sum, self._last = np.zeros(size, np.float32), np.zeros(size, np.int32)
+        if not self._neighbours.weights.nnz:
+            self._items = _NONE
+            return _NONE, self._sum[:0]
         met, weights = self._neighbours.around(history, decay, LATEST)
         np.add.at(self._sum, met, weights)
         numbers = np.arange(len(met), dtype=np.int32)

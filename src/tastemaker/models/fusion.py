@@ -7,6 +7,7 @@ came next. Simple sums and reciprocal-rank fusion are special cases of the linea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,13 @@ def owners(channels: tuple[str, ...]) -> list[int]:
     return [*found, -1, -1, -1]
 
 
+@cache
+def _columns_of(channels: tuple[str, ...]) -> tuple[slice, ...]:
+    """The features of each channel, which stand side by side."""
+    owner = owners(channels)
+    return tuple(slice(owner.index(place), owner.index(place) + owner.count(place)) for place in range(len(channels)))
+
+
 @dataclass(frozen=True)
 class Fusion:
     """Weights of the fusion.
@@ -97,16 +105,13 @@ class Fusion:
     def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
         """How much the score would fall without each channel, float32 [M, C]."""
         given = features(found, history_length)
-        owner = np.array(owners(found.channels))
-        tables = [given]
-        for place in range(len(found.channels)):
-            without = given.copy()
-            mine = np.flatnonzero(owner == place)
-            without[:, mine] = given[:, mine].min(axis=0, keepdims=True) if len(given) else 0
-            without[:, mine[-2]] = 0
-            without[:, mine[-1]] = np.log1p(found.depth) / 5
-            tables.append(without)
-        scores = self._forward(np.concatenate(tables), np.tile(boosted(found), len(tables))).reshape(len(tables), len(given))
+        lowest, last = given.min(axis=0, initial=np.inf), np.log1p(found.depth) / 5
+        tables = np.repeat(given[None], len(found.channels) + 1, axis=0)
+        for place, mine in enumerate(_columns_of(found.channels), 1):
+            tables[place, :, mine] = lowest[mine]
+            tables[place, :, mine.stop - 2], tables[place, :, mine.stop - 1] = 0, last
+        flat = tables.reshape(-1, given.shape[1])
+        scores = self._forward(flat, np.tile(boosted(found), len(tables))).reshape(len(tables), len(given))
         return np.ascontiguousarray((scores[0] - scores[1:]).T)
 
     def to_dict(self) -> dict[str, Any]:
