@@ -5,6 +5,7 @@ python benchmarks/_serving_peers.py fastapi|litserve|bentoml BUNDLE PORT WORKERS
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -41,15 +42,13 @@ class Work:
         self.table = np.load(channels / "items.npy", mmap_mode="r")
         self.popular = np.argsort(-np.load(channels / "popular.npy"), kind="stable")[: 4 * RANKED]
         offsets, items = np.load(bundle / "users" / "offsets.npy"), np.load(bundle / "users" / "items.npy")
-        self.histories = {
-            f"u{user}": items[begin:end] for user, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True))
-        }
+        self.histories = {f"u{user}": items[begin:end] for user, (begin, end) in enumerate(itertools.pairwise(offsets))}
         turn = np.load(bundle / "ranker" / "of_item.npy")
         self.turn = torch.from_numpy(turn)
         columns = int(np.load(bundle / "ranker" / "weights.expert_0.npy").shape[1])
         sizes = (columns, *HIDDEN, 1 + len(HEADS))
         layers: list[Any] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in itertools.pairwise(sizes):
             layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
         self.ranker, self.columns = torch.nn.Sequential(*layers[:-1]).eval(), columns
 

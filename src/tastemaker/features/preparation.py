@@ -100,7 +100,8 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True):
             if column.scaling == "quantile":
                 points = np.asarray(column.points)
                 found[:, at] = 2 * np.interp(raw[:, at], points, np.linspace(0, 1, len(points))) - 1
-        return np.minimum(np.maximum(found, -FARTHEST), FARTHEST).astype(np.float32)
+        bounded: NDArray[np.float32] = np.minimum(np.maximum(found, -FARTHEST), FARTHEST).astype(np.float32)
+        return bounded
 
     def save(self, folder: Path) -> None:
         """Writes `preparation.json`."""
