@@ -203,3 +203,16 @@ def test_the_popular_are_found_wherever_they_lie(tmp_path: Path) -> None:
     true = DenseIndex(vectors, offsets).search(questions, 100)
     found = index.search(questions, 100)
     assert np.mean([len(np.intersect1d(one[0], best[0])) / 100 for one, best in zip(found, true, strict=True)]) > 0.95
+
+
+def test_where_codes_are_too_rough_the_best_are_scored_by_their_own_vectors(tmp_path: Path) -> None:
+    near = np.random.default_rng(0).standard_normal((6_000, 32), dtype=np.float32)
+    near = (_clustered(1, dim=32) + 0.002 * near).astype(np.float32)  # so close together that bytes hardly tell them apart
+    near[:20] *= 40  # the codes reach as far as these
+    questions = np.random.default_rng(1).standard_normal((60, 32), dtype=np.float32)
+    plan = build.build(DenseIndex(near), tmp_path, "items", IndexSettings(kind="approximate", recall=0.9), questions)
+    assert plan is not None
+    assert plan.more > 0
+    index = approximate.load(tmp_path, "items", Plain(near))
+    items, scores = index.search(questions[:1], 30)[0]
+    assert np.allclose(scores, near[items] @ questions[0], atol=1e-4)

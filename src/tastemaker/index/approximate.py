@@ -45,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
         rows: of the base. dim: length D of a vector. lists: how many; probes: how many a search reads.
         scale, radius: as of `completed`.
         recall: share of the true best hundred that were found, over `questions` searches.
+        more: share of the wanted items that is looked for besides, all of which are then scored by their own vectors; 0: products are those of the codes.
     """
 
     rows: int
@@ -55,6 +56,7 @@ class Plan(msgspec.Struct, frozen=True):
     radius: float
     recall: float
     questions: int
+    more: float = 0.0
 
 
 class ApproximateIndex(DenseIndex):
@@ -145,6 +147,12 @@ class ApproximateIndex(DenseIndex):
         return items[order].astype(np.int32), scores[order]
 
     def _of_base(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
+        """The best of the base, by their own vectors where the codes alone were found too rough."""
+        if not self.plan.more:
+            return self._by_codes(query, depth, allowed)
+        return self._scanned(query, self._by_codes(query, depth + int(np.ceil(self.plan.more * depth)), allowed)[0])
+
+    def _by_codes(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
         plan = self.plan
         barred = self._replaced
         if allowed is not None:

@@ -26,6 +26,8 @@ USER_LENGTH = 12.0
 """Length of a user vector, in lengths of an item vector, before training has moved it: what offsets are weighed against where no questions are given."""
 _BLOCK = 65_536
 _FEWEST_PROBES = 4
+MORE = 0.5
+"""Share of the wanted items that is looked for besides where codes alone are too rough."""
 
 
 def build(
@@ -102,17 +104,27 @@ def _filled(
 
 
 def _tried(found: ApproximateIndex, index: DenseIndex, questions: FloatArray, wanted: float) -> Plan:
-    """The fewest lists, by doubling, in which the wanted share of the true best is found, and a standard error more; at most an eighth of them, and never fewer than four."""
+    """The cheapest search that finds the wanted share of the true best, and a standard error more.
+
+    The fewest lists by doubling, at most an eighth of them and never fewer than four, first by the codes alone, then with some more items that are scored by their own vectors.
+    Where nothing suffices: what finds most.
+    """
     depth, lists = min(JUDGED_AT, len(index)), found.plan.lists
-    true, probes = _truth(index, questions, depth), min(_FEWEST_PROBES, lists)
-    while True:
-        found.plan = msgspec.structs.replace(found.plan, probes=probes)
-        pairs = zip(found.search(questions, depth), true, strict=True)
-        shares = np.array([len(np.intersect1d(items, best)) / depth for (items, _), best in pairs])
-        recall = float(shares.mean())
-        if recall - shares.std() / np.sqrt(len(shares)) >= wanted or probes * 2 > max(lists // 8, _FEWEST_PROBES):
-            return msgspec.structs.replace(found.plan, recall=recall)
-        probes *= 2
+    true, best = _truth(index, questions, depth), found.plan
+    for more in (0.0, MORE):
+        probes = min(_FEWEST_PROBES, lists)
+        while True:
+            found.plan = msgspec.structs.replace(found.plan, probes=probes, more=more)
+            pairs = zip(found.search(questions, depth), true, strict=True)
+            shares = np.array([len(np.intersect1d(items, right)) / depth for (items, _), right in pairs])
+            plan = msgspec.structs.replace(found.plan, recall=float(shares.mean()))
+            if plan.recall - shares.std() / np.sqrt(len(shares)) >= wanted:
+                return plan
+            best = max(best, plan, key=lambda one: one.recall)
+            if probes * 2 > max(lists // 8, _FEWEST_PROBES):
+                break
+            probes *= 2
+    return best
 
 
 def _radius(index: DenseIndex, scale: float) -> float:
