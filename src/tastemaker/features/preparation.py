@@ -87,11 +87,21 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True):
         """
         if values.ndim != 2 or values.shape[1] != len(self.names):
             raise ValueError(f"features have the shape {values.shape}; expected [rows, {len(self.names)}]: {', '.join(self.names)}")
-        found = np.zeros((len(values), len(self.columns)), dtype=np.float32)
+        raw = values[:, [column.place for column in self.columns]].astype(np.float64)
+        missing = ~np.isfinite(raw)
+        if missing.any():
+            raw = np.where(missing, np.array([column.fill for column in self.columns]), raw)
+        logs = [at for at, column in enumerate(self.columns) if column.scaling == "log"]
+        if logs:
+            raw[:, logs] = signed_log(raw[:, logs])
+        centre, scale = np.array([[column.centre, column.scale] for column in self.columns]).reshape(-1, 2).T
+        found = (raw - centre) / scale
         for at, column in enumerate(self.columns):
-            raw = values[:, column.place].astype(np.float64)
-            found[:, at] = np.clip(scaled(np.where(np.isfinite(raw), raw, column.fill), column), -FARTHEST, FARTHEST)
-        return found
+            if column.scaling == "quantile":
+                points = np.asarray(column.points)
+                found[:, at] = 2 * np.interp(raw[:, at], points, np.linspace(0, 1, len(points))) - 1
+        bounded: NDArray[np.float32] = np.minimum(np.maximum(found, -FARTHEST), FARTHEST).astype(np.float32)
+        return bounded
 
     def save(self, folder: Path) -> None:
         """Writes `preparation.json`."""
@@ -106,16 +116,6 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True):
 def signed_log(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """sign(x) · log(1 + |x|)."""
     return np.sign(values) * np.log1p(np.abs(values))
-
-
-def scaled(values: NDArray[np.float64], column: Column) -> NDArray[np.float64]:
-    """One column's finite raw values as the ranker reads them."""
-    if column.scaling == "quantile":
-        points = np.asarray(column.points)
-        found: NDArray[np.float64] = 2 * np.interp(values, points, np.linspace(0, 1, len(points))) - 1
-        return found
-    inner = signed_log(values) if column.scaling == "log" else values
-    return (inner - column.centre) / column.scale
 
 
 class Reduction(msgspec.Struct, frozen=True, kw_only=True):

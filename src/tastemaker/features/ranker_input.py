@@ -43,7 +43,8 @@ def channel_columns(
         best: such scores of all candidates of the query, in whatever order, [N].
         history_length: events of the asker. cosine: of the asker's and the items' vectors, [M].
     """
-    scores = np.nan_to_num(found.scores, nan=LOWEST, neginf=LOWEST).clip(LOWEST)
+    scores = found.scores if np.isfinite(found.scores).all() else np.nan_to_num(found.scores, nan=LOWEST, neginf=LOWEST)
+    scores = np.maximum(scores, LOWEST)
     near = np.where(found.ranks < found.depth, 1 / (1.0 + found.ranks), 0.0)
     order = np.sort(best)
     place = len(order) - np.searchsorted(order, fusion + SAME, side="right")

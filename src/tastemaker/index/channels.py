@@ -21,12 +21,17 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tastemaker.index.coded import Vectors, load
+from tastemaker.index.approximate import load as load_index
+from tastemaker.index.build import build
+from tastemaker.index.coded import Plain, Vectors, load
+from tastemaker.index.column import Column
 from tastemaker.index.companions import Companions
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import Neighbours, history_matrix
+from tastemaker.index.shortlist import Shortlists
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
+from tastemaker.schema.settings import IndexSettings
 from tastemaker.schema.signals import GRAPH
 
 CHANNELS = ("sequence", "neighbours", "together", "text", "taste", "popular")
@@ -50,7 +55,7 @@ class Channels:
     """The arrays of all channels. Rows can be appended for items that training never saw.
 
     Args:
-        items: item tower vectors, unit rows, float32 [N, D], or codes of them.
+        items: item tower vectors, unit rows, float32 [N, D], or codes of them, or an index over them with `bias` as its offsets.
         bias: what the sequence model adds for each item, float32 [N].
         text: contents, float32 [N, C]: the whitened text vector, other signals behind it, each of length one or zero. A likeness is the sum of the
             signals' cosines: what an item lacks says nothing for it nor against it. Or codes of them.
@@ -64,22 +69,41 @@ class Channels:
 
     def __init__(
         self,
-        items: FloatArray | Vectors,
+        items: FloatArray | Vectors | DenseIndex,
         bias: FloatArray,
-        text: FloatArray | Vectors,
+        text: FloatArray | Vectors | DenseIndex,
         popular: FloatArray,
         counts: FloatArray,
         neighbours: Neighbours,
         together: Neighbours,
         decays: Decays,
-        graph: FloatArray | None = None,
+        graph: FloatArray | DenseIndex | None = None,
         companions: Companions | None = None,
     ) -> None:
-        self.items, self.text = DenseIndex(items), DenseIndex(text)
-        self.graph = None if graph is None else DenseIndex(graph)
+        self.items = items if isinstance(items, DenseIndex) else DenseIndex(items, bias)
+        self.text = text if isinstance(text, DenseIndex) else DenseIndex(text)
+        self.graph = graph if graph is None or isinstance(graph, DenseIndex) else DenseIndex(graph)
         self.companions = companions
-        self.bias, self.popular, self.counts = bias, popular, counts
+        self._lowest = np.float32(bias.min()) if len(bias) else np.float32(0.0)
+        self._popularity, self._counts = Column(popular), Column(counts)
         self.neighbours, self.together, self.decays = neighbours, together, decays
+        self._shortlists: Shortlists | None = None
+
+    @property
+    def bias(self) -> FloatArray:
+        """What the sequence model adds for each item, float32 [N]."""
+        assert self.items.offsets is not None
+        return self.items.offsets.values
+
+    @property
+    def popular(self) -> FloatArray:
+        """Recent popularity, float32 [N], in [0, 1]."""
+        return self._popularity.values
+
+    @property
+    def counts(self) -> FloatArray:
+        """Training events of each item, float32 [N]."""
+        return self._counts.values
 
     @property
     def n_items(self) -> int:
@@ -90,6 +114,11 @@ class Channels:
     def names(self) -> tuple[str, ...]:
         """The channels that there are, in the order of the columns."""
         return (*CHANNELS, *((GRAPH,) if self.graph is not None else ()), *((FRIENDS,) if self.companions is not None else ()))
+
+    @property
+    def floors(self) -> FloatArray:
+        """For each channel the score above which an item is found at all, float32 [C]."""
+        return np.array([*_FLOORS, *(0.0 for _ in self.names[len(CHANNELS) :])], dtype=np.float32)
 
     def content(self, index: int) -> FloatArray:
         """What an item is without its events, float32 [C]."""
@@ -107,12 +136,9 @@ class Channels:
         self.text.append(content)
         if self.graph is not None:
             self.graph.append(np.zeros(self.graph.dim, np.float32) if graph is None else graph)
-        index = self.items.append(vector)
-        lowest = np.float32(self.bias.min()) if len(self.bias) else np.float32(0.0)
-        self.bias = np.append(self.bias, lowest)
-        self.popular = np.append(self.popular, np.float32(0.0))
-        self.counts = np.append(self.counts, np.float32(0.0))
-        return index
+        self._popularity.append(0.0)
+        self._counts.append(0.0)
+        return self.items.append(vector, float(self._lowest))
 
     def replace_item(self, index: int, content: FloatArray, vector: FloatArray | None) -> None:
         """Gives an item another content, and another item vector unless its own was learned from events."""
@@ -140,7 +166,7 @@ class Channels:
         done = {name: call() for name, call in calls.items()} if gather is None else gather(calls)
         return [
             done[name] if name in done else np.full((len(states), self.n_items), floor, dtype=np.float32)
-            for name, floor in zip(self.names, self._floors(), strict=True)
+            for name, floor in zip(self.names, self.floors, strict=True)
         ]
 
     def _calls(self, states: Sequence[QueryState]) -> dict[str, Callable[[], FloatArray]]:
@@ -172,7 +198,13 @@ class Channels:
         """For each query the union of each channel's best `depth` items; with `filter_seen` without those of its own history.
 
         Each channel is one call of `gather`; one that is missing in its answer finds nothing.
+
+        Args:
+            allowed: bool [N], items that may be found; None: all. A small catalogue is scored whatever the filter; a large one is searched by how many items
+                are allowed, as `DenseIndex.search` says.
         """
+        if self.items.approximate:
+            return self._short().candidates(states, depth, allowed, filter_seen, gather)
         found: list[ChannelScores] = []
         for begin in range(0, len(states), _BATCH):
             found += self._batch(states[begin : begin + _BATCH], depth, allowed, filter_seen, gather)
@@ -180,24 +212,35 @@ class Channels:
 
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
         """Every channel's score of the given items, whatever their place."""
+        if self.items.approximate:
+            return self._short().score_items(state, items, depth)
         whole = self.scores([state])
         ranks = np.stack(
-            [self._ranks(scores, depth, floor)[1][0] for scores, floor in zip(whole, self._floors(), strict=True)], axis=1
+            [self._ranks(scores, depth, floor)[1][0] for scores, floor in zip(whole, self.floors, strict=True)], axis=1
         )
         return self._made(items, [scores[0] for scores in whole], ranks, depth)
 
-    def similar(self, index: int, depth: int) -> tuple[IntArray, FloatArray]:
-        """Items like one item: by text, by the item tower and by the people who met both; best first, itself left out."""
+    def similar(self, index: int, depth: int, allowed: BoolArray | None = None) -> tuple[IntArray, FloatArray]:
+        """Items like one item among `allowed` (bool [N]): by text, by the item tower and by the people who met both; best first, itself left out."""
+        if self.items.approximate:
+            return self._short().similar(index, depth, allowed)
         query = np.array([index])
         score = self.text.scores(self.text.rows(query))[0] + 0.5 * self.items.scores(self.items.rows(query))[0]
         score += self.neighbours.scores([query.astype(np.int32)], 1.0, self.n_items)[0]
         score[index] = NOT_ALLOWED
+        if allowed is not None:
+            score[~allowed] = NOT_ALLOWED
         order = top(score[None], depth)[0]
         order = order[np.isfinite(score[order])]
         return order.astype(np.int32), score[order]
 
-    def save(self, folder: Path) -> None:
-        """Writes the arrays as `.npy`, to be memory-mapped by `load`."""
+    def save(self, folder: Path, index: IndexSettings | None = None, questions: FloatArray | None = None) -> None:
+        """Writes the arrays as `.npy`, to be memory-mapped by `load`, and the approximate indexes of a large catalogue.
+
+        Args:
+            index: when and how to build these; None: the defaults. questions: user vectors by which their recall is measured, float32 [Q, D]; None: items
+                with noise on them.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         everything = np.arange(self.n_items)
         arrays: dict[str, NDArray[np.generic]] = {"items": self.items.rows(everything), "text": self.text.rows(everything)}
@@ -209,36 +252,47 @@ class Channels:
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
         if self.graph is not None:
             np.save(folder / "graph.npy", self.graph.rows(everything), allow_pickle=False)
+        wanted = index or IndexSettings()
+        if build(self.items, folder, "items", wanted, questions) is not None:
+            build(self.text, folder, "text", wanted)
+            if self.graph is not None:
+                build(self.graph, folder, "graph", wanted)
         if self.companions is not None:
             self.companions.save(folder / FRIENDS)
         (folder / "decays.json").write_bytes(msgspec.json.encode(self.decays))
 
     @classmethod
-    def load(cls, folder: Path) -> Channels:
-        """Reads what `save` wrote; large arrays are memory-mapped and so shared between processes."""
+    def load(cls, folder: Path, approximate: bool = True) -> Channels:
+        """Reads what `save` wrote; large arrays are memory-mapped and so shared between processes. Not `approximate`: every search reads all items."""
 
         def array(name: str) -> FloatArray:
-            loaded: FloatArray = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            loaded: FloatArray = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
             return loaded
 
         def neighbours(name: str, n: int) -> Neighbours:
             parts = (array(f"{name}.data"), array(f"{name}.indices"), array(f"{name}.indptr"))
             return Neighbours(sp.csr_matrix(parts, shape=(n, n), copy=False))
 
-        items = load(folder, "items")
+        items, bias = load(folder, "items"), array("bias")
         decays = msgspec.json.decode((folder / "decays.json").read_bytes(), type=Decays)
+        graph = Plain(array("graph")) if (folder / "graph.npy").is_file() else None
         return cls(
-            items,
-            np.array(array("bias")),
-            load(folder, "text"),
-            np.array(array("popular")),
-            np.array(array("counts")),
+            load_index(folder, "items", items, bias, approximate),
+            bias,
+            load_index(folder, "text", load(folder, "text"), None, approximate),
+            array("popular"),
+            array("counts"),
             neighbours("neighbours", len(items)),
             neighbours("together", len(items)),
             decays,
-            array("graph") if (folder / "graph.npy").is_file() else None,
+            None if graph is None else load_index(folder, "graph", graph, None, approximate),
             Companions.load(folder / FRIENDS) if (folder / FRIENDS).is_dir() else None,
         )
+
+    def _short(self) -> Shortlists:
+        if self._shortlists is None:
+            self._shortlists = Shortlists(self)
+        return self._shortlists
 
     def _sequence(self, states: Sequence[QueryState]) -> FloatArray:
         """Log-probabilities; for an empty history those of the popularity prior alone."""
@@ -280,7 +334,7 @@ class Channels:
             for row, state in enumerate(states if filter_seen else ()):
                 scores[row, state.history] = NOT_ALLOWED
         best, ranks = zip(
-            *(self._ranks(scores, depth, floor) for scores, floor in zip(whole, self._floors(), strict=True)), strict=True
+            *(self._ranks(scores, depth, floor) for scores, floor in zip(whole, self.floors, strict=True)), strict=True
         )
         found = []
         for row in range(len(states)):
@@ -288,9 +342,6 @@ class Channels:
             places = np.stack([place[row] for place in ranks], axis=1)
             found.append(self._made(items, [scores[row] for scores in whole], places, depth))
         return found
-
-    def _floors(self) -> tuple[float, ...]:
-        return (*_FLOORS, *(0.0 for _ in self.names[len(CHANNELS) :]))
 
     def _ranks(self, scores: FloatArray, depth: int, floor: float) -> tuple[list[IntArray], IntArray]:
         """Each row's best items with a score above `floor`, best first, and every item's place (or `depth`)."""

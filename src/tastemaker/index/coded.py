@@ -183,11 +183,11 @@ def load(folder: Path, name: str) -> Vectors:
     """Reads a table in whatever form it lies there, memory-mapped: `name.npy`, or `name.int8.npy` with `name.scale.npy`, or these with codes."""
 
     def array(ending: str) -> NDArray[np.generic]:
-        loaded: NDArray[np.generic] = np.load(folder / f"{name}.{ending}.npy", mmap_mode="r", allow_pickle=False)
+        loaded: NDArray[np.generic] = np.asarray(np.load(folder / f"{name}.{ending}.npy", mmap_mode="r", allow_pickle=False))
         return loaded
 
     if (folder / f"{name}.npy").is_file():
-        plain: FloatArray = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        plain: FloatArray = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
         return Plain(plain)
     exact = Bytes(array("int8"), np.array(array("scale")))  # type: ignore[arg-type]
     if not (folder / f"{name}.codes.npy").is_file():

@@ -1,4 +1,8 @@
-"""Exact search over dense vectors: a matrix product and a partial sort. Rows can be added while it is in use."""
+"""Exact search over dense vectors: a matrix product and a partial sort. Rows can be added while it is in use.
+
+The protocol of an index, which `approximate.ApproximateIndex` keeps too: `rows`, `scores`, `search`, `append`, `replace`. Nothing is ever deleted from one: items that
+may not be found are left out of `allowed`, as the state of the service knows them.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.index.coded import Plain, Vectors
-from tastemaker.schema.protocols import FloatArray
+from tastemaker.index.column import Column, grown
+from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray
 
 _BLOCK = 32
 
 
-class DenseIndex:
-    """Item vectors, one row an item; the first rows may be memory-mapped and shared, or codes, later ones are this process's own."""
+Neighbour = tuple[IntArray, FloatArray]
+"""Items and their scores, best first."""
 
-    def __init__(self, vectors: FloatArray | Vectors) -> None:
+
+class DenseIndex:
+    """Item vectors, one row an item; the first rows may be memory-mapped and shared, or codes, later ones are this process's own.
+
+    Args:
+        vectors: float32 [N, D], or codes of them.
+        offsets: what is added to each item's product when it is searched for, float32 [N]; None: nothing.
+    """
+
+    approximate = False
+    """Whether `search` may miss an item."""
+
+    def __init__(self, vectors: FloatArray | Vectors, offsets: FloatArray | None = None) -> None:
         self._base: Vectors = Plain(vectors) if isinstance(vectors, np.ndarray) else vectors
-        self._later = np.zeros((16, vectors.shape[1]), dtype=np.float32)  # grows by doubling: n appends cost O(n)
+        self._later = np.zeros((16, vectors.shape[1]), dtype=np.float32)
         self._count = 0
         self._changed: dict[int, int] = {}
         self._new = np.zeros((16, vectors.shape[1]), dtype=np.float32)
+        self.offsets = None if offsets is None else Column(offsets)
 
     def __len__(self) -> int:
         return len(self._base) + self._count
@@ -29,29 +47,61 @@ class DenseIndex:
         """Length of a vector."""
         return int(self._base.shape[1])
 
-    def append(self, vector: FloatArray) -> int:
-        """Adds a row; gives its index."""
-        self._later = _grown(self._later, self._count + 1)
+    @property
+    def base(self) -> Vectors:
+        """The rows that it began with."""
+        return self._base
+
+    def append(self, vector: FloatArray, offset: float = 0.0) -> int:
+        """Adds a row; gives its index. The next search finds it."""
+        self._later = grown(self._later, self._count, self._count + 1)
         self._later[self._count] = vector
         self._count += 1
+        if self.offsets is not None:
+            self.offsets.append(offset)
         return len(self) - 1
 
     def replace(self, row: int, vector: FloatArray) -> None:
-        """Gives a row another vector."""
+        """Gives a row another vector; its offset stays. The next search finds it at its new place."""
         if row >= len(self._base):
             self._later[row - len(self._base)] = vector
             return
         place = self._changed.setdefault(row, len(self._changed))
-        self._new = _grown(self._new, place + 1)
+        self._new = grown(self._new, place, place + 1)
         self._new[place] = vector
+
+    def search(self, queries: FloatArray, depth: int, allowed: BoolArray | None = None) -> list[Neighbour]:
+        """The items with the largest inner products, offsets added; of equals the smaller index comes first.
+
+        Args:
+            queries: float32 [B, D]. depth: how many items for each query, fewer only where fewer are allowed.
+            allowed: bool [N], items that may be found; None: all. The exact index scores every item whatever the filter; the approximate one chooses
+                by how many are allowed: few are scanned exactly, many cost a longer search.
+
+        Returns:
+            For each query item indices, int32 [n], and their scores, float32 [n], best first.
+        """
+        scores = self.scores(queries)
+        if self.offsets is not None:
+            scores += self.offsets.values
+        if allowed is not None:
+            scores[:, ~allowed] = -np.inf
+        found = []
+        for row, places in zip(scores, top(scores, depth), strict=True):
+            places = places[row[places] > -np.inf]
+            found.append((places.astype(np.int32), row[places]))
+        return found
 
     def rows(self, indices: NDArray[np.integer]) -> FloatArray:
         """The vectors of some items, float32 [n, D]."""
         indices = np.asarray(indices, dtype=np.int64)
-        found = np.zeros((len(indices), self.dim), dtype=np.float32)
         base = indices < len(self._base)
-        found[base] = self._base.rows(indices[base])
-        found[~base] = self._later[indices[~base] - len(self._base)]
+        if base.all():
+            found = self._base.rows(indices)
+        else:
+            found = np.empty((len(indices), self.dim), dtype=np.float32)
+            found[base] = self._base.rows(indices[base])
+            found[~base] = self._later[indices[~base] - len(self._base)]
         if self._changed:
             for place, index in enumerate(indices.tolist()):
                 if index in self._changed:
@@ -67,14 +117,6 @@ class DenseIndex:
         if self._changed:
             found[:, list(self._changed)] = queries @ self._new[: len(self._changed)].T
         return found
-
-
-def _grown(rows: FloatArray, needed: int) -> FloatArray:
-    if needed <= len(rows):
-        return rows
-    larger = np.zeros((2 * needed, rows.shape[1]), dtype=np.float32)
-    larger[: len(rows)] = rows
-    return larger
 
 
 def top(scores: FloatArray, depth: int) -> NDArray[np.int64]:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from tastemaker.schema.protocols import FloatArray, IntArray
+
+LATEST = 50
+"""Events of a history that are read."""
+
+
+@cache
+def fading(decays: tuple[float, ...], events: int) -> FloatArray:
+    """decay ** age of the latest events, newest first, float32 [decays, events]."""
+    found: FloatArray = np.array(decays, dtype=np.float32)[:, None] ** np.arange(events)
+    return found.astype(np.float32)
 
 
 class Neighbours:
@@ -22,7 +33,7 @@ class Neighbours:
         """Items that had neighbours when this was learned; later ones have none."""
         return int(self.weights.shape[0])
 
-    def scores(self, histories: Sequence[IntArray], decay: float, n_items: int, depth: int = 50) -> FloatArray:
+    def scores(self, histories: Sequence[IntArray], decay: float, n_items: int, depth: int = LATEST) -> FloatArray:
         """Sum over the latest `depth` events of decay ** age times the neighbour's weight, float32 [B, n_items].
 
         Args:
@@ -38,6 +49,17 @@ class Neighbours:
         found[rows, product.indices] = product.data
         return found
 
+    def around(self, history: IntArray, decay: float, depth: int = LATEST) -> tuple[IntArray, FloatArray]:
+        """What `scores` sums, without the sums: the neighbours of the latest `depth` events and decay ** age times their weights, an item as often as it is one."""
+        latest = history[-depth:][::-1]
+        known = latest < self.n_items
+        latest, faded = latest[known], fading((decay,), len(latest))[0][known]
+        begin = self.weights.indptr[latest].astype(np.int64)
+        sizes = self.weights.indptr[latest + 1] - begin
+        ends = np.cumsum(sizes)
+        places = np.repeat(begin - ends + sizes, sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
+        return self.weights.indices[places], self.weights.data[places] * np.repeat(faded, sizes)
+
     def of(self, item: int, k: int) -> tuple[NDArray[np.int64], FloatArray]:
         """The k nearest neighbours of an item and their weights, best first."""
         if item >= self.n_items:
@@ -47,7 +69,7 @@ class Neighbours:
         return self.weights.indices[begin:end][order].astype(np.int64), self.weights.data[begin:end][order]
 
 
-def history_matrix(histories: Sequence[IntArray], n_items: int, decay: float, depth: int = 50) -> sp.csr_matrix:
+def history_matrix(histories: Sequence[IntArray], n_items: int, decay: float, depth: int = LATEST) -> sp.csr_matrix:
     """Histories as rows of weights decay ** age; items beyond `n_items` are left out."""
     latest = [history[-depth:][::-1] for history in histories]
     lengths = np.array([len(history) for history in latest], dtype=np.int64)

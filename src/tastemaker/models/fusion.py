@@ -7,6 +7,7 @@ came next. Simple sums and reciprocal-rank fusion are special cases of the linea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,18 +30,26 @@ def features(found: ChannelScores, history_length: int) -> FloatArray:
     For each channel its score (similarities also by logarithm), a reciprocal rank and the logarithm of the rank; then whether training
     never saw the item, the logarithm of its events, and that of the history's length.
     """
+    scores, near, far = (
+        found.scores,
+        np.where(found.ranks < found.depth, 10 / (found.ranks + np.float32(10)), 0),
+        np.log1p(found.ranks) / 5,
+    )
+    if not np.isfinite(scores).all():
+        scores = np.nan_to_num(scores, nan=_ABSENT, neginf=_ABSENT, posinf=-_ABSENT)
+    alike = np.log(np.maximum(scores, 0) + 0.01) / 2
     columns: list[NDArray[np.floating]] = []
     for place, name in enumerate(found.channels):
-        score = np.nan_to_num(found.scores[:, place], nan=_ABSENT, neginf=_ABSENT, posinf=-_ABSENT)
-        rank = found.ranks[:, place].astype(np.float32)
         if name in _LOG_CHANNELS:
-            columns.append(np.maximum(score, _ABSENT) / 5)
+            columns.append(np.maximum(scores[:, place], _ABSENT) / 5)
         else:
-            columns += [score, np.log(np.maximum(score, 0) + 0.01) / 2]
-        columns += [np.where(rank < found.depth, 10 / (rank + 10), 0), np.log1p(rank) / 5]
-    columns += [(found.counts == 0).astype(np.float32), np.log1p(found.counts) / 5]
-    columns.append(np.full(len(found.items), np.log1p(history_length) / 4))
-    return np.stack(columns, axis=1).astype(np.float32) if len(found.items) else np.zeros((0, len(columns)), np.float32)
+            columns += [scores[:, place], alike[:, place]]
+        columns += [near[:, place], far[:, place]]
+    columns += [found.counts == 0, np.log1p(found.counts) / 5, np.full(len(found.items), np.log1p(history_length) / 4)]
+    given = np.empty((len(found.items), len(columns)), dtype=np.float32)
+    for place, column in enumerate(columns):
+        given[:, place] = column
+    return given
 
 
 def boosted(found: ChannelScores) -> NDArray[np.bool_]:
@@ -56,6 +65,13 @@ def owners(channels: tuple[str, ...]) -> list[int]:
     """Which channel each feature belongs to; -1 for the item's and the user's own."""
     found = [place for place, name in enumerate(channels) for _ in range(3 if name in _LOG_CHANNELS else 4)]
     return [*found, -1, -1, -1]
+
+
+@cache
+def _columns_of(channels: tuple[str, ...]) -> tuple[slice, ...]:
+    """The features of each channel, which stand side by side."""
+    owner = owners(channels)
+    return tuple(slice(owner.index(place), owner.index(place) + owner.count(place)) for place in range(len(channels)))
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,7 @@ class Fusion:
 
     def score(self, found: ChannelScores, history_length: int) -> FloatArray:
         """Final score of each candidate, float32 [M], always finite."""
-        return self._forward(features(found, history_length), found)
+        return self._forward(features(found, history_length), boosted(found))
 
     def without_boost(self, found: ChannelScores, scores: FloatArray) -> FloatArray:
         """Scores as they would be if no new item were raised, float32 [M]."""
@@ -89,17 +105,14 @@ class Fusion:
     def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
         """How much the score would fall without each channel, float32 [M, C]."""
         given = features(found, history_length)
-        whole = self._forward(given, found)
-        owner = np.array(owners(found.channels))
-        lost = []
-        for place in range(len(found.channels)):
-            without = given.copy()
-            mine = np.flatnonzero(owner == place)
-            without[:, mine] = given[:, mine].min(axis=0, keepdims=True) if len(given) else 0
-            without[:, mine[-2]] = 0
-            without[:, mine[-1]] = np.log1p(found.depth) / 5
-            lost.append(whole - self._forward(without, found))
-        return np.stack(lost, axis=1).astype(np.float32)
+        lowest, last = given.min(axis=0, initial=np.inf), np.log1p(found.depth) / 5
+        tables = np.repeat(given[None], len(found.channels) + 1, axis=0)
+        for place, mine in enumerate(_columns_of(found.channels), 1):
+            tables[place, :, mine] = lowest[mine]
+            tables[place, :, mine.stop - 2], tables[place, :, mine.stop - 1] = 0, last
+        flat = tables.reshape(-1, given.shape[1])
+        scores = self._forward(flat, np.tile(boosted(found), len(tables))).reshape(len(tables), len(given))
+        return np.ascontiguousarray((scores[0] - scores[1:]).T)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -126,10 +139,14 @@ class Fusion:
             zero, one, linear, np.zeros((1, len(owner)), np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32), cold_boost
         )
 
-    def _forward(self, given: FloatArray, found: ChannelScores) -> FloatArray:
-        x = np.clip((given - self.mean) / self.scale, -_FARTHEST, _FARTHEST)
+    def _forward(self, given: FloatArray, raised: NDArray[np.bool_]) -> FloatArray:
+        x = np.minimum(np.maximum((given - self.mean) / self.scale, -_FARTHEST), _FARTHEST)
         inner = x @ self.hidden.T + self.hidden_bias
         inner = 0.5 * inner * (1 + np.tanh(0.7978845608 * (inner + 0.044715 * inner * inner * inner)))
-        score = x @ self.linear + inner @ self.out + self.cold_boost * boosted(found)
-        finite: FloatArray = np.nan_to_num(score, nan=-1e9, posinf=1e9, neginf=-1e9).astype(np.float32)
+        score = x @ self.linear + inner @ self.out
+        if self.cold_boost:
+            score += self.cold_boost * raised
+        if not np.isfinite(score).all():
+            score = np.nan_to_num(score, nan=-1e9, posinf=1e9, neginf=-1e9)
+        finite: FloatArray = score.astype(np.float32)
         return finite

@@ -80,11 +80,16 @@ def forward(shape: Shape, arrays: Mapping[str, FloatArray], dense: FloatArray, c
     wide = _wide(shape, arrays, dense, named, x)
     h = x[None]
     for layer in range(len(shape.hidden)):
-        h = np.maximum(h @ arrays[f"expert_{layer}"] + arrays[f"expert_bias_{layer}"], 0.0)  # [J, n, H]
+        h = h @ arrays[f"expert_{layer}"]  # [J, n, H]
+        h += arrays[f"expert_bias_{layer}"]
+        np.maximum(h, 0.0, out=h)
+    told = (h @ arrays["tower"].T).transpose(1, 2, 0)  # [n, T, J]
+    if shape.all_experts == 1:  # a gate of one is open
+        alone: FloatArray = wide @ arrays["wide"] + told[:, :, 0] + arrays["bias"]
+        return alone
     gate = (x @ arrays["gate"]).reshape(len(x), shape.tasks, shape.all_experts) + shape.mask()
     gate = np.exp(gate - gate.max(axis=-1, keepdims=True))
     gate /= gate.sum(axis=-1, keepdims=True)
-    told = np.einsum("jnh,th->ntj", h, arrays["tower"], optimize=True)
     logits: FloatArray = wide @ arrays["wide"] + (gate * told).sum(axis=-1) + arrays["bias"]
     return logits
 
@@ -145,7 +150,7 @@ class Ranker:
         """
         found = forward(self.plan.shape, self.arrays, dense, codes)
         found[:, 0] += self.arrays["fusion_scale"][0] * fusion
-        return np.nan_to_num(found, nan=0.0, posinf=1e9, neginf=-1e9)
+        return found if np.isfinite(found).all() else np.nan_to_num(found, nan=0.0, posinf=1e9, neginf=-1e9)
 
     def settled(self, logits: FloatArray, fusion: FloatArray, new: NDArray[np.bool_], begin: NDArray[np.int64]) -> FloatArray:
         """The `next` logits, float32 [n]; items that no training has met keep the place that the fusion gives them: of the network they get the mean of

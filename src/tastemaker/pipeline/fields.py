@@ -64,7 +64,8 @@ class Fields:
     def _mask(self, spec: Mapping[str, Any]) -> BoolArray:
         if "field" in spec:
             masks = [self._one(spec["field"], sign, spec[sign]) for sign in spec if sign != "field"]
-            return np.logical_and.reduce(masks)
+            whole: BoolArray = np.logical_and.reduce(masks)
+            return whole
         word, inner = next(iter(spec.items()))
         if word == "not":
             return ~self._mask(inner)
@@ -77,11 +78,11 @@ class Fields:
     def _one(self, field: str, sign: str, wanted: Any) -> BoolArray:
         n = len(self._rows)
         if sign == "exists":
-            there = self._column(field, "exists", _There).array[:n] > 0
+            there: BoolArray = self._column(field, "exists", _There).array[:n] > 0
             return there if wanted else ~there
         if sign in ("any_of", "none_of", "eq"):
             values = self._column(field, "values", _Values)
-            mask = values.any_of([str(wanted)] if sign == "eq" else list({str(value) for value in wanted}), n)
+            mask: BoolArray = values.any_of([str(wanted)] if sign == "eq" else list({str(value) for value in wanted}), n)
             return ~mask if sign == "none_of" else mask
         numbers, limit = self._column(field, "numbers", _Numbers).array[:n], float(wanted)
         compare: dict[str, Callable[[Any, float], BoolArray]] = {

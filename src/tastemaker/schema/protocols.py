@@ -16,7 +16,7 @@ IntArray: TypeAlias = NDArray[np.int32]
 BoolArray: TypeAlias = NDArray[np.bool_]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(what, done, total) by everything that takes longer than a second."""
-Gather: TypeAlias = Callable[[Mapping[str, Callable[[], FloatArray]]], Mapping[str, FloatArray]]
+Gather: TypeAlias = Callable[[Mapping[str, Callable[[], Any]]], Mapping[str, Any]]
 """Makes calls by name and gives back what came in time; who is missing is left out of the answer."""
 
 

@@ -288,6 +288,18 @@ class FeatureSettings(Section, kw_only=True, frozen=True):
     """Most columns that the text vector of an item is reduced to."""
 
 
+class IndexSettings(Section, kw_only=True, frozen=True):
+    """How nearest items are found."""
+
+    kind: Literal["auto", "exact", "approximate"] = "auto"
+    """`auto` (exact up to `exact_to` items, above it approximate where that finds enough), `exact` or `approximate`. Read when a bundle is made; when it
+    answers, `exact` leaves its approximate index unread."""
+    exact_to: Annotated[int, Meta(ge=0)] = 50_000
+    """Up to so many items every search reads them all."""
+    recall: Share = 0.98
+    """Share of the true best hundred that an approximate index has to find, over held-back questions; it reads as many lists as that takes."""
+
+
 class FusionSettings(Section, kw_only=True, frozen=True):
     """The learned fusion of the channels."""
 
@@ -601,6 +613,7 @@ class Settings(Section, kw_only=True, frozen=True):
     graph: GraphSettings = GraphSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
     features: FeatureSettings = FeatureSettings()
+    index: IndexSettings = IndexSettings()
     fusion: FusionSettings = FusionSettings()
     ranker: RankerSettings = RankerSettings()
     train: TrainSettings = TrainSettings()

@@ -110,9 +110,8 @@ class Answers:
         if place is None or live.state.rows[place].get("deleted"):
             raise NotFound(f"There is no item {item_id!r}.")
         k = min(k, self.settings.max_k, live.channels.n_items)
-        items, scores = live.channels.similar(place, live.channels.n_items)
-        keep = ~live.barred()[items]
-        pairs = list(zip(items[keep][:k].tolist(), scores[keep][:k].tolist(), strict=True))
+        items, scores = live.channels.similar(place, k, ~live.barred())
+        pairs = list(zip(items.tolist(), scores.tolist(), strict=True))
         return self._answer(live, [self._recommended(live, near, score, "similar", None) for near, score in pairs])
 
     def explain(self, query: ExplainQuery) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Live:
         self.bundle = open_bundle(folder, check)
         self.brain = Brain(folder, threads)
         self.settings = self.brain.settings
-        self.channels = Channels.load(folder / "channels")
+        self.channels = Channels.load(folder / "channels", (service or self.settings).index.kind != "exact")
         fusion = Fusion.from_dict(msgspec.json.decode((folder / "fusion.json").read_bytes()))
         now = service or msgspec.structs.replace(self.settings, lists=ListSettings(), fresh=FreshSettings())
         self.house, self.fresh = House(now.lists), now.fresh

@@ -39,6 +39,7 @@ import torch
 from torch import nn
 
 from tastemaker.features.reference import shown
+from tastemaker.index.build import QUESTIONS
 from tastemaker.index.lexical import Lexicon
 from tastemaker.index.paths import save_graph
 from tastemaker.index.tokens import words_of
@@ -46,6 +47,7 @@ from tastemaker.models.item_tower import ContentOnly, ItemTower
 from tastemaker.models.text import TextTower, Whitening
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.columns import Columns
+from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings_file import to_table
 from tastemaker.schema.signals import GRAPH, TEXT
 from tastemaker.training.encoder import Encoder
@@ -65,7 +67,7 @@ def export(brain: TrainedBrain, folder: Path, text: bool = True) -> None:
     brain.catalogue.with_columns(_shown(brain.catalogue, name) for name in MEDIA_COLUMNS).write_parquet(
         folder / "catalogue" / "items.parquet"
     )
-    brain.channels.save(folder / "channels")
+    brain.channels.save(folder / "channels", brain.settings.index, _questions(brain))
     Lexicon(words_of(row) for row in brain.catalogue.iter_rows(named=True)).save(folder / "lexicon")
     (folder / "fusion.json").write_bytes(msgspec.json.encode(brain.fusion.to_dict()))
     (folder / "settings.json").write_bytes(msgspec.json.encode(to_table(brain.settings)))
@@ -152,6 +154,15 @@ def _plain_copy(encoder: Encoder) -> nn.Module:
     copy.config.use_cache = False  # type: ignore[union-attr]
     copy.load_state_dict({name: value.float() for name, value in encoder.tower.backbone.state_dict().items()})
     return copy.eval()
+
+
+def _questions(brain: TrainedBrain) -> FloatArray | None:
+    """Vectors of some users, by which the recall of an approximate index is measured; None where nobody has a history."""
+    users = np.flatnonzero(brain.sequences.lengths() > 0)
+    if not len(users):
+        return None
+    some = np.random.default_rng(0).choice(users, min(len(users), QUESTIONS), replace=False)
+    return brain.model.user_vectors([brain.sequences.history(int(user)) for user in some])
 
 
 def _towers(brain: TrainedBrain, folder: Path) -> None:

@@ -1,0 +1,195 @@
+"""Nearest items by size of the catalogue: milliseconds, recall, memory and build time beside exact search, and what inserts do to it.
+
+    python benchmarks/index.py [--items 1e4 1e5 1e6 1e7] [--folder F]    the curve; a built index stays in the folder for the next run
+    python benchmarks/index.py --inserts [--items 1e5] [--seconds 10]    1,000 inserts, replacements and deletions a second while it answers
+
+Clustered unit vectors of 128 numbers, one query at a time, one thread. Each size is measured in a process of its own that has opened the finished index through
+its memory map; resident memory is that of this process less what it was before. Recall is among the true best hundred.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from _served_world import DIM, vectors
+
+LIMITS = {100_000: (0.98, 0.35), 1_000_000: (0.95, 1.0), 10_000_000: (0.90, 5.0)}
+"""Items: least recall at 100, most milliseconds."""
+MEMORY_GIB, PAUSE_MS = 2.0, 50.0
+QUESTIONS = 300
+WANTED = {10_000_000: 0.95}
+"""Recall asked of an index that is built; 0.98 for other sizes."""
+
+
+def resident() -> float:
+    """GiB of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**30
+
+
+def build(items: int, folder: Path) -> None:
+    """Builds an index over half-precision vectors, and the truth of some questions."""
+    from tastemaker.index.build import _truth, build
+    from tastemaker.index.exact import DenseIndex
+    from tastemaker.schema.settings import IndexSettings
+
+    table = vectors(items).astype(np.float16) if items > 2_000_000 else vectors(items)
+    np.save(folder / "items.npy", table)
+    random = np.random.default_rng(5)
+    asked = table[random.integers(0, items, QUESTIONS)].astype(np.float32)
+    asked += random.standard_normal(asked.shape, dtype=np.float32) / math.sqrt(DIM)
+    del table
+    index = DenseIndex(np.load(folder / "items.npy", mmap_mode="r"))
+    began, cpu = time.perf_counter(), time.process_time()
+    plan = build(index, folder, "items", IndexSettings(recall=WANTED.get(items, 0.98)), asked)
+    told = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "built": plan is not None}
+    told["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    np.save(folder / "questions.npy", asked)
+    np.save(folder / "truth.npy", np.array(_truth(index, asked, 100)))
+    (folder / "built.json").write_text(json.dumps(told))
+
+
+def ask(folder: Path) -> dict[str, float]:
+    """Milliseconds, recall and memory of a built index."""
+    from threadpoolctl import threadpool_limits
+
+    from tastemaker.index.approximate import load
+    from tastemaker.index.coded import load as load_vectors
+
+    threadpool_limits(1)
+    asked, truth = np.load(folder / "questions.npy"), np.load(folder / "truth.npy")
+    before, began = resident(), time.perf_counter()
+    index = load(folder, "items", load_vectors(folder, "items"))
+    found = index.search(asked[:1], 100)
+    first = 1e3 * (time.perf_counter() - began)
+    times, recall = [], []
+    for _ in range(2):  # the first round reads pages
+        times, recall = [], []
+        for question, true in zip(asked, truth, strict=True):
+            began = time.perf_counter()
+            found = index.search(question[None], 100)
+            times.append(1e3 * (time.perf_counter() - began))
+            recall.append(len(np.intersect1d(found[0][0], true)) / 100)
+    plan = getattr(index, "plan", None)
+    told = {
+        "ms": float(np.median(times)),
+        "p99": float(np.percentile(times, 99)),
+        "recall": float(np.mean(recall)),
+        "first_ms": first,
+    }
+    told |= {"gib": resident() - before, "lists": plan.lists if plan else 0, "probes": plan.probes if plan else 0}
+    files = sum(path.stat().st_size for path in folder.glob("items.*") if path.name != "items.npy")
+    return told | json.loads((folder / "built.json").read_text()) | {"file_gib": files / 2**30}
+
+
+def curve(sizes: list[int], folder: Path) -> None:
+    """Prints a line for each size."""
+    print(
+        "| items | ms | p99 | share of limit | recall@100 | least | resident GiB | files GiB | lists read | build s (CPU s, peak GiB) | open + first ms |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    seen = []
+    for items in sizes:
+        place = folder / str(items)
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / "built.json").is_file():
+            subprocess.run([sys.executable, __file__, "--build", str(items), "--folder", str(place)], check=True)
+        again = [sys.executable, __file__, "--ask", "--folder", str(place)]
+        told = json.loads(subprocess.run(again, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        recall, most = LIMITS.get(items, (0.0, math.inf))
+        kind = f"{told['probes']:.0f} of {told['lists']:.0f}" if told["lists"] else "exact"
+        print(
+            f"| {items:,} | {told['ms']:.3f} | {told['p99']:.3f} | {told['ms'] / most:.2f} | {told['recall']:.4f} | {recall} | {told['gib']:.2f} "
+            f"| {told['file_gib']:.2f} | {kind} | {told['seconds']:.0f} ({told['cpu']:.0f}, {told['peak_gib']:.1f}) | {told['first_ms']:.0f} |",
+            flush=True,
+        )
+        seen.append((items, told["ms"], told["file_gib"]))
+    if len(seen) > 1:
+        sizes_, times = np.log([one[0] for one in seen]), np.log([one[1] for one in seen])
+        print(
+            f"latency grows with items to the power of {np.polyfit(sizes_, times, 1)[0]:.2f}; memory limit at 10 M {MEMORY_GIB} GiB"
+        )
+
+
+def inserts(items: int, seconds: float) -> None:
+    """Answers, and now and then takes what came since: 700 inserts, 200 replacements, 100 deletions a second."""
+    from threadpoolctl import threadpool_limits
+
+    from tastemaker.index.approximate import load
+    from tastemaker.index.build import build
+    from tastemaker.index.coded import load as load_vectors
+    from tastemaker.index.exact import DenseIndex
+    from tastemaker.schema.settings import IndexSettings
+
+    threadpool_limits(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder, table = Path(name), vectors(items)
+        np.save(folder / "items.npy", table)
+        build(DenseIndex(table), folder, "items", IndexSettings())
+        index, random = load(folder, "items", load_vectors(folder, "items")), np.random.default_rng(1)
+        later = vectors(int(1_000 * seconds) + 1_000, seed=0)
+        allowed = np.ones(items + len(later), dtype=bool)
+        answers, changes, waits = [], [], []
+        began, done, missed = time.perf_counter(), 0, 0
+        while (now := time.perf_counter() - began) < seconds:
+            turn = time.perf_counter()
+            while done < 1_000 * now:
+                mark = time.perf_counter()
+                if done % 10 < 7:
+                    place = index.append(later[done])
+                    if done % 70 == 0:
+                        found = index.search(later[done][None], 10, allowed[: len(index)])[0][0]
+                        missed += place not in found.tolist()
+                elif done % 10 < 9:
+                    index.replace(int(random.integers(0, len(index))), later[done])
+                else:
+                    allowed[int(random.integers(0, len(index)))] = False
+                changes.append(1e3 * (time.perf_counter() - mark))
+                done += 1
+            mark = time.perf_counter()
+            index.search(later[int(random.integers(0, len(later)))][None], 100, allowed[: len(index)])
+            answers.append(1e3 * (time.perf_counter() - mark))
+            waits.append(1e3 * (time.perf_counter() - turn))
+    print(
+        f"{items:,} items, {done:,} changes in {seconds:.0f} s ({done / seconds:,.0f} a second), {len(answers):,} answers between them"
+    )
+    print(f"a change ms: median {np.median(changes):.4f}, longest {max(changes):.2f}")
+    print(f"an answer ms: median {np.median(answers):.3f}, p99 {np.percentile(answers, 99):.3f}, longest {max(answers):.2f}")
+    print(
+        f"longest pause {max(waits):.1f} ms: {max(waits) / PAUSE_MS:.2f} of {PAUSE_MS:.0f}; new items not found at once: {missed}"
+    )
+
+
+def main() -> None:
+    reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    reader.add_argument("--items", nargs="*", type=float, default=[1e4, 1e5, 1e6])
+    reader.add_argument("--folder", type=Path)
+    reader.add_argument("--inserts", action="store_true")
+    reader.add_argument("--seconds", type=float, default=10.0)
+    reader.add_argument("--build", type=int, help=argparse.SUPPRESS)
+    reader.add_argument("--ask", action="store_true", help=argparse.SUPPRESS)
+    asked = reader.parse_args()
+    if asked.build:
+        build(asked.build, asked.folder)
+    elif asked.ask:
+        print(json.dumps(ask(asked.folder)))
+    elif asked.inserts:
+        inserts(int(asked.items[0]) if len(asked.items) == 1 else 100_000, asked.seconds)
+    elif asked.folder is not None:
+        curve([int(size) for size in asked.items], asked.folder)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            curve([int(size) for size in asked.items], Path(name))
+
+
+if __name__ == "__main__":
+    main()

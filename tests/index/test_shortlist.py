@@ -1,0 +1,129 @@
+"""Law: the candidates of a large catalogue are those that a look at every item finds, each with the same scores and places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tastemaker.index import approximate
+from tastemaker.index.channels import Channels, Decays
+from tastemaker.index.neighbours import Neighbours
+from tastemaker.schema.protocols import QueryState
+from tastemaker.schema.settings import IndexSettings
+
+N, DIM, TEXT = 400, 12, 20
+
+
+def _unit(random: np.random.Generator, rows: int, dim: int) -> np.ndarray:
+    found = random.standard_normal((rows, dim)).astype(np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def _world(texts: bool = True) -> Channels:
+    random = np.random.default_rng(0)
+    near = sp.random(N, N, 0.03, format="csr", rng=random, dtype=np.float32)
+    far = sp.random(N, N, 0.05, format="csr", rng=random, dtype=np.float32)
+    far.data = np.round(far.data, 1) + 0.1  # many of equal weight
+    popular = np.round(random.random(N), 2).astype(np.float32)
+    text = _unit(random, N, TEXT) if texts else np.zeros((N, TEXT), np.float32)
+    bias, graph = random.standard_normal(N).astype(np.float32), _unit(random, N, 8)
+    graph[::3] = 0
+    return Channels(
+        _unit(random, N, DIM),
+        bias,
+        text,
+        popular,
+        np.arange(N, dtype=np.float32),
+        Neighbours(near),
+        Neighbours(far),
+        Decays(),
+        graph,
+    )
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["texts", "no texts"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place: Path = tmp_path_factory.mktemp("channels")
+    _world(request.param).save(place, IndexSettings(kind="approximate", recall=0.9))
+    return place
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)  # sums of equals may round apart
+@given(
+    histories=st.lists(st.lists(st.integers(0, N + 2), max_size=70), min_size=1, max_size=3),
+    depth=st.integers(1, 60),
+    share=st.sampled_from([1.0, 0.9, 0.3, 0.1, 0.0]),
+    vectors=st.booleans(),
+    filter_seen=st.booleans(),
+    seed=st.integers(0, 1_000),
+)
+def test_candidates_are_those_of_a_look_at_every_item(
+    folder: Path, histories: list[list[int]], depth: int, share: float, vectors: bool, filter_seen: bool, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    both = [Channels.load(folder), Channels.load(folder, approximate=False)]
+    assert [channels.items.approximate for channels in both] == [True, False]
+    text, vector, graph = _unit(random, 4, TEXT), _unit(random, 4, DIM), _unit(random, 3, 8)
+    for channels in both:
+        for row in range(3):  # new items, and one with another content
+            channels.append_item(text[row], vector[row], graph[row])
+        channels.replace_item(7, text[3], vector[3])
+    allowed = None if share == 1.0 else random.random(N + 3) < share
+    states = []
+    for history in histories:
+        known = vectors and len(history) > 0
+        states.append(QueryState(np.array(history, dtype=np.int32), 5 * _unit(random, 1, DIM)[0] if known else None))
+    found, wanted = (channels.candidates(states, depth, allowed, filter_seen) for channels in both)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.channels == other.channels
+        assert one.items.tolist() == other.items.tolist()
+        assert np.allclose(one.scores[:, 1:], other.scores[:, 1:], atol=1e-4)
+        assert np.allclose(one.scores[:, 0], other.scores[:, 0], atol=0.1)
+        away = one.scores[:, 0] - other.scores[:, 0]
+        assert away.max(initial=-1) - away.min(initial=1) < 1e-4, "only the normaliser may differ"
+        assert np.count_nonzero(one.ranks != other.ranks) <= 0.01 * one.ranks.size, "places differ by rounding alone"
+        assert np.array_equal(one.counts, other.counts)
+    asked = np.array([3, N + 1, 7, 100], dtype=np.int32)
+    given_, told = (channels.score_items(states[0], asked, depth) for channels in both)
+    assert given_.items.tolist() == asked.tolist()
+    assert np.allclose(given_.scores, told.scores, atol=0.1)
+    assert np.abs(given_.ranks - told.ranks).max() <= 1
+    near, true = (channels.similar(5, 10, allowed)[0].tolist() for channels in both)
+    assert len(set(near) & set(true)) >= len(true) - 1
+
+
+def test_the_normaliser_of_a_large_catalogue_is_close(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    n = 30_000
+    centres = _unit(random, 100, 32)
+    items = centres[random.integers(0, 100, n)] + 0.15 * random.standard_normal((n, 32)).astype(np.float32)
+    items /= np.linalg.norm(items, axis=1, keepdims=True)
+    nothing, zero = Neighbours(sp.csr_matrix((n, n), dtype=np.float32)), np.zeros((n, 4), np.float32)
+    bias, ones = -np.log(1 + np.arange(n)).astype(np.float32), np.ones(n, np.float32)
+    Channels(items, bias, zero, ones, ones, nothing, nothing, Decays()).save(tmp_path, IndexSettings(exact_to=1_000, recall=0.9))
+    assert Channels.load(tmp_path).items.approximate
+    channels, whole = Channels.load(tmp_path), Channels.load(tmp_path, approximate=False)
+    states = [QueryState(np.array([row], dtype=np.int32), 12 * items[row]) for row in range(0, n, 1_500)]
+    away = []
+    for one, other in zip(channels.candidates(states, 100), whole.candidates(states, 100), strict=True):
+        same, at, to = np.intersect1d(one.items, other.items, return_indices=True)
+        assert len(same) > 0.8 * len(other.items)
+        away.append(float(np.median(one.scores[at, 0] - other.scores[to, 0])))
+    assert np.abs(away).max() < 0.15
+    assert abs(float(np.mean(away))) < 0.06
+
+
+def test_a_base_that_is_searched_by_lists_gives_the_same_best(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approximate, "SCANNED", 0)
+    channels, whole = Channels.load(folder), Channels.load(folder, approximate=False)
+    random = np.random.default_rng(5)
+    states = [QueryState(np.arange(row, row + 9, dtype=np.int32), 5 * _unit(random, 1, DIM)[0]) for row in range(40)]
+    pairs = zip(channels.candidates(states, 20), whole.candidates(states, 20), strict=True)
+    assert (
+        np.mean([len(np.intersect1d(one.items, other.items)) / len(other.items) for one, other in pairs]) > 0.8
+    )  # rows at random have no clusters
