@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import socket
+import time
+from collections.abc import Callable, Coroutine
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,16 @@ from tastemaker.serving.drain import Server
 from tastemaker.serving.exchange import Exchange
 from tastemaker.serving.http import make_app
 from tastemaker.serving.record import log_of
+from tastemaker.serving.sampling import Sampler
+from tastemaker.serving.watching import Watch, trained_of
 from tastemaker.serving.wire import Live, open_live
 from tastemaker.serving.writer import Writer
 
 WATCH_SECONDS = 0.5
+SAMPLE_DAYS = 2
 
 
-def create(workspace: Path, settings: Settings, version: str | None, exchange: Exchange) -> ASGIApp:
+def create(workspace: Path, settings: Settings, version: str | None, exchange: Exchange, watches: bool = True) -> ASGIApp:
     """The application of a workspace.
 
     Args:
@@ -41,18 +46,26 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
         settings: limits and rules; the sections `serving`, `fresh`, `lists` and `ranker` are read.
         version: a bundle to stay with; None: the live one, and each that is released later.
         exchange: lets requests in.
+        watches: this worker looks at the figures of all, and tells what is wrong.
     """
     journal = Journal.open(workspace / "journal")
     live = open_live(workspace / "bundles", journal, version, service=settings)
     served = ServedLog(workspace / "journal" / "served", settings.serving.record_days)
-    answers = Answers(live, journal, settings.serving, served)
-    follow = None if version else (lambda: follow_releases(workspace / "bundles", answers, settings))
+    samples = workspace / "journal" / "sampled"
+    notice = Sampler(ServedLog(samples, SAMPLE_DAYS), settings.alerts).keep
+    answers = Answers(live, journal, settings.serving, served, notice, timed=exchange.metrics.stage)
+    follow: list[Callable[[], Coroutine[Any, Any, None]]] = []
+    if not version:
+        follow.append(lambda: follow_releases(workspace / "bundles", answers, settings, exchange.metrics))
+    if watches:
+        own = Journal.open(workspace / "journal")
+        follow.append(Watch(settings, exchange.metrics, answers, own, samples, workspace / "reports").follow)
     log = log_of(settings.serving.access_log, workspace)
     writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
     return make_app(answers, writer, exchange, log, pages(), compat, follow)
 
 
-async def follow_releases(bundles: Path, answers: Answers, service: Settings | None = None) -> None:
+async def follow_releases(bundles: Path, answers: Answers, service: Settings | None = None, metrics: Metrics | None = None) -> None:
     """Swaps to a newly released bundle: loaded and checked beside, then put in place at once; a bad one changes nothing."""
     registry, refused = Registry(bundles), ""
     while True:
@@ -62,9 +75,13 @@ async def follow_releases(bundles: Path, answers: Answers, service: Settings | N
             if wanted and wanted not in (answers.live.version, refused):
                 refused = wanted
                 folder = registry.folder(wanted)
-                answers.live = await asyncio.to_thread(Live, folder, answers.journal, service=service)
+                answers.take(await asyncio.to_thread(Live, folder, answers.journal, service=service))
                 refused = ""
+                if metrics is not None:
+                    metrics.model(wanted, answers.live.channels.n_items, trained_of(answers.live), time.time())
         except (BundleError, SettingsError, OSError, KeyError, ValueError) as error:
+            if metrics is not None:
+                metrics.load_failed()
             print(f"the released bundle was refused, the old one answers on: {error}", flush=True)
 
 
@@ -93,7 +110,7 @@ def work(
     threadpool_limits(1)
     keys = Keyring(KeyFile(Path(workspace) / KEYS_FILE), closed)
     exchange = Exchange(keys, Admission(counters, number, settings.serving.rate_limit), Metrics(), settings.serving)
-    app = create(Path(workspace), settings, version, exchange)
+    app = create(Path(workspace), settings, version, exchange, number == 0)
     config = uvicorn.Config(
         app,
         http=connection(),

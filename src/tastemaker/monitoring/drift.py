@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -107,7 +107,7 @@ def numbers(
 
 
 def names(
-    check: str, reference: dict[str, float], other: float, values: Sequence[str], owners: Sequence[Hashable], effect: float, chance: float
+    check: str, reference: Mapping[str, float], other: float, values: Sequence[str], owners: Sequence[Hashable], effect: float, chance: float
 ) -> Drift:  # fmt: skip
     """Names of now against how often each came before; `other`: rows of all names that are not listed."""
     places = {name: place for place, name in enumerate(reference)}
@@ -153,10 +153,10 @@ def _rounded(rows: float) -> int:
     """Two figures are enough, and let thresholds be remembered."""
     whole = max(int(rows), 0)
     step = 10 ** max(len(str(whole)) - 2, 0)
-    return whole // step * step
+    return int(whole // step * step)
 
 
-def _told_apart(both: NDArray[np.float64], label: NDArray[np.float64], random: np.random.Generator) -> float:
+def _told_apart(both: NDArray[np.float64], label: NDArray[Any], random: np.random.Generator) -> float:
     half = random.random(len(label)) < 0.5
     scores = np.zeros(len(label))
     for learn, judge in ((half, ~half), (~half, half)):

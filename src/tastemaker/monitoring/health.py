@@ -5,6 +5,7 @@ It reads nothing and knows no clock: it is told what happened, and the time. So 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +27,29 @@ from tastemaker.schema.settings import AlertSettings
 
 LEAST_ITEMS = 20
 """Fewer new items are not judged."""
+NEXT = "next"
+"""The head that tells the chance to be what comes next, not that anything comes."""
+LATEST_ITEMS, ITEM_SECONDS = 30, 86_400.0
+"""New items come in bursts: the latest of a day are judged, whatever the window."""
+FRESH_SLOT = "fresh slot"
+"""The source of places that the reference has not: they are left out where places are compared with it."""
 LEAST_EVENTS = 50.0
-"""Fewer expected events of a head say nothing of its calibration."""
+"""Fewer events of a head say nothing of its calibration. Chances are those at a question of training, not at an impression: only their change tells."""
 PATIENCE = 300.0
 """Seconds that people have to take what they were shown before it counts as left."""
+
+
+@dataclass(frozen=True)
+class FeatureReference:
+    """A feature in the lists of the bundle.
+
+    Attributes:
+        low, high: of its numbers. read: less the mean of their list, as a ranker reads them: so what grows for all items alike is no drift.
+    """
+
+    low: float
+    high: float
+    read: Bins
 
 
 @dataclass(frozen=True)
@@ -45,7 +65,7 @@ class Reference:
     items: int = 0
     exposures: Mapping[str, float] = field(default_factory=dict)
     scores: Bins | None = None
-    features: Mapping[str, Bins] = field(default_factory=dict)
+    features: Mapping[str, FeatureReference] = field(default_factory=dict)
     vectors: NDArray[np.float32] | None = None
     popularity: Mapping[str, float] = field(default_factory=dict)
     baseline: Baseline | None = None
@@ -74,12 +94,13 @@ class Health:
         self.reference = Reference()
         self._lists: deque[Sampled] = deque()
         self._events: deque[tuple[float, Event]] = deque()
-        self._items: deque[tuple[float, NewItem]] = deque()
+        self._items: deque[tuple[float, NewItem]] = deque(maxlen=LATEST_ITEMS)
         self._born: dict[str, float] = {}
         self._first: deque[float] = deque(maxlen=1_000)
         self._open: dict[str, tuple[Sampled, set[str]]] = {}
         self._due: deque[Sampled] = deque()
         self._happened: deque[tuple[float, str, float, float]] = deque()
+        self._first_chances: dict[str, float] = {}
         self._marks: deque[tuple[float, int]] = deque()
         self._last_list: dict[str, set[str]] = {}
         self._repeats: deque[tuple[float, float]] = deque()
@@ -90,6 +111,7 @@ class Health:
         self.reference = reference
         self._lists.clear()
         self._happened.clear()
+        self._first_chances.clear()
         self._items.clear()
         self.taken.reset()
 
@@ -105,7 +127,7 @@ class Health:
             done.add(event.item_id)
             self.metrics.click(answer.sources[place], place + 1)
         for head in answer.chances:
-            if parse_label(head).holds(event.event_type, event.value):
+            if head != NEXT and parse_label(head).holds(event.event_type, event.value):
                 self._happened.append((now, head, 0.0, 1.0))
 
     def shown(self, answer: Sampled) -> None:
@@ -156,7 +178,9 @@ class Health:
         begin = now - self.settings.window_seconds
         while self._lists and self._lists[0].time < begin:
             self._lists.popleft()
-        pairs: tuple[deque[Any], ...] = (self._events, self._items, self._happened, self._repeats)
+        while self._items and self._items[0][0] < now - ITEM_SECONDS:
+            self._items.popleft()
+        pairs: tuple[deque[Any], ...] = (self._events, self._happened, self._repeats)
         for queue in pairs:
             while queue and queue[0][0] < begin:
                 queue.popleft()
@@ -167,6 +191,8 @@ class Health:
             done = self._open.pop(answer.request_id, (answer, set[str]()))[1]
             self.taken.add(len(done) / max(len(answer.items), 1))
             for head, chances in answer.chances.items():
+                if head == NEXT:
+                    continue
                 self._happened.append((answer.time, head, float(sum(chance or 0.0 for chance in chances)), 0.0))
         if len(self._last_list) > 100_000:
             self._last_list.clear()
@@ -184,16 +210,18 @@ class Health:
         if recalls:
             set_("tastemaker_index_recall_ratio", float(np.mean(recalls)))
         known = [one for one in lists if one.known and one.user_id]
-        owners = [one.user_id for one in known for _ in one.items]
+        places = [place for one in known for place in zip(one.items, one.scores, one.sources, itertools.repeat(one.user_id))]
+        places = [place for place in places if place[2] != FRESH_SLOT]
+        owners = [owner for _, _, _, owner in places]
         if not self._enough(owners):
             return []
         found = []
         effect, chance = self.settings.drift_effect, self.settings.drift_chance
         if self.reference.scores is not None:
-            scores = [np.nan if score is None else score for one in known for score in one.scores]
+            scores = [np.nan if score is None else score for _, score, _, _ in places]
             found.append(drift.numbers("scores", self.reference.scores, scores, owners, effect, chance))
         if self.reference.exposures:
-            items = [item for one in known for item in one.items]
+            items = [item for item, _, _, _ in places]
             found.append(_of_names("exposures", self.reference.exposures, items, owners, effect, chance))
         return [*found, *self._of_features(known)]
 
@@ -203,7 +231,8 @@ class Health:
         told = [one for one in lists if one.values and one.names == lists[-1].names]
         if not told:
             return found
-        table = np.array([[np.nan if x is None else x for x in row] for one in told for row in one.values], dtype=np.float64)
+        lists_of = [np.array([[np.nan if x is None else x for x in row] for row in one.values], dtype=np.float64) for one in told]
+        table, read = np.concatenate(lists_of), np.concatenate([within(one) for one in lists_of])
         owners = [one.user_id for one in told for _ in one.values]
         for place, name in enumerate(told[-1].names):
             reference, values = self.reference.features.get(name), table[:, place]
@@ -213,10 +242,17 @@ class Health:
                 continue
             width = max(reference.high - reference.low, 1e-9)
             strange = (values < reference.low - width) | (values > reference.high + width)
-            self.metrics.set("tastemaker_feature_out_of_range_ratio", float(strange[finite].mean() if finite.any() else 0), feature=name)
+            self.metrics.set(
+                "tastemaker_feature_out_of_range_ratio", float(strange[finite].mean() if finite.any() else 0), feature=name
+            )
             found.append(
                 drift.numbers(
-                    f"feature:{name}", reference, values.tolist(), owners, self.settings.drift_effect, self.settings.drift_chance
+                    f"feature:{name}",
+                    reference.read,
+                    read[:, place].tolist(),
+                    owners,
+                    self.settings.drift_effect,
+                    self.settings.drift_chance,
                 )
             )
         return found
@@ -253,8 +289,12 @@ class Health:
             return []
         types, items = baseline.event_types, baseline.popularity.items
         found = [
-            drift.names("event types", _floats(types.counts), types.other, [one.event_type for one in counted], owners, effect, chance),
-            drift.names("events by item", _floats(items.counts), items.other, [one.item_id for one in counted], owners, effect, chance),
+            drift.names(
+                "event types", _floats(types.counts), types.other, [one.event_type for one in counted], owners, effect, chance
+            ),
+            drift.names(
+                "events by item", _floats(items.counts), items.other, [one.item_id for one in counted], owners, effect, chance
+            ),
         ]
         valued = [(one.value, one.user_id) for one in counted if one.value is not None]
         if _judged(baseline.value) and self._enough([user for _, user in valued]):
@@ -298,8 +338,15 @@ class Health:
             expected[head] += chance  # type: ignore[assignment]
             happened[head] += was  # type: ignore[assignment]
         for head, told in expected.items():
-            if max(told, happened[head]) >= LEAST_EVENTS:
-                self.metrics.set("tastemaker_calibration_ratio", told / max(happened[head], 1.0), head=head)
+            if told > 0 and happened[head] >= LEAST_EVENTS:
+                ratio = told / happened[head]
+                self.metrics.set("tastemaker_calibration_ratio", ratio / self._first_chances.setdefault(head, ratio), head=head)
+
+
+def within(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Features of one list, [k, F], less their means there."""
+    found: NDArray[np.float64] = values - values.mean(axis=0, keepdims=True)
+    return found
 
 
 def _of_names(
@@ -319,5 +366,3 @@ def _judged(baseline: NumberBaseline) -> bool:
 
 def _bins(baseline: NumberBaseline) -> Bins:
     return Bins(baseline.edges, np.array(baseline.counts, dtype=np.float64), baseline.low, baseline.high)
-
-

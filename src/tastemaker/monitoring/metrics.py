@@ -31,10 +31,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "tastemaker_feature_out_of_range_ratio": ("Share of a feature's sampled numbers outside what training saw.", ("feature",)),
     "tastemaker_feature_equal_ratio": ("Share of sampled live features that a replay of the journal gives again.", ()),
     "tastemaker_index_recall_ratio": ("Share of the exact best that the index found, in sampled requests.", ()),
-    "tastemaker_calibration_ratio": ("Chances told over what happened, by head.", ("head",)),
+    "tastemaker_calibration_ratio": ("Chances told over what happened, by head, against the same just after the release.", ("head",)),
     "tastemaker_catalogue_coverage_ratio": ("Share of the catalogue in some sampled list of the window.", ()),
     "tastemaker_exposure_gini_ratio": ("How unequally places are shared among the items that are shown.", ()),
-    "tastemaker_top_share_ratio": ("Share of the sampled places that the most shown item takes.", ()),
+    "tastemaker_top_share_ratio": ("Share of the sampled lists in which the most shown item stands.", ()),
     "tastemaker_novelty_bits": ("Mean self-information of a sampled place.", ()),
     "tastemaker_repeat_ratio": ("Share of the places of a user's list that were in the list before.", ()),
     "tastemaker_cold_askers_ratio": ("Share of the sampled requests by somebody without a history.", ()),
@@ -60,9 +60,7 @@ class Metrics:
         self._known: dict[str, set[str]] = {}
         self._seconds = self._histogram("request_seconds", "Time to answer, whatever the status.", ("route", "status"), BUCKETS)
         self._statuses = self._counter("requests_total", "Requests by exact status.", "route", "status")
-        self._busy = Gauge(
-            "tastemaker_requests_in_flight", "Requests under way.", registry=self._into, multiprocess_mode="livesum"
-        )
+        self._busy = Gauge("tastemaker_requests_in_flight", "Requests under way.", registry=self._into, multiprocess_mode="livesum")
         self._rejected = self._counter("requests_rejected_total", "Requests that were not let in.", "reason")
         self._stages = self._histogram("stage_seconds", "Time of a stage of the request road.", ("stage",), STAGE_BUCKETS)
         self._answers = self._counter("answers_total", "Lists that were answered.")

@@ -10,7 +10,12 @@ from tastemaker.schema.settings import AlertSettings
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 RUNBOOKS = "docs/runbooks"
 LISTS = ("route", "recommend|rank|search|similar")
-BURNS = ((14.4, HOUR, 5 * MINUTE, "page"), (6.0, 6 * HOUR, 30 * MINUTE, "page"), (3.0, DAY, 2 * HOUR, "ticket"), (1.0, 3 * DAY, 6 * HOUR, "ticket"))
+BURNS = (
+    (14.4, HOUR, 5 * MINUTE, "page"),
+    (6.0, 6 * HOUR, 30 * MINUTE, "page"),
+    (3.0, DAY, 2 * HOUR, "ticket"),
+    (1.0, 3 * DAY, 6 * HOUR, "ticket"),
+)
 """How many times too fast the budget of a month is used up, over which time and which shorter one (Google, The Site Reliability Workbook, 2018, ch. 5)."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,6 +20,10 @@ from tastemaker.schema.protocols import BoolArray, CandidateRanker, ChannelSourc
 
 CONTENT = ("text", "taste", "graph")
 """Channels that know an item before anybody has met it."""
+
+
+Timed = Callable[[str, float], None]
+"""Is told the name of a stage and the seconds that it took."""
 
 
 class ItemVectors(Protocol):
@@ -95,6 +100,7 @@ class Road:
         ranker: CandidateRanker | None = None,
     ) -> None:
         self.channels, self.fusion, self.vectors, self.depth, self.ranker = channels, fusion, vectors, depth, ranker
+        self.timed: Timed | None = None
         self.facts = Facts(vectors, texts or vectors, row_of or (lambda item: {"item_id": str(item)}))
 
     def scored(self, found: ChannelScores, state: QueryState, tell: bool = False) -> Ranked:
@@ -113,7 +119,9 @@ class Road:
             pairs = list(run)
             barred = pairs[0][1].barred
             depth = max(self.depth, max(wish.k for _, wish in pairs))
+            began = time.perf_counter()
             found = self.channels.candidates([state for state, _ in pairs], depth, None if barred is None else ~barred)
+            self._lap("candidates", began)
             lists += [
                 self._select(self.with_pins(one, state, wish.rules), state, wish)
                 for one, (state, wish) in zip(found, pairs, strict=True)
@@ -135,7 +143,9 @@ class Road:
         return ChannelScores(items, found.channels, scores, ranks, counts, found.depth)
 
     def _select(self, found: ChannelScores, state: QueryState, wish: Wish) -> Found:
+        began = time.perf_counter()
         ranked = self.scored(found, state, wish.tell)
+        began = self._lap("score", began)
         scores = ranked.scores
         if wish.newest is not None and len(state.history):
             scores = self._modest(scores, found, wish.newest)
@@ -143,6 +153,7 @@ class Road:
         explore = wish.explore if len(state.history) else None
         picked = pick(found, scores, wish.k, wish.rules, explore, self.facts)
         places = picked.places
+        self._lap("select", began)
         chosen = ChannelScores(
             found.items[places], found.channels, found.scores[places], found.ranks[places], found.counts[places], found.depth
         )
@@ -152,6 +163,12 @@ class Road:
         chances = None if ranked.chances is None else ranked.chances[places]
         near = self._near(chosen.items, state)
         return Found(chosen.items, scores[places], names, near, parts, picked, found.items, state.segment, chances, ranked.heads)
+
+    def _lap(self, stage: str, began: float) -> float:
+        now = time.perf_counter()
+        if self.timed is not None:
+            self.timed(stage, now - began)
+        return now
 
     def _modest(self, scores: FloatArray, found: ChannelScores, newest: int) -> FloatArray:
         """New items stand no higher among the others than their text does: they suit some people, not everybody."""

@@ -580,9 +580,9 @@ class AlertSettings(Section, kw_only=True, frozen=True):
     recall_share: Share = 0.9
     """An approximate index must find so many of the exact best."""
     calibration: Annotated[float, Meta(gt=1.0)] = 2.0
-    """Chances may be so many times too high or too low."""
-    top_share: Share = 0.3
-    """One item that takes more places than this has swallowed the lists."""
+    """Chances may be so many times higher or lower, against what happens, than just after the release."""
+    top_share: Share = 0.5
+    """One item that stands in more of the lists than this has swallowed them."""
     suspect_share: Share = 0.2
     """More events than this of users with over `profile.bot_events_per_minute` in some minute are a flood."""
     cold_share: Share = 0.9

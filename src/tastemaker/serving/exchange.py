@@ -16,8 +16,8 @@ from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.queries import Answer
 from tastemaker.schema.settings import ServingSettings
-from tastemaker.serving.admission import Admission
-from tastemaker.serving.auth import Keyring, Scope, check_own, token_of
+from tastemaker.serving.admission import Admission, TooMany
+from tastemaker.serving.auth import Keyring, NoKey, NotAllowed, Scope, check_own, token_of
 from tastemaker.serving.openapi import Operation
 from tastemaker.serving.problems import of_error, problem
 
@@ -25,6 +25,7 @@ JSON = "application/json"
 BODY_SECONDS = 30.0
 """A body that takes longer to arrive is given up."""
 
+REASONS: dict[type[TastemakerError], str] = {TooMany: "rate", NoKey: "no key", NotAllowed: "not allowed"}
 Show = Callable[[Response], Response]
 
 
@@ -70,7 +71,8 @@ class Exchange:
             began = time.perf_counter()
             status = 500
             try:
-                response = await self._response(row, method, limits, decode, request)
+                with self.metrics.busy():
+                    response = await self._response(row, method, limits, decode, request)
                 status = response.status_code
                 return show(response) if show is not None and status >= 400 else response
             finally:
@@ -95,7 +97,13 @@ class Exchange:
             answer = await method(*arguments)
             if isinstance(answer, Answer):
                 request.scope["request_id"] = answer.request_id
+                self.metrics.answered(
+                    [one.source for one in answer.items], [one.score for one in answer.items], answer.degraded or ()
+                )
             return Response(self._encode(answer), row.status, media_type=JSON)
+        except (TooMany, NoKey, NotAllowed) as error:
+            self.metrics.rejected(REASONS[type(error)])
+            return of_error(error)
         except TastemakerError as error:
             return of_error(error)
         except msgspec.ValidationError as error:
@@ -103,10 +111,12 @@ class Exchange:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return problem(400, f"The body is no valid JSON: {error}")
         except _TooLarge as error:
+            self.metrics.rejected("too large")
             return problem(413, str(error))
         except _WrongType as error:
             return problem(415, str(error))
         except TimeoutError:
+            self.metrics.rejected("too slow")
             return problem(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds.", {"Connection": "close"})
 
     def _enter(self, request: Request, name: str, scope: Scope) -> None:

@@ -104,6 +104,11 @@ class Live:
         """The bundle's version."""
         return self.bundle.version
 
+    @property
+    def known(self) -> tuple[int, int]:
+        """Up to which event and which change of the catalogue the journal is known."""
+        return (self._consumer.position, self._consumer.change) if self._consumer is not None else (0, 0)
+
     def poll(self) -> None:
         """Folds what happened since the last look."""
         if self._consumer is None or not self._consumer.poll():
