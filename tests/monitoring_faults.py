@@ -9,6 +9,7 @@ import numpy as np
 
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.events import Event
+from tastemaker.schema.protocols import FloatArray
 from watched_world import World
 
 Plant = Callable[[World], None]
@@ -80,5 +81,13 @@ FAULTS: dict[str, tuple[Plant, set[str]]] = {
 
 def _score_by(world: World, score: Callable[[ChannelScores], Any]) -> None:
     road = world.answers.live.road
-    road.ranker = None
-    road.fusion.score = lambda found, length: score(found)  # type: ignore[method-assign]
+    road.ranker, right = None, road.fusion
+
+    class Wrong:
+        def score(self, found: ChannelScores, history_length: int) -> FloatArray:
+            return score(found)
+
+        def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
+            return right.parts(found, history_length)
+
+    road.fusion = Wrong()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tastemaker.evaluation.ranking import gini
 from tastemaker.journal.sampled import Sampled
+from tastemaker.models.ranker import NEXT
 from tastemaker.monitoring import drift
 from tastemaker.monitoring.changes import PageHinkley
 from tastemaker.monitoring.drift import Bins, Drift
@@ -27,8 +28,8 @@ from tastemaker.schema.settings import AlertSettings
 
 LEAST_ITEMS = 20
 """Fewer new items are not judged."""
-NEXT = "next"
-"""The head that tells the chance to be what comes next, not that anything comes."""
+ROUNDING = 1e-5
+"""Of float32, relative."""
 LATEST_ITEMS, ITEM_SECONDS = 30, 86_400.0
 """New items come in bursts: the latest of a day are judged, whatever the window."""
 FRESH_SLOT = "fresh slot"
@@ -344,9 +345,10 @@ class Health:
 
 
 def within(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Features of one list, [k, F], less their means there."""
-    found: NDArray[np.float64] = values - values.mean(axis=0, keepdims=True)
-    return found
+    """Features of one list, [k, F], less their means there; what only rounding tells apart is equal."""
+    mean = values.astype(np.float64).mean(axis=0, keepdims=True)
+    found: NDArray[np.float64] = values - mean
+    return np.where(np.abs(found) <= ROUNDING * np.maximum(np.abs(mean), 1.0), 0.0, found)
 
 
 def _of_names(
