@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "release": ("release", "release", "Gate a bundle, then make it live."),
     "rollback": ("release", "rollback", "Go back to the previous live bundle."),
     "serve": ("serve", "run", "Answer over HTTP, console at /."),
+    "health": ("health", "run", "Replay live features from the journal; alert rules for Prometheus."),
     "keys": ("keys", "verbs", "API keys: add, list, revoke."),
     "recommend": ("recommend", "run", "Lists for many users, to a Parquet file."),
     "doctor": ("doctor", "run", "What this machine can do and what is missing."),
