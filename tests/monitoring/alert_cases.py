@@ -92,7 +92,7 @@ CASES: list[Case] = [
     *_pair("EventsSuspicious", _gauge("suspect_events_ratio", 0.3), _gauge("suspect_events_ratio", 0.19)),
     *_pair("FeaturesStale", _gauge("feature_lag_seconds", 61), _gauge("feature_lag_seconds", 59) + _gauge("events_behind", 999)),
     Case("FeaturesStale", True, _gauge("events_behind", 1_001)),
-    *_pair("ModelStale", _gauge("model_trained_timestamp_seconds", 0), _gauge("model_trained_timestamp_seconds", 5 * 86_400), 31 * 24, HOUR),
+    *_pair("ModelStale", _gauge("model_trained_timestamp_seconds", 0), _gauge("model_trained_timestamp_seconds", 5 * 86_400), 31, DAY),
     *_pair("ModelNotLoaded", _counter("model_load_failures", 1), _counter("model_load_failures", 0)),
     *_pair("Miscalibrated", _gauge("calibration_ratio", 2.1, head="click"), _gauge("calibration_ratio", 1.9, head="click"), 40),
     Case("Miscalibrated", True, _gauge("calibration_ratio", 0.4, head="click"), 40),

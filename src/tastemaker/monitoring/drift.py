@@ -3,10 +3,11 @@
 A fixed threshold of one statistic is wrong at every sample size: without any drift the population stability index averages .17 among 100 rows, and a
 true shift of .3 standard deviations gives .09 among many. Here the threshold of a look is
 
-    m + max(z * s, effect)
+    max(q, m + effect)
 
-with m and s the mean and the standard deviation of the distance between the reference and a sample drawn from it (parametric bootstrap; B. Efron and R.
-Tibshirani, 1993), z the normal quantile of the accepted chance, and `effect` the least share of rows that must have moved. Rows of one user resemble each
+with m the mean of the distance between the reference and a sample drawn from it (parametric bootstrap; B. Efron and R. Tibshirani, 1993), q the quantile of
+the accepted chance, taken from the gamma distribution of that mean and spread as no bootstrap reaches one in ten thousand, and `effect` the least share
+of rows that must have moved. Rows of one user resemble each
 other, so chance is that of (sum n_u)^2 / sum n_u^2 independent rows (L. Kish, 1965, the effective size of an unequally weighted sample).
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaincinv
 
 from tastemaker.evaluation.calibration import auc
 from tastemaker.schema.baseline import binned
@@ -94,8 +96,7 @@ def compare(check: str, reference: Counts, counts: Counts, rows: float, effect: 
         effect: least distance that matters. chance: how seldom a look at the same data may exceed the threshold.
     """
     mean, spread = chance_distance(tuple(reference.tolist()), _rounded(rows))
-    quantile = NormalDist().inv_cdf(1 - chance)
-    return Drift(check, distance(reference, counts), mean + max(quantile * spread, effect), rows)
+    return Drift(check, distance(reference, counts), max(_quantile(mean, spread, chance), mean + effect), rows)
 
 
 def numbers(
@@ -147,6 +148,13 @@ def chance_distance(reference: tuple[float, ...], rows: int) -> tuple[float, flo
     now = random.multinomial(rows, share, DRAWS) / rows
     found = 0.5 * np.abs(before - now).sum(axis=1)
     return float(found.mean()), float(found.std())
+
+
+def _quantile(mean: float, spread: float, chance: float) -> float:
+    """Of the gamma distribution with this mean and standard deviation."""
+    if spread <= 0 or mean <= 0:
+        return mean
+    return float(gammaincinv((mean / spread) ** 2, 1 - chance) * spread**2 / mean)
 
 
 def _rounded(rows: float) -> int:
