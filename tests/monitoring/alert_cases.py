@@ -63,12 +63,12 @@ def _pair(alert: str, wrong: tuple[Line, ...], right: tuple[Line, ...], steps: i
 
 
 CASES: list[Case] = [
-    *_pair("ErrorBudgetFast", _requests(980, 20), _requests(990, 4), 2 * HOUR),
-    Case("ErrorBudgetFast", True, _requests(9_920, 80), 8 * HOUR),  # 6 times over 6 hours
+    *_pair("ErrorBudgetFast", _requests(980, 20), _requests(990, 4), 65),
+    Case("ErrorBudgetFast", True, _requests(9_920, 80), 45, 10),  # 6 times over 6 hours
     Case("ErrorBudgetSlow", True, _requests(9_955, 45), 30, HOUR),
     Case("ErrorBudgetSlow", True, _requests(9_982, 18), 80, HOUR),
     Case("ErrorBudgetSlow", False, _requests(9_995, 5), 80, HOUR),
-    *_pair("LatencyBudgetFast", _latencies(800, 200), _latencies(960, 40), 2 * HOUR),
+    *_pair("LatencyBudgetFast", _latencies(800, 200), _latencies(960, 40), 65),
     *_pair("LatencyBudgetSlow", _latencies(950, 50), _latencies(995, 5), 80, HOUR),
     *_pair("Degraded", _counter("degraded", 10, reason="no ranker") + _counter("answers", 100), _counter("degraded", 4, reason="no ranker") + _counter("answers", 100)),
     *_pair("ScoresNotFinite", _counter("scores_nonfinite", 1), _counter("scores_nonfinite", 0)),

@@ -27,7 +27,14 @@ from toy_ranker import write_ranker
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = ("_total", "_seconds", "_ratio", "_bits", "_info", "_timestamp_seconds", "_items", "_rows", "_in_flight", "_behind")
 UNITLESS = {"tastemaker_score", "tastemaker_drift_statistic", "tastemaker_drift_threshold", "tastemaker_alert_firing"}
-QUICK = ("alerts.sample=1", "alerts.sample_rate=1000", "alerts.data_seconds=1", "alerts.seconds=0.5", "alerts.drift_rows=5")
+QUICK = (
+    "alerts.sample=1",
+    "alerts.sample_rate=1000",
+    "alerts.data_seconds=1",
+    "alerts.seconds=0.5",
+    "alerts.drift_rows=5",
+    "alerts.model_days=0.00001",
+)
 
 
 class Receiver(HTTPServer):
@@ -91,7 +98,10 @@ def service(space: Path, receiver: Receiver) -> Iterator[Service]:
             ("/v1/items/none/similar", None, 405),
         ):
             found.ask("POST", path, body, status=status)
-        time.sleep(4)
+        deadline = time.monotonic() + 10
+        while "tastemaker_catalogue_coverage" not in scrape(found) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1.2)  # one more look: everything is in it
         yield found
 
 
@@ -166,8 +176,11 @@ def test_dashboards_and_rules_ask_for_what_is_there(service: Service) -> None:
 def test_the_webhook_hears_of_alerts_without_secrets(service: Service, receiver: Receiver) -> None:
     deadline = time.monotonic() + 10
     while not receiver.bodies and time.monotonic() < deadline:
-        service.ask("POST", "/v1/events", {"events": [{}] * 20})
-        time.sleep(0.3)
+        time.sleep(0.1)
+    alerts = [alert["labels"]["alertname"] for body in receiver.bodies for alert in body["alerts"]]
+    assert "ModelStale" in alerts
+    assert len(alerts) == len(set(alerts)), "one worker tells, and once"
+    assert 'tastemaker_alert_firing{alert="ModelStale",severity="ticket"} 1.0' in scrape(service)
     assert "secret" not in service.log.read_text()
     assert "secret" not in json.dumps(receiver.bodies)
 
