@@ -46,6 +46,7 @@ EXTRA_OF = {
     "sklearn": "train",
     "optuna": "tune",
     "ray": "ray",
+    "opentelemetry": "traces",
 }
 
 

@@ -19,6 +19,7 @@ from tastemaker.bundle.registry import Registry
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
+from tastemaker.pipeline.engine import Timed
 from tastemaker.schema.errors import BundleError, SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.serving.admission import Admission
@@ -53,7 +54,7 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
     served = ServedLog(workspace / "journal" / "served", settings.serving.record_days)
     samples = workspace / "journal" / "sampled"
     notice = Sampler(ServedLog(samples, SAMPLE_DAYS), settings.alerts).keep
-    answers = Answers(live, journal, settings.serving, served, notice, timed=exchange.metrics.stage)
+    answers = Answers(live, journal, settings.serving, served, notice, timed=_timed(exchange, settings.serving.traces))
     follow: list[Callable[[], Coroutine[Any, Any, None]]] = []
     if not version:
         follow.append(lambda: follow_releases(workspace / "bundles", answers, settings, exchange.metrics))
@@ -63,6 +64,22 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
     log = log_of(settings.serving.access_log, workspace)
     writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
     return make_app(answers, writer, exchange, log, pages(), compat, follow)
+
+
+def _timed(exchange: Exchange, collector: str) -> Timed:
+    """What is told of stages: the figures, and traces where they are wanted."""
+    if not collector:
+        return exchange.metrics.stage
+    from tastemaker.monitoring._otel import Traces
+
+    traces, figures = Traces(collector), exchange.metrics.stage
+    exchange.traces = traces
+
+    def told(stage: str, seconds: float) -> None:
+        figures(stage, seconds)
+        traces.stage(stage, seconds)
+
+    return told
 
 
 async def follow_releases(bundles: Path, answers: Answers, service: Settings | None = None, metrics: Metrics | None = None) -> None:

@@ -494,6 +494,9 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     """Which answers are kept with the propensity of each place, for off-policy evaluation: those in which chance took part, all, or none."""
     record_days: Positive = 30
     """Days after which kept answers are removed."""
+    traces: str = ""
+    """Address of an OpenTelemetry collector (OTLP over HTTP), as in `http://127.0.0.1:4318/v1/traces`: a span a request and a stage; needs the extra
+    `traces`. Empty: none."""
 
 
 class FreshSettings(Section, kw_only=True, frozen=True):

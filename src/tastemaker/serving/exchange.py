@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.requests import Request
@@ -20,6 +21,9 @@ from tastemaker.serving.admission import Admission, TooMany
 from tastemaker.serving.auth import Keyring, NoKey, NotAllowed, Scope, check_own, token_of
 from tastemaker.serving.openapi import Operation
 from tastemaker.serving.problems import of_error, problem
+
+if TYPE_CHECKING:
+    from tastemaker.monitoring._otel import Traces
 
 JSON = "application/json"
 BODY_SECONDS = 30.0
@@ -38,6 +42,7 @@ class Exchange:
 
     def __init__(self, keys: Keyring, admission: Admission, metrics: Metrics, settings: ServingSettings) -> None:
         self.keys, self.admission, self.metrics, self.settings = keys, admission, metrics, settings
+        self.traces: Traces | None = None
         self._encode = msgspec.json.Encoder().encode
 
     def routes(self, table: Iterable[Operation], handlers: object, show: Show | None = None) -> list[Route]:
@@ -71,14 +76,25 @@ class Exchange:
             began = time.perf_counter()
             status = 500
             try:
-                with self.metrics.busy():
+                with self.metrics.busy(), self._span(row.name, request) as told:
                     response = await self._response(row, method, limits, decode, request)
+                    told(response.status_code)
                 status = response.status_code
                 return show(response) if show is not None and status >= 400 else response
             finally:
                 self.metrics.observe(row.name, status, time.perf_counter() - began)
 
         return handle
+
+    @contextmanager
+    def _span(self, route: str, request: Request) -> Iterator[Callable[[int], None]]:
+        """A span of the request, where there are traces; gives what is told the status."""
+        if self.traces is None:
+            yield lambda status: None
+            return
+        traces = self.traces
+        with traces.request(route, request.scope["headers"]) as span:
+            yield lambda status: traces.ended(span, status)
 
     async def _response(
         self, row: Operation, method: Any, limits: Mapping[str, int], decode: Callable[[bytes], Any] | None, request: Request
