@@ -53,6 +53,8 @@ class World(AbstractContextManager["World"]):
         write_workspace(folder, catalogue, USERS, besides=write_ranker)
         settings = msgspec.structs.replace(Settings(), alerts=alerts or AlertSettings(sample=1.0, sample_rate=1_000.0))
         self.settings, self.metrics = settings, Metrics()
+        observe = self.metrics.observe  # the clock is turned, so how long this machine takes means nothing
+        self.metrics.observe = lambda route, status, seconds: observe(route, status, 0.002)  # type: ignore[method-assign]
         self.journal = Journal.open(folder / "journal")
         live = open_live(folder / "bundles", self.journal, service=settings)
         sampler = Sampler(ServedLog(folder / "journal" / "sampled", 2), settings.alerts)
