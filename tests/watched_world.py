@@ -32,7 +32,7 @@ from tastemaker.serving.writer import Writer
 from toy_bundle import KINDS, items, write_workspace
 from toy_ranker import write_ranker
 
-BEGIN = 1_800_000_000.0 - 1_800_000_000.0 % 86_400
+BEGIN = 1_800_000_000.0 - 1_800_000_000.0 % 86_400 + 36_000  # ten in the morning: many people are there
 STEP = 30.0
 PER_KIND, USERS = 120, 1_500
 
@@ -64,7 +64,7 @@ class World(AbstractContextManager["World"]):
         self.app = make_app(self.answers, self.writer, exchange, None, {})
         self.loop = asyncio.new_event_loop()
         self.crowd = Crowd(
-            self._tastes(catalogue, seed), self.ask, self.tell, rate, value=lambda liking: float(1 + round(20 * liking)), seed=seed
+            self._tastes(catalogue, seed), self.ask, self.tell, rate, value=lambda liking: float(1 + round(40 * liking)), seed=seed
         )
         self._waiting: list[Event] = []
         self._random, self.added = np.random.default_rng(seed), 0

@@ -80,10 +80,10 @@ def test_a_stream_that_changes_and_one_that_does_not() -> None:
 
 
 def test_planted_faults_are_told_and_nothing_before(tmp_path: Path) -> None:
-    with World(tmp_path / "world", rate=0.15, warm=2_700) as world:
-        assert world.run(1_500) == {}
+    with World(tmp_path / "world", rate=0.25, warm=1_200) as world:
+        assert world.run(600) == {}
         for name in ("unit change", "NaN scores"):
             plant, expected = FAULTS[name]
             plant(world)
-            fired = world.run(2_100 if name == "unit change" else 120)
+            fired = world.run(1_500 if name == "unit change" else 120)
             assert expected & fired.keys(), (name, fired)
