@@ -182,8 +182,8 @@ def test_health_counts_what_is_asked(service: Service, browser: Any) -> None:
             service.recommend(k=3)
         service.raw("POST", "/v1/recommend", "{")
         rows = page.locator(".card", has=page.get_by_role("heading", name="By route")).locator("tbody tr", has_text="recommend")
-        playwright.expect(rows.filter(has_text="200").locator("td").nth(2)).to_have_text("20")
-        playwright.expect(rows.filter(has_text="400").locator("td").nth(2)).to_have_text("1")
+        playwright.expect(rows.filter(has_text="2xx").locator("td").nth(2)).to_have_text("20")
+        playwright.expect(rows.filter(has_text="4xx").locator("td").nth(2)).to_have_text("1")
 
 
 def test_release_refusal_and_rollback(tmp_path: Path, browser: Any) -> None:

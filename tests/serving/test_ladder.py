@@ -48,8 +48,8 @@ def test_each_rung_stands_in_the_answer_and_in_the_metrics(tmp_path: Path) -> No
             metrics.degraded(answer.level, answer.degraded)
     told = metrics.text().decode()
     for rung in range(1, 5):
-        assert f'tastemaker_degraded_answers_total{{level="{rung}"}} 1.0' in told
-        assert f'tastemaker_degraded_total{{part="load",why="{LEVELS[rung]}"}} 1.0' in told
+        assert f'tastemaker_degraded_total{{level="{rung}"}} 1.0' in told
+        assert f'tastemaker_degraded_parts_total{{part="load",why="{LEVELS[rung]}"}} 1.0' in told
     journal.close()
 
 

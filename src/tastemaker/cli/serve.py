@@ -35,6 +35,7 @@ def run(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from tastemaker.bundle.registry import Registry
     from tastemaker.console.app import work
+    from tastemaker.monitoring.alerts import Webhook
     from tastemaker.monitoring.metrics import share_between_workers
     from tastemaker.serving.admission import share
     from tastemaker.serving.auth import KEYS_FILE, KeyFile, check_exposure
@@ -53,6 +54,10 @@ def run(
             settings.serving.state
         ).close()  # a wrong address is told before anything starts; whether somebody is there, later
     doors(settings.serving.compat)
+    if settings.serving.traces:
+        import tastemaker.monitoring._otel  # noqa: F401  a missing extra is told before anything starts
+    if settings.alerts.webhook:
+        Webhook(settings.alerts.webhook)
     House(settings.lists)  # a rule that makes no sense is told before anything starts
     keys = KeyFile(directory / KEYS_FILE).read()
     check_exposure(host, keys, directory)

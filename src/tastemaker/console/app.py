@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import socket
+import time
+from collections.abc import Callable, Coroutine
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tastemaker.bundle.registry import Registry
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
+from tastemaker.pipeline.engine import Timed
 from tastemaker.schema.errors import BundleError, SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.serving.admission import Admission
@@ -29,6 +32,8 @@ from tastemaker.serving.http import make_app
 from tastemaker.serving.page import Page
 from tastemaker.serving.record import log_of
 from tastemaker.serving.releases import Releases
+from tastemaker.serving.sampling import Sampler
+from tastemaker.serving.watching import Watch, trained_of
 from tastemaker.serving.wire import Live, open_live
 from tastemaker.serving.writer import Writer
 from tastemaker.streaming.link import Pulse
@@ -44,9 +49,10 @@ MEDIA_TYPES = {
 PATHS = {"index.html": "/", "docs.html": "/docs"}
 FOLD_EVERY, FOLD_SECONDS = 0.01, 0.008
 """Seconds between looks at the journal, and for which events are folded at once."""
+SAMPLE_DAYS = 2
 
 
-def create(workspace: Path, settings: Settings, version: str | None, exchange: Exchange) -> ASGIApp:
+def create(workspace: Path, settings: Settings, version: str | None, exchange: Exchange, watches: bool = True) -> ASGIApp:
     """The application of a workspace.
 
     Args:
@@ -54,23 +60,26 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
         settings: limits and rules; the sections `serving`, `fresh`, `lists` and `ranker` are read.
         version: a bundle to stay with; None: the live one, and each that is released later.
         exchange: lets requests in.
+        watches: this worker looks at the figures of all, and tells what is wrong.
     """
     journal = Journal.open(workspace / "journal")
     live = open_live(workspace / "bundles", journal, version, service=settings)
     served = ServedLog(workspace / "journal" / "served", settings.serving.record_days)
-    answers = Answers(live, journal, settings.serving, served, lambda: exchange.ladder.level)
-
-    async def follow() -> None:
-        relay = _relay(workspace / "journal", settings.serving.state, answers, exchange.metrics)
-        newer = [] if version else [follow_releases(workspace / "bundles", answers, settings)]
-        try:
-            await asyncio.gather(follow_events(answers), *newer)
-        finally:
-            if relay is not None:
-                relay.close()
-
+    samples = workspace / "journal" / "sampled"
+    notice = Sampler(ServedLog(samples, SAMPLE_DAYS), settings.alerts).keep
+    timed = _timed(exchange, settings.serving.traces)
+    answers = Answers(live, journal, settings.serving, served, lambda: exchange.ladder.level, notice, timed=timed)
+    follow: list[Callable[[], Coroutine[Any, Any, None]]] = [
+        lambda: follow_events(answers),
+        lambda: follow_peers(workspace / "journal", settings.serving.state, answers, exchange.metrics),
+    ]
+    if not version:
+        follow.append(lambda: follow_releases(workspace / "bundles", answers, settings, exchange.metrics))
+    if watches:
+        own = Journal.open(workspace / "journal")
+        follow.append(Watch(settings, exchange.metrics, answers, own, samples, workspace / "reports").follow)
     log = log_of(settings.serving.access_log, workspace)
-    writer, compat = Writer(Journal.open(workspace / "journal"), exchange.metrics.committed), doors(settings.serving.compat)
+    writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
     releases = Releases(workspace / "bundles", workspace / "reports")
     return make_app(answers, writer, exchange, log, pages(), releases, compat, follow)
 
@@ -82,6 +91,17 @@ def _relay(journal: Path, address: str, answers: Answers, metrics: Metrics) -> R
     pulse = answers.pulse = Pulse(journal / "relay.pulse")
     metrics.follow_peers(lambda: pulse.alive)
     return relay_of(address, journal, pulse, metrics.relayed).start()
+
+
+async def follow_peers(journal: Path, address: str, answers: Answers, metrics: Metrics) -> None:
+    """Keeps the link to other machines, if there are any."""
+    relay = _relay(journal, address, answers, metrics)
+    if relay is None:
+        return
+    try:
+        await asyncio.Event().wait()
+    finally:
+        relay.close()
 
 
 async def follow_events(answers: Answers) -> None:
@@ -97,7 +117,23 @@ async def follow_events(answers: Answers) -> None:
         await asyncio.sleep(FOLD_SECONDS / 4 if answers.live.behind else FOLD_EVERY)
 
 
-async def follow_releases(bundles: Path, answers: Answers, service: Settings | None = None) -> None:
+def _timed(exchange: Exchange, collector: str) -> Timed:
+    """What is told of stages: the figures, and traces where they are wanted."""
+    if not collector:
+        return exchange.metrics.stage
+    from tastemaker.monitoring._otel import Traces
+
+    traces, figures = Traces(collector), exchange.metrics.stage
+    exchange.traces = traces
+
+    def told(stage: str, seconds: float) -> None:
+        figures(stage, seconds)
+        traces.stage(stage, seconds)
+
+    return told
+
+
+async def follow_releases(bundles: Path, answers: Answers, service: Settings | None = None, metrics: Metrics | None = None) -> None:
     """Swaps to a newly released bundle: loaded and checked beside, then put in place at once; a bad one changes nothing."""
     registry, refused = Registry(bundles), ""
     while True:
@@ -107,9 +143,13 @@ async def follow_releases(bundles: Path, answers: Answers, service: Settings | N
             if wanted and wanted not in (answers.live.version, refused):
                 refused = wanted
                 folder = registry.folder(wanted)
-                answers.live = await asyncio.to_thread(Live, folder, answers.journal, service=service)
+                answers.take(await asyncio.to_thread(Live, folder, answers.journal, service=service))
                 refused = ""
+                if metrics is not None:
+                    metrics.model(wanted, answers.live.channels.n_items, trained_of(answers.live), time.time())
         except (BundleError, SettingsError, OSError, KeyError, ValueError) as error:
+            if metrics is not None:
+                metrics.load_failed()
             print(f"the released bundle was refused, the old one answers on: {error}", flush=True)
 
 
@@ -143,7 +183,7 @@ def work(
     threadpool_limits(1)
     keys = Keyring(KeyFile(Path(workspace) / KEYS_FILE), closed)
     exchange = Exchange(keys, Admission(counters, number, settings.serving.rate_limit), Metrics(), settings.serving)
-    app = create(Path(workspace), settings, version, exchange)
+    app = create(Path(workspace), settings, version, exchange, number == 0)
     config = uvicorn.Config(
         app,
         http=connection(),

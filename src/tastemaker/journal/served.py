@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from tastemaker.journal.sampled import Sampled
 from tastemaker.schema.columns import Columns
 
 DAY = 86_400.0
@@ -47,7 +48,7 @@ class ServedLog:
         self.folder, self._days, self.lost = folder, days, 0
         self._day, self._file = "", -1
 
-    def write(self, answer: Served) -> None:
+    def write(self, answer: Served | Sampled) -> None:
         """Keeps an answer; never fails, as the answer itself matters more."""
         try:
             day = time.strftime("%Y-%m-%d", time.gmtime(answer.time))

@@ -6,6 +6,7 @@ before, what is popular.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -25,6 +26,9 @@ from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import CandidateRanker, ChannelSource, FloatArray, FusionModel, ItemVectors, QueryState
 
 __all__ = ["Found", "Road", "Wish", "reasons"]
+
+Timed = Callable[[str, float], None]
+"""Is told the name of a stage and the seconds that it took."""
 
 
 class Road:
@@ -55,6 +59,7 @@ class Road:
         memory: bool = False,
     ) -> None:
         self.channels, self.fusion, self.depth, self.ranker = channels, fusion, depth, ranker
+        self.timed: Timed | None = None
         self.facts = Facts(vectors, texts or vectors, row_of or (lambda item: {"item_id": str(item)}))
         self.reserve = Reserve(popular or (lambda: _flat(channels.n_items)))
         self.gatherer = Gatherer(seconds, lanes, memory)
@@ -83,7 +88,9 @@ class Road:
             pairs = list(run)
             barred = pairs[0][1].barred
             depth = max(self.depth, max(wish.k for _, wish in pairs))
+            began = time.perf_counter()
             found = self.channels.candidates([state for state, _ in pairs], depth, None if barred is None else ~barred)
+            self._lap("source", began)
             for one, (state, wish) in zip(found, pairs, strict=True):
                 trip = Trip(state, wish)
                 trip.found = with_pins(self.channels, one, trip)
@@ -104,6 +111,7 @@ class Road:
             return self._from_reserve(trip)
         given = trip.found
         for name, stage in stages:
+            began = time.perf_counter()
             try:
                 stage(trip)
             except InputError:
@@ -112,6 +120,7 @@ class Road:
                 tell(name, FAILED, error)
                 trip.down(PRECOMPUTED, f"{name}: {FAILED}")
                 return self._from_reserve(trip, given)
+            self._lap(name, began)
         if trip.result is None:
             raise LookupError("the road has no stage that selects")
         self._keep(trip)
@@ -134,6 +143,10 @@ class Road:
         if trip.result is None:
             raise LookupError("the road has no stage that selects")
         return trip.result
+
+    def _lap(self, stage: str, began: float) -> None:
+        if self.timed is not None:
+            self.timed(stage, time.perf_counter() - began)
 
     def _keep(self, trip: Trip) -> None:
         """The best candidates of a full answer wait for worse times."""

@@ -516,6 +516,9 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     """Which answers are kept with the propensity of each place, for off-policy evaluation: those in which chance took part, all, or none."""
     record_days: Positive = 30
     """Days after which kept answers are removed."""
+    traces: str = ""
+    """Address of an OpenTelemetry collector (OTLP over HTTP), as in `http://127.0.0.1:4318/v1/traces`: a span a request and a stage; needs the extra
+    `traces`. Empty: none."""
 
 
 class FreshSettings(Section, kw_only=True, frozen=True):
@@ -600,6 +603,61 @@ class WatchSettings(Section, kw_only=True, frozen=True):
     """Seconds between two looks."""
 
 
+class AlertSettings(Section, kw_only=True, frozen=True):
+    """When the service says that something is wrong, and to whom; docs/monitoring.md. The rules for Prometheus are made from the same numbers."""
+
+    webhook: str = ""
+    """An address (http or https) that is called when alerts begin and end, in the form of Alertmanager's webhooks; empty: none."""
+    seconds: Annotated[float, Meta(gt=0.0)] = 15.0
+    """Time between two looks at the figures."""
+    data_seconds: Annotated[float, Meta(gt=0.0)] = 60.0
+    """Time between two looks at the data: drift, freshness, what is shown."""
+    window_seconds: Annotated[float, Meta(gt=0.0)] = 3_600.0
+    """Data of this time is compared with what the bundle knew."""
+    sample: Share = 0.1
+    """Share of the lists that are kept with their features for that, `journal/sampled`, for two days; 0: none, and no checks of what is shown."""
+    sample_rate: Annotated[float, Meta(gt=0.0)] = 2.0
+    """At most so many of them per second and worker."""
+    availability: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.999
+    """Objective: share of the requests that the service does not fail (status below 500)."""
+    latency_seconds: Annotated[float, Meta(gt=0.0)] = 0.1
+    """Objective: lists are answered in this time; one of the histogram's bounds: .001, .002, .005, .01, .02, .05, .1, .25, .5, 1 or 2.5."""
+    latency_share: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.99
+    """Share of the lists that must be."""
+    degraded_share: Share = 0.05
+    """More lists than this from which something was taken away are too many."""
+    rejected_share: Share = 0.2
+    """More events refused than this are too many."""
+    silence_seconds: Annotated[float, Meta(gt=0.0)] = 3_600.0
+    """So long without a new event, though lists are asked for, something upstream has stopped."""
+    lag_seconds: Annotated[float, Meta(gt=0.0)] = 60.0
+    """Features may know the journal's latest events so much later."""
+    model_days: Annotated[float, Meta(gt=0.0)] = 30.0
+    """A live bundle that was trained longer ago is stale."""
+    drift_effect: Share = 0.15
+    """Least distance that counts as drift (total variation: the share of the rows that would have to move); what chance alone does is added."""
+    drift_chance: Annotated[float, Meta(gt=0.0, lt=0.5)] = 1e-4
+    """How seldom one look at undrifted data may exceed the threshold."""
+    drift_rows: Positive = 100
+    """Fewer independent rows (users of the window) are not judged."""
+    missing_share: Share = 0.01
+    """More numbers of a feature that are not finite are too many."""
+    range_share: Share = 0.2
+    """More numbers of a feature outside what training saw are too many."""
+    equal_share: Share = 0.9999
+    """So many of the sampled live features must come out again when the journal is replayed."""
+    recall_share: Share = 0.9
+    """An approximate index must find so many of the exact best."""
+    calibration: Annotated[float, Meta(gt=1.0)] = 2.0
+    """Chances may be so many times higher or lower, against what happens, than just after the release."""
+    top_share: Share = 0.5
+    """One item that stands in more of the lists than this has swallowed them."""
+    suspect_share: Share = 0.2
+    """More events than this of users with over `profile.bot_events_per_minute` in some minute are a flood."""
+    cold_share: Share = 0.9
+    """More lists for people without a history than this: ids have changed, or histories are lost."""
+
+
 class Settings(Section, kw_only=True, frozen=True):
     """All settings of a workspace."""
 
@@ -626,3 +684,4 @@ class Settings(Section, kw_only=True, frozen=True):
     lists: ListSettings = ListSettings()
     release: ReleaseSettings = ReleaseSettings()
     watch: WatchSettings = WatchSettings()
+    alerts: AlertSettings = AlertSettings()

@@ -12,7 +12,7 @@ import numpy as np
 
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import Served, ServedLog
-from tastemaker.pipeline.engine import Found, Wish, reasons
+from tastemaker.pipeline.engine import Found, Timed, Wish, reasons
 from tastemaker.pipeline.explore import Explore, draw_of
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE
 from tastemaker.schema.errors import InputError
@@ -42,6 +42,7 @@ from tastemaker.streaming.link import Pulse
 
 AUDIENCE = 200
 """So many users' lists are made to tell whom an item would be shown to."""
+Notice = Callable[[Live, RecommendQuery, Answer, Found, float], None]
 _EMPTY = np.zeros(0, dtype=np.int32)
 CATCH_UP_SECONDS = 0.01
 """How long an answer waits at most for events to be folded; what is left is folded beside, and the answer says so."""
@@ -57,6 +58,7 @@ class Answers:
     Args:
         live: the bundle. journal: what is stored, for reading. settings: limits. served: where answers are kept; None: nowhere.
         level: tells how busy the service is, as a rung of the ladder.
+        notice: is told of every list. clock: epoch seconds. timed: is told how long each stage took.
 
     Attributes:
         pulse: of the link to other machines; None where this one is alone.
@@ -69,17 +71,30 @@ class Answers:
         settings: ServingSettings,
         served: ServedLog | None = None,
         level: Callable[[], int] = lambda: 0,
+        notice: Notice | None = None,
+        clock: Callable[[], float] = time.time,
+        timed: Timed | None = None,
     ) -> None:
-        self.live, self.journal, self.settings, self.served, self.level = live, journal, settings, served, level
+        self.journal, self.settings, self.served, self.level = journal, settings, served, level
         self.pulse: Pulse | None = None
+        self.notice, self.clock, self.timed = notice, clock, timed
+        self.take(live)
+
+    def take(self, live: Live) -> None:
+        """From now on this bundle answers."""
+        live.road.timed = self.timed
+        self.live = live
 
     def recommend(self, query: RecommendQuery) -> Answer:
         """A list for a user, a session, or nobody in particular; of items, or of people."""
         if query.target == "users":
             return self._people(self._now(), query)
-        answer, found = self._list(self._now(), query)
+        live = self._now()
+        answer, found = self._list(live, query)
         if found is not None:
             self._keep(answer, query.user_id, found)
+            if self.notice is not None:
+                self.notice(live, query, answer, found, self.clock())
         return answer
 
     def rank(self, query: RankQuery) -> Answer:
@@ -90,7 +105,7 @@ class Answers:
         items = np.array([place for place in places if not live.state.barred[place]], dtype=np.int32)
         if not len(items):
             return self._answer(live, [])
-        state = live.query(history, Asker(query.user_id or "", time.time()))
+        state = live.query(history, Asker(query.user_id or "", self.clock()))
         found = live.road.rank(live.channels.score_items(state, items, live.settings.fusion.depth), state)
         return self._answer(live, self._listed(live, found, False))
 
@@ -121,7 +136,7 @@ class Answers:
         if place is None:
             raise NotFound(f"There is no item {query.item_id!r}.")
         history = live.state.history(query.user_id)
-        state = live.query(history, Asker(query.user_id, time.time()))
+        state = live.query(history, Asker(query.user_id, self.clock()))
         found = live.channels.score_items(state, np.array([place], dtype=np.int32), live.settings.fusion.depth)
         parts = live.road.fusion.parts(found, len(history))[0]
         ranker = live.ranker
@@ -148,7 +163,7 @@ class Answers:
             "list": listed,
             "why_not": why_not,
             "effects": self._effects(live, state, place),
-            "fresh": live.state.fresh.why_not(place, time.time()) or "fresh",
+            "fresh": live.state.fresh.why_not(place, self.clock()) or "fresh",
             "ranker": None if ranker is None else {"orders": ranker.list.decides, "chances": self._chances(live, state, place)},
             "connection": live.connections.to(history)(place) if live.connections is not None else None,
             "features": self._told(live, query.user_id, query.item_id),
@@ -167,7 +182,7 @@ class Answers:
             )
         good: list[Event] = []
         rejected: list[Rejected] = []
-        now = time.time()
+        now = self.clock()
         for place, row in enumerate(rows):
             try:
                 event = msgspec.convert(row, IncomingEvent)
@@ -278,7 +293,7 @@ class Answers:
             return self._answer(live, [], request_id, notes), None
         level = self.level()
         wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain, level)
-        asker = Asker(query.user_id or "", time.time(), query.context)
+        asker = Asker(query.user_id or "", self.clock(), query.context)
         found = live.recommend(history, asker, wish)
         rows = self._listed(live, found, query.explain, history)
         left = self._left_out(live, found) if query.explain else None
@@ -307,7 +322,7 @@ class Answers:
     def _explore(self, live: Live, request_id: str) -> Explore | None:
         """The fresh slot of a request; None where nothing is fresh."""
         share = min(self.settings.fresh_slots / live.fresh.page, 1.0)
-        fresh = live.state.fresh.now(time.time()) if share > 0 else _EMPTY
+        fresh = live.state.fresh.now(self.clock()) if share > 0 else _EMPTY
         return Explore(fresh, share, live.fresh.temperature, draw_of(request_id)) if len(fresh) else None
 
     def _in_list(
@@ -340,14 +355,14 @@ class Answers:
         if self.served is None or self.settings.record == "none" or (self.settings.record == "explored" and not chance):
             return
         items = [(one.item_id, one.score, one.source, 1.0 if one.propensity is None else one.propensity) for one in answer.items]
-        self.served.write(Served(answer.request_id, user_id, time.time(), answer.model_version, items))
+        self.served.write(Served(answer.request_id, user_id, self.clock(), answer.model_version, items))
 
     def _told(self, live: Live, user_id: str, item_id: str) -> dict[str, float]:
         """The features of a user and an item at this moment, by name; none where the bundle has none."""
         features = live.state.features
         if features is None:
             return {}
-        numbers = features.told(user_id, [item_id], time.time())[0]
+        numbers = features.told(user_id, [item_id], self.clock())[0]
         return dict(zip(features.features.names, numbers.tolist(), strict=True))
 
     def _chances(self, live: Live, state: QueryState, place: int) -> dict[str, float]:

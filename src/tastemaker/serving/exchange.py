@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.requests import Request
@@ -16,16 +17,20 @@ from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.queries import Answer
 from tastemaker.schema.settings import ServingSettings
-from tastemaker.serving.admission import Admission
-from tastemaker.serving.auth import Keyring, Scope, check_own, token_of
+from tastemaker.serving.admission import Admission, TooMany
+from tastemaker.serving.auth import Keyring, NoKey, NotAllowed, Scope, check_own, token_of
 from tastemaker.serving.ladder import Ladder
 from tastemaker.serving.openapi import Operation
 from tastemaker.serving.problems import of_error, problem
+
+if TYPE_CHECKING:
+    from tastemaker.monitoring._otel import Traces
 
 JSON = "application/json"
 BODY_SECONDS = 30.0
 """A body that takes longer to arrive is given up."""
 
+REASONS: dict[type[TastemakerError], str] = {TooMany: "rate", NoKey: "no key", NotAllowed: "not allowed"}
 Show = Callable[[Response], Response]
 
 
@@ -39,6 +44,7 @@ class Exchange:
     def __init__(self, keys: Keyring, admission: Admission, metrics: Metrics, settings: ServingSettings) -> None:
         self.keys, self.admission, self.metrics, self.settings = keys, admission, metrics, settings
         self.ladder = Ladder(settings.busy_ms / 1e3)
+        self.traces: Traces | None = None
         self._encode = msgspec.json.Encoder().encode
 
     def routes(self, table: Iterable[Operation], handlers: object, show: Show | None = None) -> list[Route]:
@@ -72,13 +78,25 @@ class Exchange:
             began = time.perf_counter()
             status = 500
             try:
-                response = await self._response(row, method, limits, decode, request)
+                with self.metrics.busy(), self._span(row.name, request) as told:
+                    response = await self._response(row, method, limits, decode, request)
+                    told(response.status_code)
                 status = response.status_code
                 return show(response) if show is not None and status >= 400 else response
             finally:
                 self.metrics.observe(row.name, status, time.perf_counter() - began)
 
         return handle
+
+    @contextmanager
+    def _span(self, route: str, request: Request) -> Iterator[Callable[[int], None]]:
+        """A span of the request, where there are traces; gives what is told the status."""
+        if self.traces is None:
+            yield lambda status: None
+            return
+        traces = self.traces
+        with traces.request(route, request.scope["headers"]) as span:
+            yield lambda status: traces.ended(span, status)
 
     async def _response(
         self, row: Operation, method: Any, limits: Mapping[str, int], decode: Callable[[bytes], Any] | None, request: Request
@@ -99,7 +117,11 @@ class Exchange:
                 request.scope["request_id"] = answer.request_id
                 if answer.degraded:
                     self.metrics.degraded(answer.level, answer.degraded)
+                self.metrics.answered([one.source for one in answer.items], [one.score for one in answer.items])
             return Response(self._encode(answer), row.status, media_type=JSON)
+        except (TooMany, NoKey, NotAllowed) as error:
+            self.metrics.rejected(REASONS[type(error)])
+            return of_error(error)
         except TastemakerError as error:
             return of_error(error)
         except msgspec.ValidationError as error:
@@ -107,10 +129,12 @@ class Exchange:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return problem(400, f"The body is no valid JSON: {error}")
         except _TooLarge as error:
+            self.metrics.rejected("too large")
             return problem(413, str(error))
         except _WrongType as error:
             return problem(415, str(error))
         except TimeoutError:
+            self.metrics.rejected("too slow")
             return problem(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds.", {"Connection": "close"})
 
     def _enter(self, request: Request, name: str, scope: Scope) -> None:

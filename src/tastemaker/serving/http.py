@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tastemaker.monitoring.metrics import Metrics
-from tastemaker.schema.errors import InputError
+from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.events import AppendResult
 from tastemaker.schema.items import Item, User
 from tastemaker.schema.queries import (
@@ -40,6 +41,7 @@ from tastemaker.serving.problems import problem
 from tastemaker.serving.record import AccessLog, Recorded
 from tastemaker.serving.releases import ReleaseBody, Releases
 from tastemaker.serving.routes import TABLE, ItemPatch, ItemsBatch, Stored, UserBody, UsersBatch
+from tastemaker.serving.watching import trained_of
 from tastemaker.serving.writer import Writer
 
 
@@ -72,7 +74,14 @@ class Api:
     async def events(self, query: EventsQuery) -> EventsAnswer:
         """Stores events; many requests share one flush to disk."""
         good, rejected = self.answers.checked(query.events)
-        done = await self.writer.append(good) if good else AppendResult(0, 0)
+        began = time.perf_counter()
+        try:
+            done = await self.writer.append(good) if good else AppendResult(0, 0)
+        except TastemakerError:
+            self.metrics.commit_failed()
+            raise
+        if good:
+            self.metrics.commit(time.perf_counter() - began, self.answers.clock())
         answer = EventsAnswer(done.accepted, done.duplicates, rejected)
         self.metrics.events(answer.accepted, answer.duplicates, len(answer.rejected))
         return answer
@@ -199,14 +208,14 @@ def make_app(
     pages: Mapping[str, Page],
     releases: Releases,
     doors: Sequence[Door] = (),
-    follow: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    follow: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
 ) -> ASGIApp:
     """The application.
 
     Args:
         answers: what answers. writer: what stores. exchange: lets requests in and counts them. log: a line for each.
         pages: what a browser is given, by path. releases: bundles and reports. doors: routes for the clients of other services.
-        follow: a task that runs beside, such as the watch for a new live bundle.
+        follow: tasks that run beside, such as the watch for a new live bundle.
     """
     metrics = exchange.metrics
     spec = msgspec.json.encode(document(TABLE))
@@ -221,15 +230,16 @@ def make_app(
         return Response(msgspec.json.encode({"status": "ready", "model_version": answers.live.version}), media_type=JSON)
 
     async def scrape(request: Request) -> Response:
-        metrics.model(answers.live.version, answers.live.channels.n_items)
+        metrics.model(answers.live.version, answers.live.channels.n_items, trained_of(answers.live))
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(follow()) if follow is not None else None
+        tasks = [asyncio.create_task(one()) for one in follow]
         yield
-        if task is not None:
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         writer.close()
 
     routes = exchange.routes(TABLE, Api(answers, writer, metrics, releases))

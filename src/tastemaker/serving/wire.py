@@ -113,6 +113,11 @@ class Live:
         return self.bundle.version
 
     @property
+    def known(self) -> tuple[int, int]:
+        """Up to which event and which change of the catalogue the journal is known."""
+        return (self._consumer.position, self._consumer.change) if self._consumer is not None else (0, 0)
+
+    @property
     def behind(self) -> list[str]:
         """What the newest stored events are missing from, in a burst of them: `events` (histories), `features`; empty as a rule."""
         missing = {"events": self._consumer is not None and self._consumer.behind, "features": self.state.waiting}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,11 +19,10 @@ class Writer:
 
     Args:
         journal: used by the writing thread alone: what it has begun is not visible to others before it is durable.
-        committed: told the seconds that each group of events took to be durable.
     """
 
-    def __init__(self, journal: Journal, committed: Callable[[float], None] = lambda seconds: None) -> None:
-        self.journal, self._committed = journal, committed
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._waiting: list[tuple[Sequence[Event], asyncio.Future[AppendResult]]] = []
@@ -60,7 +58,6 @@ class Writer:
     async def _flush(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            began = time.perf_counter()
             try:
                 results = await self.do(self.journal.append_batches, [events for events, _ in batch])
             except Exception as error:  # handed to every caller whose events were in the transaction
@@ -68,7 +65,6 @@ class Writer:
                     if not future.done():
                         future.set_exception(error)
                 continue
-            self._committed(time.perf_counter() - began)
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)

@@ -1,6 +1,6 @@
 // The figures of the service as it runs: asked every two seconds, differences taken here.
-import { call, text } from '/console/api.js';
-import { card, el, empty, number, sentence } from '/console/parts.js';
+import { text } from '/console/api.js';
+import { bars, card, el, empty, number, sentence } from '/console/parts.js';
 import { COLOURS, lines } from '/console/plot.js';
 import { t } from '/console/words.js';
 
@@ -40,7 +40,6 @@ export function show(place) {
       if (looks.length > 2) looks.splice(1, looks.length - 2);
       draw();
     } catch (error) { trouble.replaceChildren(el('p', { class: 'note bad', role: 'alert' }, sentence(error))); }
-    call('/v1/alerts').then(tellAlerts).catch(() => alerts.replaceChildren());
   }
   let last = null;
   function draw() {
@@ -64,7 +63,8 @@ export function show(place) {
       el('section', { class: 'card' }, el('h2', {}, t('overTime')), lines(t('overTime'), [{ values: pad(series.rate) }, { values: pad(series.bad) }]), legend([t('rate'), t('errors')])),
       el('section', { class: 'card' }, el('h2', {}, t('latency')), lines(t('latency'), [{ values: pad(series.p50) }, { values: pad(series.p99) }]), legend([t('p50'), t('p99')])));
     routes.replaceChildren(table(now.rows, first.rows));
-    watched.replaceChildren(drift(now.rows));
+    tellAlerts(now.rows);
+    watched.replaceChildren(quality(now.rows), drift(now.rows));
     all.replaceChildren(figures(now.rows));
   }
   const pad = values => [...Array(KEPT - values.length).fill(null), ...values];
@@ -78,9 +78,9 @@ export function show(place) {
   }
   look();
   timer = setInterval(() => { if (!document.hidden) look(); }, SECONDS * 1000);
-  function tellAlerts(told) {
-    const firing = told.alerts.filter(alert => alert.firing);
-    alerts.replaceChildren(card(t('alerts'), firing.length ? el('ul', { class: 'list' }, firing.map(alert => el('li', {}, el('span', { class: alert.severity === 'page' ? 'tag bad' : 'tag warn' }, alert.name), el('span', { class: 'grow' }, alert.words)))) : el('p', { class: 'soft' }, t('noAlerts'))));
+  function tellAlerts(rows) {
+    const known = rows.filter(row => row.name === 'tastemaker_alert_firing'), firing = known.filter(row => row.value);
+    alerts.replaceChildren(known.length ? card(t('alerts'), firing.length ? el('ul', { class: 'list' }, firing.map(row => el('li', {}, el('span', { class: row.labels.severity === 'page' ? 'tag bad' : 'tag warn' }, row.labels.alert), el('span', { class: 'grow soft' }, `${t('runbook')}: docs/runbooks/${row.labels.alert}.md`)))) : el('p', { class: 'soft' }, t('noAlerts'))) : '');
   }
   place.append(el('div', { class: 'stack' }, trouble, tiles, alerts, plots, watched, card(t('routes'), routes), el('p', { class: 'soft small' }, t('watching')), el('details', { class: 'card' }, el('summary', {}, t('figures')), all)));
   return () => clearInterval(timer);
@@ -90,13 +90,23 @@ const tile = (words, value, kind = '') => el('div', { class: `tile ${kind}` }, e
 const legend = names => el('div', { class: 'row small soft' }, names.map((name, at) => el('span', {}, el('span', { class: 'key', style: { background: COLOURS[at] } }), name)));
 const label = row => Object.entries(row.labels).map(([key, value]) => `${key}=${value}`).join(', ');
 
-// Every statistic that has a threshold beside it: what it is, where it may be.
+// What is seen in the sampled lists: taken and shown by source, coverage, calibration and so on.
+function quality(rows) {
+  const by = name => { const found = new Map(); for (const row of rows) if (row.name === name) found.set(row.labels.source, (found.get(row.labels.source) || 0) + row.value); return found; };
+  const shown = by('tastemaker_sampled_impressions_total'), taken = by('tastemaker_clicks_total');
+  const ratios = rows.filter(row => /_ratio$/.test(row.name));
+  if (!shown.size && !ratios.length) return '';
+  const lines = [...shown].sort((a, b) => b[1] - a[1]).map(([source, count]) => ({ name: source, value: (taken.get(source) || 0) / count, words: `${(100 * (taken.get(source) || 0) / count).toFixed(1)} % · ${number(count)}` }));
+  return card(t('quality'), lines.length ? el('div', {}, el('h3', {}, t('bySource')), bars(lines)) : '', ratios.length ? el('details', {}, el('summary', {}, t('ratios')), figures(ratios)) : '');
+}
+
+// Every distance from the reference, and what chance alone reaches.
 function drift(rows) {
-  const limits = new Map(rows.filter(row => row.name.endsWith('_threshold')).map(row => [row.name.slice(0, -'_threshold'.length) + label(row), row.value]));
-  const seen = rows.filter(row => limits.has(row.name + label(row)));
+  const limits = new Map(rows.filter(row => row.name === 'tastemaker_drift_threshold').map(row => [row.labels.check, row.value]));
+  const seen = rows.filter(row => row.name === 'tastemaker_drift_statistic').sort((a, b) => b.value / limits.get(b.labels.check) - a.value / limits.get(a.labels.check));
   if (!seen.length) return '';
   return card(t('drift'), el('div', { class: 'wide', tabindex: 0 }, el('table', {}, el('thead', {}, el('tr', {}, el('th', {}, t('figure')), el('th', { class: 'n' }, t('value')), el('th', { class: 'n' }, t('threshold')), el('th', {}, t('alerts')))),
-    el('tbody', {}, seen.map(row => { const limit = limits.get(row.name + label(row)), over = row.value > limit; return el('tr', {}, el('td', {}, `${row.name.replace('tastemaker_', '')} ${label(row)}`), el('td', { class: 'n' }, number(row.value, 3)), el('td', { class: 'n' }, number(limit, 3)), el('td', {}, over && el('span', { class: 'tag bad' }, t('firing')))); })))));
+    el('tbody', {}, seen.map(row => { const limit = limits.get(row.labels.check); return el('tr', {}, el('td', {}, row.labels.check), el('td', { class: 'n' }, number(row.value, 3)), el('td', { class: 'n' }, number(limit, 3)), el('td', {}, row.value > limit ? el('span', { class: 'tag bad' }, t('firing')) : '')); })))));
 }
 
 function figures(rows) {

@@ -1,0 +1,48 @@
+"""`tastemaker health`: are live features those of the journal; and the alert rules of a workspace for Prometheus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from tastemaker.cli.workspace import open_workspace
+
+
+def run(
+    directory: Annotated[Path, typer.Argument(help="The workspace.")],
+    rules: Annotated[
+        Path | None, typer.Option(help="Write Prometheus' alert rules with the thresholds of [alerts] to this file.")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Replay sampled live lists from the journal; exit code 1 if fewer features are equal than `alerts.equal_share`."""
+    workspace = open_workspace(directory, overrides or ())
+    from tastemaker.journal.append import Journal
+    from tastemaker.journal.sampled import SampleReader
+    from tastemaker.monitoring.rules import prometheus
+    from tastemaker.serving.replaying import replay
+    from tastemaker.serving.watching import EQUAL_FILE
+
+    if rules is not None:
+        rules.write_text(prometheus(workspace.settings.alerts))
+    journal = Journal.open(workspace.journal)
+    found = replay(workspace.bundles, journal, SampleReader(workspace.journal / "sampled").new())
+    journal.close()
+    workspace.reports.mkdir(exist_ok=True)
+    text = msgspec.json.encode(found)
+    (workspace.reports / EQUAL_FILE).write_bytes(text)
+    if json:
+        typer.echo(text.decode())
+    elif found.equal is None:
+        typer.echo("No list was sampled, so nothing could be replayed. Serve with alerts.sample above 0 first.")
+    else:
+        typer.echo(
+            f"{found.equal:.4%} of {found.numbers:,} live features of {found.lists:,} lists came out again from the journal."
+        )
+        for name, count in sorted(found.differing.items(), key=lambda one: -one[1]):
+            typer.echo(f"  {name}: {count:,} differ")
+    raise typer.Exit(1 if found.equal is not None and found.equal < workspace.settings.alerts.equal_share else 0)
