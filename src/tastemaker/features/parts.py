@@ -63,8 +63,18 @@ class Parts:
         lines = [log.line(memory) for memory in self.carried]
         return [memory.batch(line, line.codes, pl.DataFrame()) for memory, line in zip(self.carried, lines, strict=True)]
 
+    def asked(self, log: Log) -> list[NDArray[np.int64]]:
+        """The slots that the events of one slice ask each of the carried memories for."""
+        found = []
+        for memory in self.carried:
+            codes = memory.key.codes(log.rows, self._facts)[0]
+            met = np.zeros(int(codes.max(initial=-1)) + 1, dtype=bool)
+            met[codes[codes >= 0]] = True
+            found.append(np.flatnonzero(met))
+        return found
+
     def joined(self, left: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
-        """What the carried memories hold before each slice, given what each leaves, in order."""
+        """What the carried memories hold before each slice, given what each leaves, in order; good until the next is asked for."""
         before = [memory.empty() for memory in self.carried]
         yield from accumulate(
             left,
