@@ -144,27 +144,24 @@ def stage(
         (path, first, int(begin), names, made, out) for (path, first), begin, out in zip(segments, begins, spread_out, strict=False)
     ]
     run(lambda task: spread(*task), tasks)
-    slices = _by_user(run, made, parts, spread_out, folder)
+    slices = _by_user(run, made, parts, spread_out, folder, workers)
     _reserve(folder, made.rows)
     sizes = piece_sizes(slices).sum(axis=0)
     at = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     cut = moment(made, slices)
     packed = run(lambda bucket: pack_bucket(made, parts, names.len(), bucket, slices, cut, at[bucket], folder), range(made.buckets))
     shutil.rmtree(folder / "slices")
-    _finish(folder, segments, names, made, packed)
+    _finish(folder, segments, names, made, packed, workers)
     return made
 
 
-def _by_user(run: Each, made: Plan, parts: Parts | None, spread_out: Sequence[Path], folder: Path) -> list[Path]:
+def _by_user(run: Each, made: Plan, parts: Parts | None, spread_out: Sequence[Path], folder: Path, workers: int) -> list[Path]:
     """From slices in any order to slices by bucket of users, with what is told of items; gives their folders."""
     numbers = range(made.slices)
     ordered = [folder / "ordered" / f"{number:06d}" for number in numbers]
     run(lambda number: sort_slice(made, parts, number, spread_out, ordered[number]), numbers)
     if parts is not None:
-        left = (_read_contents(parts, one, "left") for one in ordered)
-        for one, before in zip(ordered, parts.joined(left), strict=False):
-            asked = [read_column(one, f"asked{place}") for place in range(len(parts.carried))]
-            _write_contents(parts, before, asked, one, "before")
+        _each(lambda place: hand_on(parts, place, ordered), range(len(parts.carried)), workers)
     slices = [folder / "slices" / f"{number:06d}" for number in numbers]
     run(lambda number: tell_slice(made, parts, number, spread_out, ordered[number], slices[number]), numbers)
     shutil.rmtree(folder / "spread")
@@ -287,8 +284,8 @@ def sort_slice(made: Plan, parts: Parts | None, number: int, spread_out: Sequenc
     if parts is not None:
         log = parts.log(_rows(parts, columns))
         asked = parts.asked(log)
-        _write_contents(parts, parts.contents(log), asked, out, "left")
-        for place, slots in enumerate(asked):
+        for place, (memory, content, slots) in enumerate(zip(parts.carried, parts.contents(log), asked, strict=True)):
+            memory.pack(content, slots).write_ipc(_contents(out, "left", place))
             write_column(out, f"asked{place}", slots)
         if ITEM in log.orders:
             write_column(out, "by_item", log.orders[ITEM].astype(np.int32))
@@ -307,7 +304,8 @@ def tell_slice(made: Plan, parts: Parts | None, number: int, spread_out: Sequenc
         by_item = read_column(ordered, "by_item")
         if by_item is not None:
             log.orders[ITEM] = by_item.astype(np.int64)
-        early, told = parts.of_slice(log, _read_contents(parts, ordered, "before"))
+        before = [memory.unpack(pl.read_ipc(_contents(ordered, "before", place))) for place, memory in enumerate(parts.carried)]
+        early, told = parts.of_slice(log, before)
         whole |= {f"early{place}": values for place, values in enumerate(early)}
     write_pieces(out, whole, bucket, made.buckets)
     if parts is not None:
@@ -331,14 +329,20 @@ def _rows(parts: Parts, columns: dict[str, Column], user: NDArray[np.int64] | No
     )
 
 
-def _write_contents(parts: Parts, contents: Sequence[Any], asked: Sequence[NDArray[np.int64]], folder: Path, name: str) -> None:
-    """Contents of the carried memories, as far as slots will be asked for."""
-    for place, (memory, content, slots) in enumerate(zip(parts.carried, contents, asked, strict=True)):
-        memory.pack(content, slots).write_ipc(folder / f"{name}{place:02}.arrow")
+def hand_on(parts: Parts, place: int, ordered: Sequence[Path]) -> None:
+    """From what each slice leaves in one of the carried memories to what it holds before each slice, as far as that slice will ask for it."""
+    memory = parts.carried[place]
+    held = memory.empty()
+    for folder in ordered:
+        slots = read_column(folder, f"asked{place}")
+        memory.pack(held, slots).write_ipc(_contents(folder, "before", place))
+        left = _contents(folder, "left", place)
+        held = memory.joined(held, memory.unpack(pl.read_ipc(left, memory_map=False)))
+        left.unlink()
 
 
-def _read_contents(parts: Parts, folder: Path, name: str) -> list[Any]:
-    return [memory.unpack(pl.read_ipc(folder / f"{name}{place:02}.arrow")) for place, memory in enumerate(parts.carried)]
+def _contents(folder: Path, name: str, place: int) -> Path:
+    return folder / f"{name}{place:02}.arrow"
 
 
 def moment(made: Plan, slices: Sequence[Path]) -> float:
@@ -346,13 +350,12 @@ def moment(made: Plan, slices: Sequence[Path]) -> float:
     if made.split != "global_time":
         return float("nan")
     rank = int(np.floor((made.rows - 1) * (1.0 - made.share)))
-    for folder in slices:
-        times = read_column(folder, "time")
-        assert times is not None
-        if rank < len(times):
-            return float(np.partition(times, rank)[rank])
-        rank -= len(times)
-    return float("inf")
+    ends = np.cumsum(piece_sizes(slices).sum(axis=1))
+    place = int(np.searchsorted(ends, rank, side="right"))
+    times = read_column(slices[place], "time")
+    assert times is not None, "a slice always has its times"
+    rank -= int(ends[place]) - len(times)
+    return float(np.partition(times, rank)[rank])
 
 
 @dataclass(frozen=True)
@@ -520,17 +523,22 @@ def _write_at(path: Path, rows: int, at: int, values: NDArray[np.float64]) -> No
         file.write(np.ascontiguousarray(values).data)
 
 
-def _finish(folder: Path, segments: Sequence[tuple[Path, int]], items: pl.Series, made: Plan, packed: Sequence[Packed]) -> None:
+def _finish(
+    folder: Path, segments: Sequence[tuple[Path, int]], items: pl.Series, made: Plan, packed: Sequence[Packed], workers: int
+) -> None:
     """Offsets over all buckets, and the names of users and items."""
     np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(np.concatenate([found.lengths for found in packed]))]))
     first = np.concatenate([found.first for found in packed])
     order = np.argsort(first)
     wanted = first[order]
-    names = []
-    for path, begin in segments:
+
+    def named(segment: tuple[Path, int]) -> pl.Series:
+        path, begin = segment
         ids = pl.read_parquet(path, columns=[Columns.USER_ID]).to_series()
         low, high = np.searchsorted(wanted, [begin, begin + len(ids)])
-        names.append(ids.gather(wanted[low:high] - begin))
+        return ids.gather(wanted[low:high] - begin)
+
+    names = _each(named, segments, workers)
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     pl.concat(names).gather(back).to_frame(Columns.USER_ID).write_parquet(folder / "users.parquet")

@@ -1,7 +1,7 @@
 """The numbers of a feature set for every event of a log that no memory holds: the log is cut twice.
 
 1. By time. In a slice, memories that are not kept by user (of items, groups, everything) tell what earlier slices left in them and what the slice
-   itself adds; features that need no others are done. What a slice leaves is found first (`contents`), put together in order (`joined`), and given to
+   itself adds; features that need no others are done. What a slice leaves is found first (`contents`), put together in order (`Memory.joined`), and given to
    the slices (`of_slice`), which need not run in order.
 2. By users. Whole histories lie together, so memories that are kept by user tell all (`of_users`).
 
@@ -10,8 +10,7 @@ Formulas and memories are those of `FeatureSet.rows`: a row gets the same number
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,15 +71,6 @@ class Parts:
             met[codes[codes >= 0]] = True
             found.append(np.flatnonzero(met))
         return found
-
-    def joined(self, left: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
-        """What the carried memories hold before each slice, given what each leaves, in order; good until the next is asked for."""
-        before = [memory.empty() for memory in self.carried]
-        yield from accumulate(
-            left,
-            lambda held, more: [memory.joined(*both) for memory, *both in zip(self.carried, held, more, strict=True)],
-            initial=before,
-        )
 
     def of_slice(self, log: Log, before: Sequence[Any]) -> tuple[NDArray[np.float32], list[Arrays]]:
         """The early columns, float32 [early, n], and what each of the sent memories tells.
