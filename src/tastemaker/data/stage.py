@@ -337,7 +337,7 @@ def hand_on(parts: Parts, place: int, ordered: Sequence[Path]) -> None:
         slots = read_column(folder, f"asked{place}")
         memory.pack(held, slots).write_ipc(_contents(folder, "before", place))
         left = _contents(folder, "left", place)
-        held = memory.joined(held, memory.unpack(pl.read_ipc(left, memory_map=False)))
+        held = memory.joined(held, memory.unpack(pl.read_ipc(left)))
         left.unlink()
 
 
