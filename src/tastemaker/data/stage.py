@@ -4,7 +4,8 @@ Five steps, each a pure function of files, so that they run on the threads of on
 
 1. `survey` a segment: rows, items, event types, a sample of the times. `plan` puts the surveys together.
 2. `spread` a segment: ids become numbers, rows go to slices of time.
-3. `sort_slice`: a slice in the order of time, and what it leaves in the memories that features keep of items, groups and everything.
+3. `sort_slice`: the order of a slice by time, and what it leaves in the memories that features keep of items, groups and everything. `hand_on` adds up
+   what slices leave to what they find.
 4. `tell_slice`: the numbers that these memories tell; rows go to buckets of users.
 5. `pack_bucket`: whole histories, one behind the other; the numbers that users' memories tell; which events are held back.
 
