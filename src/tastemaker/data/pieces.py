@@ -46,30 +46,33 @@ def write_column(folder: Path, name: str, values: Column) -> None:
 
 def read_pieces(folders: Sequence[Path], names: Iterable[str], piece: int) -> dict[str, Column]:
     """Columns of one piece, over several folders, one behind the other; of all columns for which `names` is empty."""
-    wanted, found = set(names), dict[str, list[Column]]()
-    for folder in folders:
-        begin, end = np.fromfile(folder / CUTS, dtype=np.int64, count=2, offset=piece * 8).tolist()
+    wanted, found, at = set(names), dict[str, Column](), 0
+    spans = [np.fromfile(folder / CUTS, dtype=np.int64, count=2, offset=piece * 8).tolist() for folder in folders]
+    rows = sum(end - begin for begin, end in spans)
+    for folder, (begin, end) in zip(folders, spans, strict=True):
         for file in os.listdir(folder):
             name, _, kinds = file.partition(".")
             if kinds and (name in wanted or not wanted):
-                found.setdefault(name, []).append(_read(folder / file, kinds, begin, end - begin))
-    return {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in found.items()}
+                kind, stored = (np.dtype(one) for one in kinds.split("."))
+                if name not in found:
+                    found[name] = np.zeros(rows, dtype=kind)
+                found[name][at : at + end - begin] = np.fromfile(folder / file, stored, end - begin, offset=begin * stored.itemsize)
+        at += end - begin
+    return found
 
 
 def read_column(folder: Path, name: str) -> Column | None:
     """One whole column; None where the folder has none of this name."""
     path = next(folder.glob(f"{name}.*"), None)
-    return None if path is None else _read(path, path.name.partition(".")[2], 0, -1)
+    if path is None:
+        return None
+    kind, stored = (np.dtype(one) for one in path.name.split(".")[1:])
+    return np.fromfile(path, dtype=stored).astype(kind, copy=False)
 
 
 def piece_sizes(folders: Sequence[Path]) -> NDArray[np.int64]:
     """Rows of each piece in each folder, int64 [folders, pieces]."""
     return np.stack([np.diff(np.fromfile(folder / CUTS, dtype=np.int64)) for folder in folders])
-
-
-def _read(path: Path, kinds: str, begin: int, rows: int) -> Column:
-    kind, stored = (np.dtype(name) for name in kinds.split("."))
-    return np.fromfile(path, dtype=stored, count=rows, offset=begin * stored.itemsize).astype(kind, copy=False)
 
 
 def _smallest(values: Column) -> Column:
