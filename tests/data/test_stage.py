@@ -128,9 +128,28 @@ def test_law_grouped_brings_equal_keys_together_and_keeps_their_order(keys: list
     assert (runs.places(begins) == [groups[keys[row]].index(row) for row in order]).all()
 
 
+SLOTS = st.integers(0, 3) | st.integers(0, 2**17) | st.sampled_from([0xFFFF, 0x10000, 2**31 - 1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(SLOTS, SLOTS), max_size=40), st.booleans())
+def test_law_codes_are_grouped_in_their_order(pairs: list[tuple[int, int]], paired: bool) -> None:
+    codes = [first << 32 | second if paired else second for first, second in pairs]
+    order, begins = runs.grouped_codes(np.array(codes, dtype=np.int64))
+    assert order.tolist() == sorted(range(len(codes)), key=lambda row: codes[row])
+    ordered = [codes[row] for row in order.tolist()]
+    assert begins.tolist() == [place == 0 or ordered[place - 1] != code for place, code in enumerate(ordered)]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=40))
 def test_law_the_order_in_time_keeps_ties_as_they_stand(times: list[int]) -> None:
     order = runs.in_time(np.array(times, dtype=np.float64))
     rows = list(range(len(times))) if order is None else order.tolist()
     assert rows == sorted(range(len(times)), key=lambda row: times[row])
+
+
+def test_a_few_late_events_among_many_are_brought_in_order() -> None:
+    times = np.arange(400.0)
+    times[[50, 51, 399]] = [7.0, 7.0, 50.5]
+    assert (runs.in_time(times) == np.argsort(times, kind="stable")).all()
