@@ -105,6 +105,21 @@ def test_the_number_of_pieces_changes_nothing(tmp_path: Path) -> None:
     assert np.allclose(found[0]["item_faded"], found[1]["item_faded"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [90, 5_000])
+def test_exactly_the_share_is_held_back(tmp_path: Path, rows: int) -> None:
+    """Where all times differ: 1,000 events, a tenth."""
+    moments = 1.6e9 + 60.0 * np.random.default_rng(1).permutation(1_000)
+    names = [f"u{number % 40}" for number in range(1_000)]
+    table = pl.DataFrame({"user_id": names, "item_id": [f"i{number % 7}" for number in range(1_000)], "timestamp": moments})
+    table.write_parquet(tmp_path / "log.parquet")
+    journal = Journal.open(tmp_path / "journal")
+    Intake(journal, DataSettings(), Quarantine(tmp_path)).events([tmp_path / "log.parquet"])
+    stage(journal.sealed(tmp_path), tmp_path / "stage", share=0.1, rows=rows)
+    features = feature_table(tmp_path / "stage").collect().sort("seq")
+    held_back = features.filter(pl.col("part") != TRAIN)["seq"].to_numpy() - 1
+    assert sorted(moments[held_back]) == sorted(moments)[900:]
+
+
 def test_nothing_to_stage_and_unknown_splits_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no imported events"):
         stage([], tmp_path)
