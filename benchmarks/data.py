@@ -110,7 +110,7 @@ log = pd.concat([read(path) for path in paths], ignore_index=True).dropna(subset
 log = log[["user_id", "item_id", "timestamp"]].set_axis(["user_id:token", "item_id:token", "timestamp:float"], axis=1)
 log.to_csv(work / "log" / "log.inter", sep="\\t", index=False)
 begun = time.perf_counter()
-create_dataset(Config(model="SASRec", dataset="log", config_dict={"data_path": str(work), "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}))
+create_dataset(Config(model="SASRec", dataset="log", config_dict={"data_path": str(work), "train_neg_sample_args": None, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}))
 report(begun)
 """
 OURS = """

@@ -165,6 +165,12 @@ def test_wrong_encoding_is_read_and_counted(world: World) -> None:
     assert events.quarantined == {"id is no valid UTF-8": 1}
 
 
+def test_of_several_reasons_the_first_is_told(world: World) -> None:
+    lines = b"user_id,item_id,timestamp,value\n,,1600000000,inf\nu,,1600000000,inf\nu,i,1600000000,inf\nu,i,1600000000,1\n"
+    report = world.intake.events([world.write("events.csv", lines)])
+    assert report.quarantined == {"missing user_id": 1, "missing item_id": 1, "impossible value (NaN or infinite)": 1}
+
+
 def test_events_keep_further_columns_beside_a_context_of_their_own(world: World) -> None:
     rows = [
         {"user_id": "u", "item_id": "a", "query": "boots", "context": json.dumps({"device": "phone"})},

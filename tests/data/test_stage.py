@@ -105,6 +105,21 @@ def test_the_number_of_pieces_changes_nothing(tmp_path: Path) -> None:
     assert np.allclose(found[0]["item_faded"], found[1]["item_faded"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [90, 5_000])
+def test_exactly_the_share_is_held_back(tmp_path: Path, rows: int) -> None:
+    """Where all times differ: 1,000 events, a tenth."""
+    moments = 1.6e9 + 60.0 * np.random.default_rng(1).permutation(1_000)
+    names = [f"u{number % 40}" for number in range(1_000)]
+    table = pl.DataFrame({"user_id": names, "item_id": [f"i{number % 7}" for number in range(1_000)], "timestamp": moments})
+    table.write_parquet(tmp_path / "log.parquet")
+    journal = Journal.open(tmp_path / "journal")
+    Intake(journal, DataSettings(), Quarantine(tmp_path)).events([tmp_path / "log.parquet"])
+    stage(journal.sealed(tmp_path), tmp_path / "stage", share=0.1, rows=rows)
+    features = feature_table(tmp_path / "stage").collect().sort("seq")
+    held_back = features.filter(pl.col("part") != TRAIN)["seq"].to_numpy() - 1
+    assert sorted(moments[held_back]) == sorted(moments)[900:]
+
+
 def test_nothing_to_stage_and_unknown_splits_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no imported events"):
         stage([], tmp_path)
@@ -128,9 +143,28 @@ def test_law_grouped_brings_equal_keys_together_and_keeps_their_order(keys: list
     assert (runs.places(begins) == [groups[keys[row]].index(row) for row in order]).all()
 
 
+SLOTS = st.integers(0, 3) | st.integers(0, 2**17) | st.sampled_from([0xFFFF, 0x10000, 2**31 - 1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(SLOTS, SLOTS), max_size=40), st.booleans())
+def test_law_codes_are_grouped_in_their_order(pairs: list[tuple[int, int]], paired: bool) -> None:
+    codes = [first << 32 | second if paired else second for first, second in pairs]
+    order, begins = runs.grouped_codes(np.array(codes, dtype=np.int64))
+    assert order.tolist() == sorted(range(len(codes)), key=lambda row: codes[row])
+    ordered = [codes[row] for row in order.tolist()]
+    assert begins.tolist() == [place == 0 or ordered[place - 1] != code for place, code in enumerate(ordered)]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=40))
 def test_law_the_order_in_time_keeps_ties_as_they_stand(times: list[int]) -> None:
     order = runs.in_time(np.array(times, dtype=np.float64))
     rows = list(range(len(times))) if order is None else order.tolist()
     assert rows == sorted(range(len(times)), key=lambda row: times[row])
+
+
+def test_a_few_late_events_among_many_are_brought_in_order() -> None:
+    times = np.arange(400.0)
+    times[[50, 51, 399]] = [7.0, 7.0, 50.5]
+    assert (runs.in_time(times) == np.argsort(times, kind="stable")).all()

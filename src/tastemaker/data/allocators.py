@@ -9,10 +9,12 @@ import os
 
 POLARS = "dirty_decay_ms:5000,muzzy_decay_ms:5000"
 """For polars' allocator (jemalloc), which else gives memory back after half a second."""
-_TRIM, _MAP = -1, -3
-"""`M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's `mallopt`."""
+_TRIM, _PAD, _MAP, _ARENAS = -1, -2, -3, -8
+"""`M_TRIM_THRESHOLD`, `M_TOP_PAD`, `M_MMAP_THRESHOLD` and `M_ARENA_MAX` of glibc's `mallopt`."""
 KEPT = 256 << 20
 """Bytes that numpy's allocator (glibc) may keep; larger arrays go back at once."""
+PAD = 16 << 20
+"""Bytes by which its heap grows at least."""
 
 
 def keep_freed() -> None:
@@ -22,5 +24,9 @@ def keep_freed() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_MAP, KEPT)
         libc.mallopt(_TRIM, KEPT)
+        libc.mallopt(_PAD, PAD)
+        libc.mallopt(
+            _ARENAS, 1
+        )  # threads' own heaps end at 64 MiB and are given back one by one; arrays are few and large, so one lock is no queue
     except (AttributeError, OSError):  # no glibc
         return

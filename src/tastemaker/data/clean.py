@@ -29,6 +29,8 @@ NUMBERS = (Columns.TIMESTAMP, Columns.VALUE, Columns.PROPENSITY, Columns.POSITIO
 """Columns of events that may stay numbers on the way from a typed file."""
 _IDS = (Columns.USER_ID, Columns.ITEM_ID, Columns.EVENT_ID)
 _LEAST_BITS, _MOST_BITS = 23, 32
+_SPARSE = 5
+"""At least 2^`_SPARSE` bits of the map for each event, until it is largest: up to 3 % of new numbers are looked for in vain. A larger map costs page faults."""
 _BLOCK = 1 << 15
 _DAY = 86_400.0
 
@@ -84,7 +86,7 @@ class Seen:
             merged = np.concatenate(self._runs)
             merged.sort()
             self._runs = [merged]
-        if self._count << 6 > 1 << self._bits and self._bits < _MOST_BITS:
+        if self._count << _SPARSE > 1 << self._bits and self._bits < _MOST_BITS:
             self._bits = min(self._bits + 3, _MOST_BITS)
             self._map = np.zeros(1 << (self._bits - 3), dtype=np.uint8)
             for run in self._runs:
@@ -289,12 +291,19 @@ def _far(table: pl.DataFrame, form: TimeFormat) -> int:
 def _rejects(table: pl.DataFrame, lines: NDArray[np.int64], rules: list[tuple[pl.Series, str]]) -> list[Reject]:
     if not rules:
         return []
-    reasons = pl.select(pl.coalesce(pl.when(mask).then(pl.lit(reason)) for mask, reason in rules)).to_series()
-    bad = reasons.is_not_null()
-    encode = msgspec.json.encode
-    rows = table.filter(bad).iter_rows(named=True)
-    texts = [encode({name: value for name, value in row.items() if value is not None}).decode() for row in rows]
-    return list(map(Reject, lines[bad.to_numpy()].tolist(), reasons.filter(bad).to_list(), texts))
+    reasons = np.full(table.height, -1, dtype=np.int8)
+    for place in reversed(range(len(rules))):
+        reasons[rules[place][0].to_numpy()] = place
+    bad = np.flatnonzero(reasons >= 0)
+    names, words, encode = table.columns, [reason for _, reason in rules], msgspec.json.encode
+    texts = [
+        encode({name: value for name, value in zip(names, row, strict=False) if value is not None}).decode()
+        for row in table[bad].rows()
+    ]
+    return [
+        Reject(line, words[place], text)
+        for line, place, text in zip(lines[bad].tolist(), reasons[bad].tolist(), texts, strict=True)
+    ]
 
 
 def default_type(columns: list[str], renamed_value: str | None) -> str:

@@ -4,7 +4,8 @@ Five steps, each a pure function of files, so that they run on the threads of on
 
 1. `survey` a segment: rows, items, event types, a sample of the times. `plan` puts the surveys together.
 2. `spread` a segment: ids become numbers, rows go to slices of time.
-3. `sort_slice`: a slice in the order of time, and what it leaves in the memories that features keep of items, groups and everything.
+3. `sort_slice`: the order of a slice by time, and what it leaves in the memories that features keep of items, groups and everything. `hand_on` adds up
+   what slices leave to what they find.
 4. `tell_slice`: the numbers that these memories tell; rows go to buckets of users.
 5. `pack_bucket`: whole histories, one behind the other; the numbers that users' memories tell; which events are held back.
 
@@ -30,7 +31,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.data.pieces import Column, piece_sizes, read_column, read_piece, write_column, write_pieces
+from tastemaker.data.pieces import Column, piece_sizes, read_column, read_pieces, write_column, write_pieces
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.times import ORDER_BELOW
 from tastemaker.features.facts import devices_of
@@ -47,12 +48,15 @@ from tastemaker.schema.errors import InputError, SettingsError
 PIECE_ROWS = 1_500_000
 _FINER = 4
 """Slices hold so much less, and users' features are computed for so much fewer rows at once: arrays that fit into a processor's caches."""
+_WORTH = 100_000
+"""Rows for which a piece of its own is worth while."""
 FEATURES = ("item_events", "item_faded", "user_events", "user_recency", "user_item")
 """What is told of each event if nothing else is asked for."""
 TRAIN, TARGET, LATE = 0, 1, 2
 """What the split made of an event: learnt from; asked for; held back without being asked for (met before, or a user without history)."""
 _SAMPLE = 2_000
-_COLUMNS = ("user", "item", "time", "type", "seq")
+_UNOWNED = ("item", "time", "type", "value", "device")
+"""Columns that memories read which are not kept by user."""
 In = TypeVar("In")
 Out = TypeVar("Out")
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -141,29 +145,27 @@ def stage(
         (path, first, int(begin), names, made, out) for (path, first), begin, out in zip(segments, begins, spread_out, strict=False)
     ]
     run(lambda task: spread(*task), tasks)
-    slices = _by_user(run, made, parts, spread_out, folder)
+    slices = _by_user(run, made, parts, spread_out, folder, workers)
     _reserve(folder, made.rows)
     sizes = piece_sizes(slices).sum(axis=0)
     at = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     cut = moment(made, slices)
     packed = run(lambda bucket: pack_bucket(made, parts, names.len(), bucket, slices, cut, at[bucket], folder), range(made.buckets))
     shutil.rmtree(folder / "slices")
-    _finish(folder, segments, names, made, packed)
+    _finish(folder, segments, names, made, packed, workers)
     return made
 
 
-def _by_user(run: Each, made: Plan, parts: Parts | None, spread_out: Sequence[Path], folder: Path) -> list[Path]:
+def _by_user(run: Each, made: Plan, parts: Parts | None, spread_out: Sequence[Path], folder: Path, workers: int) -> list[Path]:
     """From slices in any order to slices by bucket of users, with what is told of items; gives their folders."""
     numbers = range(made.slices)
     ordered = [folder / "ordered" / f"{number:06d}" for number in numbers]
     run(lambda number: sort_slice(made, parts, number, spread_out, ordered[number]), numbers)
-    shutil.rmtree(folder / "spread")
     if parts is not None:
-        left = (_read_contents(parts, one, "left") for one in ordered)
-        for one, before in zip(ordered, parts.joined(left), strict=False):
-            _write_contents(parts, before, one, "before")
+        _each(lambda place: hand_on(parts, place, ordered), range(len(parts.carried)), workers)
     slices = [folder / "slices" / f"{number:06d}" for number in numbers]
-    run(lambda number: tell_slice(made, parts, ordered[number], slices[number]), numbers)
+    run(lambda number: tell_slice(made, parts, number, spread_out, ordered[number], slices[number]), numbers)
+    shutil.rmtree(folder / "spread")
     shutil.rmtree(folder / "ordered")
     return slices
 
@@ -213,8 +215,7 @@ def plan(surveys: Sequence[Survey], split: str, share: float, rows: int, declare
     total = sum(found.rows for found in surveys)
     sample = np.concatenate([found.sample for found in surveys])
     timed = max(found.latest for found in surveys) >= ORDER_BELOW and all(found.timed for found in surveys)
-    count = max(round(total / rows), 1)
-    slices = max(round(total / rows * _FINER), 1)
+    count, slices = _pieces(total, rows), _pieces(total, rows / _FINER)
     cuts = np.unique(np.quantile(sample, np.arange(1, slices) / slices)).tolist() if timed else []
     longest = max(found.id_bytes for found in surveys)
     extra = ["value"] * any(found.valued for found in surveys) + ["device"] * declared.devices
@@ -223,6 +224,12 @@ def plan(surveys: Sequence[Survey], split: str, share: float, rows: int, declare
         total, types, timed, cuts, len(cuts) + 1 if timed else slices, count, split if timed else "leave_last_out", share,
         declared.names if timed else [], extra if timed else [], devices, longest, max(rows // _FINER, 1),
     ), items  # fmt: skip
+
+
+def _pieces(total: int, rows: float) -> int:
+    """In how many pieces of about `rows` a log is cut: an even number, and of a log that fits into few pieces still enough for several workers."""
+    count = max(round(total / rows), min(total // _WORTH, 4), 1)
+    return count + count % 2 if count > 1 else 1
 
 
 def spread(path: Path, first: int, begin: int, items: pl.Series, made: Plan, out: Path) -> None:
@@ -267,29 +274,39 @@ def _id_words(ids: pl.Series, longest: int) -> list[Words]:
 
 
 def sort_slice(made: Plan, parts: Parts | None, number: int, spread_out: Sequence[Path], out: Path) -> None:
-    """One slice in the order of time, and what it leaves in the carried memories."""
-    columns = {name: read_piece(spread_out, name, number) for name in (*_COLUMNS, *made.extra)}
+    """The order of a slice by time, and what the slice leaves in the carried memories."""
+    columns = read_pieces(spread_out, _UNOWNED, number)
     order = in_time(columns["time"]) if made.timed else None
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     if order is not None:
         columns = {name: values[order] for name, values in columns.items()}
-    write_pieces(out, columns, np.zeros(len(columns["time"]), dtype=np.int64), 1)
+        write_column(out, "order", order.astype(np.int32))
     if parts is not None:
         log = parts.log(_rows(parts, columns))
-        _write_contents(parts, parts.contents(log), out, "left")
+        asked = parts.asked(log)
+        for place, (memory, content, slots) in enumerate(zip(parts.carried, parts.contents(log), asked, strict=True)):
+            memory.pack(content, slots).write_ipc(_contents(out, "left", place))
+            write_column(out, f"asked{place}", slots)
         if ITEM in log.orders:
             write_column(out, "by_item", log.orders[ITEM].astype(np.int32))
 
 
-def tell_slice(made: Plan, parts: Parts | None, ordered: Path, out: Path) -> None:
+def tell_slice(made: Plan, parts: Parts | None, number: int, spread_out: Sequence[Path], ordered: Path, out: Path) -> None:
     """What the carried memories tell of the events of a slice; rows by bucket of users, still in the order of time."""
-    columns = {name: read_column(ordered, name) for name in (*_COLUMNS, *made.extra)}
+    columns = read_pieces(spread_out, (), number)
+    order = read_column(ordered, "order")
+    if order is not None:
+        columns = {name: values[order] for name, values in columns.items()}
     bucket = (columns["user"].astype(np.uint64) >> np.uint64(48)).astype(np.int64) * made.buckets >> 16
     whole = dict(columns)
     if parts is not None:
         log = parts.log(_rows(parts, columns))
-        if list(ordered.glob("by_item.*")):
-            log.orders[ITEM] = read_column(ordered, "by_item").astype(np.int64)
-        early, told = parts.of_slice(log, _read_contents(parts, ordered, "before"))
+        by_item = read_column(ordered, "by_item")
+        if by_item is not None:
+            log.orders[ITEM] = by_item.astype(np.int64)
+        before = [memory.unpack(pl.read_ipc(_contents(ordered, "before", place))) for place, memory in enumerate(parts.carried)]
+        early, told = parts.of_slice(log, before)
         whole |= {f"early{place}": values for place, values in enumerate(early)}
     write_pieces(out, whole, bucket, made.buckets)
     if parts is not None:
@@ -313,13 +330,20 @@ def _rows(parts: Parts, columns: dict[str, Column], user: NDArray[np.int64] | No
     )
 
 
-def _write_contents(parts: Parts, contents: Sequence[Any], folder: Path, name: str) -> None:
-    for place, (memory, content) in enumerate(zip(parts.carried, contents, strict=True)):
-        memory.pack(content).write_ipc(folder / f"{name}{place:02}.arrow")
+def hand_on(parts: Parts, place: int, ordered: Sequence[Path]) -> None:
+    """From what each slice leaves in one of the carried memories to what it holds before each slice, as far as that slice will ask for it."""
+    memory = parts.carried[place]
+    held = memory.empty()
+    for folder in ordered:
+        slots = read_column(folder, f"asked{place}")
+        memory.pack(held, slots).write_ipc(_contents(folder, "before", place))
+        left = _contents(folder, "left", place)
+        held = memory.joined(held, memory.unpack(pl.read_ipc(left)))
+        left.unlink()
 
 
-def _read_contents(parts: Parts, folder: Path, name: str) -> list[Any]:
-    return [memory.unpack(pl.read_ipc(folder / f"{name}{place:02}.arrow")) for place, memory in enumerate(parts.carried)]
+def _contents(folder: Path, name: str, place: int) -> Path:
+    return folder / f"{name}{place:02}.arrow"
 
 
 def moment(made: Plan, slices: Sequence[Path]) -> float:
@@ -327,12 +351,12 @@ def moment(made: Plan, slices: Sequence[Path]) -> float:
     if made.split != "global_time":
         return float("nan")
     rank = int(np.floor((made.rows - 1) * (1.0 - made.share)))
-    for folder in slices:
-        times = read_column(folder, "time")
-        if rank < len(times):
-            return float(np.partition(times, rank)[rank])
-        rank -= len(times)
-    return float("inf")
+    ends = np.cumsum(piece_sizes(slices).sum(axis=1))
+    place = int(np.searchsorted(ends, rank, side="right"))
+    times = read_column(slices[place], "time")
+    assert times is not None, "a slice always has its times"
+    rank -= int(ends[place]) - len(times)
+    return float(np.partition(times, rank)[rank])
 
 
 @dataclass(frozen=True)
@@ -349,7 +373,7 @@ def pack_bucket(
 ) -> Packed:
     """The histories of a bucket's users, written into the arrays from row `at` on, and their features as `features-BUCKET.arrow`."""
     early = range(len(parts.early) if parts else 0)
-    columns = {name: read_piece(slices, name, bucket) for name in (*_COLUMNS, *made.extra, *(f"early{place}" for place in early))}
+    columns = read_pieces(slices, (), bucket)
     order, begins = _by_history(columns, made.timed)
     columns = {name: values[order] for name, values in columns.items() if name != "user"}
     item, time, user = columns["item"], columns["time"], np.cumsum(begins) - 1
@@ -399,9 +423,8 @@ class _Answers:
         self._parts, self._order = parts, order
         self._arrays: list[list[Column]] = []
         for place in range(len(parts.sent)):
-            folders = [one / f"sent{place}" for one in slices]
-            names = sorted(path.name.split(".")[0] for path in folders[0].glob("told*"))
-            self._arrays.append([read_piece(folders, name, bucket) for name in names])
+            told = read_pieces([one / f"sent{place}" for one in slices], (), bucket)
+            self._arrays.append([told[name] for name in sorted(told)])
 
     def ordered(self, rows: Rows, by: NDArray[np.int64] | None) -> Callable[[slice], list[list[Column]]]:
         """Gives the answers for a stretch of the reordered rows; `by` reorders them once more."""
@@ -501,17 +524,22 @@ def _write_at(path: Path, rows: int, at: int, values: NDArray[np.float64]) -> No
         file.write(np.ascontiguousarray(values).data)
 
 
-def _finish(folder: Path, segments: Sequence[tuple[Path, int]], items: pl.Series, made: Plan, packed: Sequence[Packed]) -> None:
+def _finish(
+    folder: Path, segments: Sequence[tuple[Path, int]], items: pl.Series, made: Plan, packed: Sequence[Packed], workers: int
+) -> None:
     """Offsets over all buckets, and the names of users and items."""
     np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(np.concatenate([found.lengths for found in packed]))]))
     first = np.concatenate([found.first for found in packed])
     order = np.argsort(first)
     wanted = first[order]
-    names = []
-    for path, begin in segments:
+
+    def named(segment: tuple[Path, int]) -> pl.Series:
+        path, begin = segment
         ids = pl.read_parquet(path, columns=[Columns.USER_ID]).to_series()
         low, high = np.searchsorted(wanted, [begin, begin + len(ids)])
-        names.append(ids.gather(wanted[low:high] - begin))
+        return ids.gather(wanted[low:high] - begin)
+
+    names = _each(named, segments, workers)
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     pl.concat(names).gather(back).to_frame(Columns.USER_ID).write_parquet(folder / "users.parquet")

@@ -1,7 +1,7 @@
 """The numbers of a feature set for every event of a log that no memory holds: the log is cut twice.
 
 1. By time. In a slice, memories that are not kept by user (of items, groups, everything) tell what earlier slices left in them and what the slice
-   itself adds; features that need no others are done. What a slice leaves is found first (`contents`), put together in order (`joined`), and given to
+   itself adds; features that need no others are done. What a slice leaves is found first (`contents`), put together in order (`Memory.joined`), and given to
    the slices (`of_slice`), which need not run in order.
 2. By users. Whole histories lie together, so memories that are kept by user tell all (`of_users`).
 
@@ -10,8 +10,7 @@ Formulas and memories are those of `FeatureSet.rows`: a row gets the same number
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,14 +62,15 @@ class Parts:
         lines = [log.line(memory) for memory in self.carried]
         return [memory.batch(line, line.codes, pl.DataFrame()) for memory, line in zip(self.carried, lines, strict=True)]
 
-    def joined(self, left: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
-        """What the carried memories hold before each slice, given what each leaves, in order."""
-        before = [memory.empty() for memory in self.carried]
-        yield from accumulate(
-            left,
-            lambda held, more: [memory.joined(*both) for memory, *both in zip(self.carried, held, more, strict=True)],
-            initial=before,
-        )
+    def asked(self, log: Log) -> list[NDArray[np.int64]]:
+        """The slots that the events of one slice ask each of the carried memories for."""
+        found = []
+        for memory in self.carried:
+            codes = memory.key.codes(log.rows, self._facts)[0]
+            met = np.zeros(int(codes.max(initial=-1)) + 1, dtype=bool)
+            met[codes[codes >= 0]] = True
+            found.append(np.flatnonzero(met))
+        return found
 
     def of_slice(self, log: Log, before: Sequence[Any]) -> tuple[NDArray[np.float32], list[Arrays]]:
         """The early columns, float32 [early, n], and what each of the sent memories tells.

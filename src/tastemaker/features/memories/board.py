@@ -158,15 +158,13 @@ class Board:
                     whole.values[: len(counts.values) - 1] += counts.values[:-1]
         return found
 
-    def pack(self, content: Days) -> pl.DataFrame:
-        """One row for each day and key with events."""
+    def pack(self, content: Days, slots: NDArray[np.int64] | None = None) -> pl.DataFrame:
+        """One row for each day and key with events; of all keys, as each is told by the others."""
         schema = {"day": pl.Float64, "slot": pl.Int64, "count": pl.Int64}
         tables = [pl.DataFrame(schema=schema)]
         for day, counts in content.days.items():
-            slots = np.flatnonzero(counts.values)
-            tables.append(
-                pl.DataFrame({"day": np.full(len(slots), day), "slot": slots, "count": counts.values[slots]}, schema=schema)
-            )
+            met = np.flatnonzero(counts.values)
+            tables.append(pl.DataFrame({"day": np.full(len(met), day), "slot": met, "count": counts.values[met]}, schema=schema))
         return pl.concat(tables)
 
     def unpack(self, table: pl.DataFrame) -> Days:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tastemaker.features.grown import Grown
 from tastemaker.features.key import Key
-from tastemaker.features.memories.memory import Moment, passed
+from tastemaker.features.memories.memory import SLOT, Moment, passed, slot_column, slots_of
 from tastemaker.features.rows import TIMELESS
 from tastemaker.features.timeline import Asked, Timeline
 from tastemaker.features.which import ALL, Which
@@ -83,26 +83,28 @@ class Faded:
 
     def joined(self, content: Grown, other: Grown) -> Grown:
         """Both sums as of the later of both times."""
-        slots = max(len(content.values), len(other.values)) - 1
-        one, two = content.first(slots), other.first(slots)
+        content.reach(len(other.values) - 1)
+        slots = np.flatnonzero(other.values[:, 2] > TIMELESS)
+        one, two = content.values[slots], other.values[slots]
         latest = np.maximum(one[:, 2], two[:, 2])
-        sums, here = np.zeros(slots), np.zeros(slots)
+        sums, here = np.zeros(len(slots)), np.zeros(len(slots))
         for before, at, time in (one.T, two.T):
             now = time == latest
             sums += np.where(now, before, (before + at) * self._weight(passed(latest, time)))
             here += at * now
-        found = self.empty()
-        found.put(np.arange(slots), np.stack([sums, here, latest], axis=1))
-        return found
+        content.values[slots] = np.stack([sums, here, latest], axis=1)
+        return content
 
-    def pack(self, content: Grown) -> pl.DataFrame:
+    def pack(self, content: Grown, slots: NDArray[np.int64] | None = None) -> pl.DataFrame:
         """One row for each slot."""
-        return pl.DataFrame(content.first(len(content.values) - 1), schema=["before", "here", "at"])
+        rows = content.read(slot_column(len(content.values) - 1, slots))
+        columns = {name: rows[:, place] for place, name in enumerate(("before", "here", "at"))}
+        return pl.DataFrame(columns if slots is None else columns | {SLOT: slots})
 
     def unpack(self, table: pl.DataFrame) -> Grown:
         """Content of a table."""
         content = self.empty()
-        content.put(np.arange(table.height), table.to_numpy())
+        content.put(slots_of(table), table.select("before", "here", "at").to_numpy())
         return content
 
     def _weight(self, age: NDArray[np.float64]) -> NDArray[np.float64]:

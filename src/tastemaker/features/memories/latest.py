@@ -129,9 +129,10 @@ class Latest:
                 self.update(found, slot, Moment(time, item, np.nan, event_id, item_id))
         return found
 
-    def pack(self, content: Past) -> pl.DataFrame:
+    def pack(self, content: Past, slots: NDArray[np.int64] | None = None) -> pl.DataFrame:
         """One row for each event."""
-        rows = [(slot, *entry) for slot, past in content.items() for entry in past]
+        wanted = content if slots is None else slots.tolist()
+        rows = [(slot, *entry) for slot in wanted for entry in content.get(slot, ())]
         return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
     def unpack(self, table: pl.DataFrame) -> Past:

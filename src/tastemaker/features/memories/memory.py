@@ -18,6 +18,8 @@ from tastemaker.features.timeline import Asked, Timeline
 from tastemaker.features.which import Which
 
 Told = TypeVar("Told", covariant=True)
+SLOT = "slot"
+"""Column of packed contents; one row for each slot, in order, where there is none."""
 
 
 class Moment(NamedTuple):
@@ -70,10 +72,10 @@ class Memory(Protocol[Told]):
         """
 
     def joined(self, content: Any, other: Any) -> Any:
-        """The content after the events of both, whichever came first; may write into either."""
+        """The content after the events of both, whichever came first; may write into either. Quick where `other` is of few keys."""
 
-    def pack(self, content: Any) -> pl.DataFrame:
-        """The content as a table."""
+    def pack(self, content: Any, slots: NDArray[np.int64] | None = None) -> pl.DataFrame:
+        """The content as a table; what is told of some slots needs no more than this where they are given."""
 
     def unpack(self, table: pl.DataFrame) -> Any:
         """The content of a table."""
@@ -90,3 +92,14 @@ def passed(now: NDArray[np.float64], since: NDArray[np.float64]) -> NDArray[np.f
     """Seconds between, never below 0; +inf since `TIMELESS`."""
     with np.errstate(invalid="ignore"):
         return np.where(now > since, now - since, 0.0)
+
+
+def slot_column(every: int, slots: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Slots to pack: all of so many, or some."""
+    return np.arange(every) if slots is None else slots
+
+
+def slots_of(table: pl.DataFrame) -> NDArray[np.int64]:
+    """Slots of the rows of a packed content, int64."""
+    found: NDArray[np.int64] = table[SLOT].to_numpy() if SLOT in table.columns else np.arange(table.height)
+    return found

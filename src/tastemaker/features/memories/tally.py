@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tastemaker.features.grown import Grown
 from tastemaker.features.key import Key
-from tastemaker.features.memories.memory import Moment, moved
+from tastemaker.features.memories.memory import SLOT, Moment, moved, slot_column, slots_of
 from tastemaker.features.rows import TIMELESS
 from tastemaker.features.timeline import UNITS, Asked, Timeline, boundary, floored
 from tastemaker.features.which import ALL, Which
@@ -177,30 +177,32 @@ class Tally:
 
     def joined(self, content: Tallies, other: Tallies) -> Tallies:
         """Counts of both: what one counted at its latest time is settled where the other's is later."""
-        slots = max(len(content.sums.values), len(other.sums.values)) - 1
-        one, two = (part.sums.first(slots) for part in (content, other))
-        when, then = (part.times.first(slots) for part in (content, other))
+        content.sums.reach(len(other.sums.values) - 1)
+        content.times.reach(len(other.times.values) - 1)
+        slots = np.flatnonzero(other.sums.values[:, 0] + other.sums.values[:, 3])
+        one, two = (part.sums.values[slots] for part in (content, other))
+        when, then = (part.times.values[slots] for part in (content, other))
         latest = np.maximum(when[:, 0], then[:, 0])
         here, there = (times[:, 0] == latest for times in (when, then))
         at = one[:, 3:] * here[:, None] + two[:, 3:] * there[:, None]
-        before = one.reshape(slots, 2, 3).sum(axis=1) + two.reshape(slots, 2, 3).sum(axis=1) - at
+        before = one[:, :3] + one[:, 3:] + two[:, :3] + two[:, 3:] - at
         second = np.maximum(np.where(here, when[:, 1], when[:, 0]), np.where(there, then[:, 1], then[:, 0]))
         none = (when[:, 2] == TIMELESS) | (then[:, 2] == TIMELESS)
         first = np.where(none, np.maximum(when[:, 2], then[:, 2]), np.minimum(when[:, 2], then[:, 2]))
-        found, every = Tallies(), np.arange(slots)
-        found.sums.put(every, np.concatenate([before, at], axis=1))
-        found.times.put(every, np.stack([latest, second, first], axis=1))
-        return found
+        content.sums.values[slots] = np.concatenate([before, at], axis=1)
+        content.times.values[slots] = np.stack([latest, second, first], axis=1)
+        return content
 
-    def pack(self, content: Tallies) -> pl.DataFrame:
+    def pack(self, content: Tallies, slots: NDArray[np.int64] | None = None) -> pl.DataFrame:
         """One row for each slot."""
-        slots = max(len(content.sums.values), len(content.times.values)) - 1
-        sums, times = content.sums.first(slots), content.times.first(slots)
-        return pl.DataFrame({f"sum{place}": sums[:, place] for place in range(6)} | {f"time{n}": times[:, n] for n in range(3)})
+        which = slot_column(max(len(content.sums.values), len(content.times.values)) - 1, slots)
+        sums, times = content.sums.read(which), content.times.read(which)
+        columns = {f"sum{place}": sums[:, place] for place in range(6)} | {f"time{n}": times[:, n] for n in range(3)}
+        return pl.DataFrame(columns if slots is None else columns | {SLOT: slots})
 
     def unpack(self, table: pl.DataFrame) -> Tallies:
         """Content of a table."""
-        content, slots = Tallies(), np.arange(table.height)
+        content, slots = Tallies(), slots_of(table)
         content.sums.put(slots, table.select(pl.col("^sum.$")).to_numpy())
         content.times.put(slots, table.select(pl.col("^time.$")).to_numpy())
         return content

@@ -87,11 +87,13 @@ class Window:
             found[slot] = both[bisect_left(both, both[-1] - self.span) :]
         return found
 
-    def pack(self, content: Times) -> pl.DataFrame:
+    def pack(self, content: Times, slots: NDArray[np.int64] | None = None) -> pl.DataFrame:
         """One row for each time."""
-        slots = [slot for slot, times in content.items() for _ in times]
+        if slots is not None:
+            content = {slot: content[slot] for slot in slots.tolist() if slot in content}
+        rows = [slot for slot, times in content.items() for _ in times]
         times = [time for times in content.values() for time in times]
-        return pl.DataFrame({"slot": slots, "time": times}, schema={"slot": pl.Int64, "time": pl.Float64})
+        return pl.DataFrame({"slot": rows, "time": times}, schema={"slot": pl.Int64, "time": pl.Float64})
 
     def unpack(self, table: pl.DataFrame) -> Times:
         """Content of a table."""
