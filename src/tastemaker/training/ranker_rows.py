@@ -94,8 +94,8 @@ class RankerRows:
     def joined(self, other: RankerRows) -> RankerRows:
         """Both together, in the order of time; columns and heads are the same."""
         begins = np.concatenate([self.begin, self.begin[-1] + other.begin[1:]])
-        number = self.asked[QUESTION].max() if self.asked.height else -1
-        moved = other.asked.with_columns(pl.col(QUESTION) + (int(number) + 1))  # type: ignore[call-overload]
+        behind = int(self.asked[QUESTION].to_numpy().max(initial=-1)) + 1
+        moved = other.asked.with_columns(pl.col(QUESTION) + behind)
         asked, sizes = pl.concat([self.asked, moved]), np.diff(begins)
         when = asked[Columns.TIMESTAMP].to_numpy()[begins[:-1]]
         order = np.argsort(when, kind="stable")
