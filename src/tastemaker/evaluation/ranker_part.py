@@ -50,6 +50,6 @@ def _heads(heads: dict[str, Any]) -> str:
         reliability_plot(one["said"], one["happened"], one["size"], f"reliability of {name}") for name, one in heads.items()
     )
     return (
-        f"{text}<p class=soft>Later held-back questions that neither the ranker nor this calibration had seen. Ratio: sum of the chances over the "
-        f"number of events; 1 is right.</p><div class=pair>{plots}</div>"
+        f"{text}<p class=soft>Held-back questions that the ranker has not learned from, of users that the calibration had not seen. Ratio: sum of "
+        f"the chances over the number of events; 1 is right.</p><div class=pair>{plots}</div>"
     )

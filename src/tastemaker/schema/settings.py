@@ -327,7 +327,12 @@ class RankerSettings(Section, kw_only=True, frozen=True):
     depth: Positive = 30
     """Candidates that are ordered anew, the fusion's best; the others stay behind them in the fusion's order."""
     questions: Positive = 2_000
-    """Held-back events that it learns from and is judged by: the latest; where times can't be compared, a sample drawn by the seed."""
+    """Last events of users that it learns from and is judged by; of more, some drawn by the seed."""
+    later_share: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.0
+    """Share of the events, the latest, that it is asked for besides, by channels that learned from the events before alone; 0: none. Only where times
+    can be compared. It costs about one more refit; see docs/ranking.md for what it brought."""
+    later_questions: Positive = 6_000
+    """Most of these; of more, some drawn by the seed."""
     body: str = "dcn"
     """What stands beside the experts: `dcn` (a cross network, DCNv2), `deepfm` (a factorisation machine) or `mlp` (a linear part)."""
     sharing: str = "mmoe"

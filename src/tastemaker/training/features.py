@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from tastemaker.data.dataset import Dataset
@@ -13,12 +13,13 @@ from tastemaker.data.sequences import Sequences
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
 from tastemaker.features.state import State
-from tastemaker.index.channels import Channels
 from tastemaker.models.fusion import Fusion
 from tastemaker.schema.errors import SettingsError
-from tastemaker.schema.protocols import FloatArray, IntArray
+from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import Settings
-from tastemaker.training.holdout import Holdout
+from tastemaker.training.alignment import rotation
+from tastemaker.training.parts import Fit
+from tastemaker.training.preparation import fit_reduction
 from tastemaker.training.ranker_rows import RANKER_NEGATIVES, Known, RankerRows, prepare, ranker_rows
 
 
@@ -86,23 +87,33 @@ def learn_rows(
     sequences: Sequences,
     catalogue: pl.DataFrame,
     text: FloatArray,
-    held: Holdout,
-    channels: Channels,
+    early: Fit,
     fusion: Fusion,
-    user_vectors: Callable[[Sequence[IntArray]], FloatArray],
     settings: Settings,
+    later: Fit | None = None,
 ) -> LearnedRows:
     """Declares the features, makes the rows, and fits the preparation on those that may be learned from.
 
     Args:
         dataset: its log is what features read. sequences: its histories.
         catalogue: one row an item, in the order of item indices. text: whitened text vectors, float32 [N, T].
-        held: the questions. channels, fusion, user_vectors: of a fit that has not seen them.
+        early, fusion: of a fit that has not seen the last events of each user.
         settings: sections `features`, `fusion`, `ranker`, `sampling` and `train` are read.
+        later: a fit that knows nothing of what anybody did after a moment; its questions are joined to the others. User vectors are turned into the
+            frame of `early`.
     """
     log = dataset.events if dataset.log is None else dataset.log
     features = None if dataset.time_is_order else FeatureSet.declared(settings.features.use, catalogue, text)
     names = catalogue["item_id"].to_list()
-    known = Known(held, channels, fusion, user_vectors, log, features, text, sequences, names)
-    rows, reduction = ranker_rows(known, settings)
+    reduction = fit_reduction("text_part", text, settings.features.text_columns, seed=settings.train.seed)
+
+    def known(fit: Fit) -> Known:
+        return Known(fit.held, fit.channels, fusion, fit.model.user_vectors, log, features, text, sequences, names)
+
+    rows = ranker_rows(known(early), reduction, settings.ranker.questions, settings, features is not None and later is None)
+    if later is not None:
+        more = ranker_rows(known(later), reduction, settings.ranker.later_questions, settings, True, True)
+        met = later.held.train.counts() > 0
+        turn = rotation(early.channels.items.rows(np.flatnonzero(met)), later.channels.items.rows(np.flatnonzero(met)))
+        rows = rows.joined(replace(more, users=more.users @ turn))
     return LearnedRows(rows, prepare(rows, settings), reduction, features, log)

@@ -30,17 +30,27 @@ from tastemaker.training.export import export
 from tastemaker.training.features import LearnedRows, TrainedFeatures, check_features, learn_rows
 from tastemaker.training.friends import LearnedFriends, learn_friends
 from tastemaker.training.graph import TrainedGraph, trained_graph
-from tastemaker.training.holdout import hold_out
+from tastemaker.training.holdout import hold_out, hold_out_later
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.media import ReadMedia
-from tastemaker.training.parts import COLD_SHARE, LearnedFusion, Process, learn_all, learn_early, learn_fusion, make_channels
+from tastemaker.training.parts import (
+    COLD_SHARE,
+    Fit,
+    LearnedFusion,
+    Process,
+    learn_all,
+    learn_early,
+    learn_fusion,
+    learn_later,
+    make_channels,
+)
 from tastemaker.training.precision import check_device, use_threads
 from tastemaker.training.ranked import Asked, recommend_ranked
 from tastemaker.training.ranker import TrainedRanker, check_ranker, train_ranker
 from tastemaker.training.search_pairs import searches_of
 from tastemaker.training.segments import learn_segments
 from tastemaker.training.sequence import SequenceModel
-from tastemaker.training.signals import read_signals
+from tastemaker.training.signals import ReadSignals, read_signals
 from tastemaker.training.together import Launch
 
 
@@ -179,8 +189,10 @@ def fit(
     clock.lap("seconds_fusion")
     told, ranker, notes = None, None, list(read.notes)
     if rows and (not order or settings.ranker.mode != "off"):
-        vectors = early.user_vectors
-        told = learn_rows(dataset, sequences, catalogue, signals.text, held, fused.channels, fused.fusion, vectors, settings)
+        later = _later(read, sequences, order, found.best_epoch, fused.smoothing, settings, process)
+        clock.lap("seconds_later")
+        first = Fit(held, early, fused.channels)
+        told = learn_rows(dataset, sequences, catalogue, signals.text, first, fused.fusion, settings, later)
         clock.lap("seconds_features")
         ranker = _ranker(told, catalogue, fused, settings, notes)
         clock.lap("seconds_ranker")
@@ -204,6 +216,19 @@ def fit(
         [*notes, *([newcomers.note] if newcomers.note else [])], newcomers.segments,
         trained_graph(read.graphs.knowledge, read.by_graph, sequences), friends, read.media,
     )  # fmt: skip
+
+
+def _later(
+    read: ReadSignals, sequences: Sequences, order: bool, epochs: int, smoothing: float, settings: Settings, process: Process
+) -> Fit | None:
+    """What was known before a moment, to be asked what came after it; None where times can't be compared, or too little came."""
+    chosen = settings.ranker
+    if order or chosen.mode == "off" or not chosen.later_share:
+        return None
+    held = hold_out_later(sequences, chosen.later_share, chosen.later_questions, settings.train.seed)
+    if held is None:
+        return None
+    return learn_later(held, epochs, read.anew(held.train), settings, process, read.graphs.social, smoothing)
 
 
 def _ranker(

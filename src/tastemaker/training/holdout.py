@@ -43,6 +43,42 @@ class Holdout:
         return np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
 
 
+FEWEST_LATER = 500
+"""Questions that there must be after a cut in time, else there is none."""
+
+
+def hold_out_later(sequences: Sequences, share: float, questions: int, seed: int) -> Holdout | None:
+    """Cuts the log at a moment: before it all is learned from, after it all are asked, each with what the user met before.
+
+    Nothing that learns from `train` knows what anybody did later, as no live service does; the last events of each user, which `hold_out` takes, leave
+    the later events of other users to learn from.
+
+    Args:
+        sequences: the whole log, times in seconds. share: of the events, the latest, that are asked for.
+        questions: most of them; of more, some drawn by the seed.
+
+    Returns:
+        Questions in the order of time; None where there are fewer than `FEWEST_LATER`.
+    """
+    cut = float(np.quantile(sequences.times, 1 - share)) if len(sequences.times) else 0.0
+    owner = np.repeat(np.arange(sequences.n_users), sequences.lengths())
+    met_before = np.ones(len(sequences.items), dtype=bool)
+    pair = owner * sequences.n_items + sequences.items
+    met_before[np.unique(pair, return_index=True)[1]] = False
+    place = np.arange(len(sequences.items)) - sequences.offsets[owner]
+    later = np.flatnonzero((sequences.times >= cut) & (place > 0) & ~met_before)
+    chosen = np.random.default_rng(seed).permutation(later)[:questions]
+    if len(chosen) < min(FEWEST_LATER, questions):
+        return None
+    chosen = chosen[np.argsort(sequences.times[chosen], kind="stable")]
+    train = sequences.keep(sequences.times < cut)
+    targets = sequences.items[chosen].astype(np.int32)
+    histories = [sequences.items[sequences.offsets[owner[event]] : event] for event in chosen]
+    cold, known = train.counts()[targets] == 0, sequences.counts() > 0
+    nobody = np.zeros(sequences.n_items, dtype=bool)
+    return Holdout(train, histories, targets, cold, known, owner[chosen].astype(np.int32), sequences.times[chosen], nobody)
+
+
 def hold_out(sequences: Sequences, cold_share: float, seed: int) -> Holdout:
     """Holds back the last events of each user (a tenth, at least 1, at most 5) and pretends that a share of the items is new.
 

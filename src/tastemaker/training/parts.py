@@ -62,6 +62,38 @@ class LearnedFusion:
     smoothing: float = 0.0
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What was learned from the events of a holdout alone, and so knows nothing of its questions.
+
+    Attributes:
+        held: events and questions. model, channels: of the events.
+    """
+
+    held: Holdout
+    model: SequenceModel
+    channels: Channels
+
+
+def learn_later(
+    held: Holdout,
+    epochs: int,
+    signals: Signals,
+    settings: Settings,
+    process: Process,
+    social: Social | None = None,
+    smoothing: float = 0.0,
+) -> Fit:
+    """The channels of what came before a moment (`holdout.hold_out_later`), for the epochs that were found best.
+
+    Fewer epochs are no saving: with half of them the sequence model is weaker than the one that answers, and a ranker learns to trust it less.
+    """
+    model, _ = train_together(
+        held.train, signals, settings, None, epochs, "rehearse", process.progress, process.run_dir, None, process.launch
+    )
+    return Fit(held, model, make_channels(held.train, model, signals, False, settings, social, smoothing))
+
+
 def learn_early(
     held: Holdout, signals: Signals, settings: Settings, process: Process, what: str = "validate"
 ) -> tuple[SequenceModel, LoopResult]:

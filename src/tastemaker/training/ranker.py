@@ -41,18 +41,22 @@ LEAST_STEPS = 400
 """Small logs are passed more often, until this many steps are made."""
 CUTOFF = 10
 RESAMPLES = 1_000
-SURE = 0.1
+SURE = 0.05
 """The ranker orders where no more than this share of the resampled gains over the fusion lies below 0."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The order of the ranker beside that of the fusion, NDCG@10 on questions that neither saw.
+    """The order of the ranker beside that of the fusion, NDCG@10 on questions that it has not learned from.
+
+    Where there are questions of `hold_out_later` they judge, and the last events of users only must not be ordered worse: what holds only where channels
+    know nothing of the time of a question, or only where they do, is no gain to rely on.
 
     Attributes:
         fusion, ranker: means. gain: of the ranker, with its interval, users resampled. p: that there is no difference.
         new: gain on targets that no channel has learned from; 0 where there was none (the holdout's pretended-new items are not asked for).
         questions: judged. passed: the ranker orders.
+        last: mean gain on the last events of `last_questions` more; 0 where these are what judges.
     """
 
     fusion: float
@@ -62,6 +66,8 @@ class Gate:
     new: float
     questions: int
     passed: bool
+    last: float = 0.0
+    last_questions: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ class TrainedRanker:
     """A ranker, and how it was judged.
 
     Attributes:
-        ranker, input: what answers. gate: whether it orders. heads: how well each head's chances hold on the latest questions, which their calibration had
-            not seen.
+        ranker, input: what answers. gate: whether it orders. heads: how well each head's chances hold on questions that were not learned from, of users that their
+            calibration had not seen.
         rows: what it learned from and was judged by. first: its `next` logits of these, float32 [R].
         notes: sentences for whoever trains.
         metrics: the same in figures.
@@ -172,14 +178,17 @@ def train_ranker(
     logits = ranker.logits(examples.dense, examples.codes, rows.plain)
     settled = ranker.settled(logits, rows.plain, rows.new, rows.begin)
     first = (settled + plan.boost * rows.raised).astype(np.float32)
-    gate = judge_order(rows, examples, first, judge, chosen.mode)
-    calibrations, heads = _calibrated(rows, examples, logits, judge, chosen.calibration)
+    later = judge[rows.later[judge]]
+    asked = later if len(later) else judge
+    gate = judge_order(rows, examples, first, asked, np.setdiff1d(judge, asked), chosen.mode)
+    calibrations, heads, forward = _calibrated(rows, examples, logits, asked, chosen.calibration)
     plan = msgspec.structs.replace(plan, calibrations=calibrations, orders=gate.passed)
     notes.append(_sentence(gate, chosen.mode))
     metrics: dict[str, float | int] = {
         "ranker_ndcg": gate.ranker, "ranker_ndcg_fusion": gate.fusion, "ranker_orders": int(gate.passed), "ranker_epoch_loss": loss,
         **{f"ranker_auc {name}": one.auc for name, one in heads.items()},
         **{f"ranker_ratio {name}": one.ratio for name, one in heads.items()},
+        **{f"ranker_ratio_later {name}": ratio for name, ratio in forward.items()},
     }  # fmt: skip
     return TrainedRanker(Ranker(plan, arrays), given, gate, heads, rows, first, notes, metrics)
 
@@ -298,19 +307,24 @@ def fit_network(examples: Examples, learn: NDArray[np.int64], settings: RankerSe
     return network.eval(), best[0]
 
 
-def judge_order(rows: RankerRows, examples: Examples, first: FloatArray, questions: NDArray[np.int64], mode: str) -> Gate:
-    """NDCG@10 of the order by `first`, float32 [R], beside that of the fusion, on questions that it has not learned from."""
-    ours, theirs = (gains(score, examples.begin, examples.target, questions) for score in (first, rows.scores))
+def judge_order(
+    rows: RankerRows, examples: Examples, first: FloatArray, questions: NDArray[np.int64], last: NDArray[np.int64], mode: str
+) -> Gate:
+    """NDCG@10 of the order by `first`, float32 [R], beside that of the fusion, on questions that it has not learned from, and on the `last` ones."""
+    (ours, theirs), others = (
+        [gains(score, examples.begin, examples.target, some) for score in (first, rows.scores)] for some in (questions, last)
+    )
+    of_last = float((others[0] - others[1]).mean()) if len(last) else 0.0
     users = rows.asked[Columns.USER_ID].to_numpy()[rows.begin[questions]]
     groups = np.unique(users, return_inverse=True)[1].astype(np.int64)
     gain, p = paired(ours, theirs, RESAMPLES, 0, groups)
-    sure = _share_below(ours - theirs, groups) <= SURE
+    sure = _share_below(ours - theirs, groups) <= SURE and of_last >= 0
     there = examples.target[questions] >= 0
     new = np.zeros(len(questions), dtype=bool)
     new[there] = rows.new[rows.begin[questions[there]] + examples.target[questions[there]]]
     of_new = float((ours - theirs)[new].mean()) if new.any() else 0.0
     passed = mode == "always" or (mode == "auto" and sure)
-    return Gate(float(theirs.mean()), float(ours.mean()), gain, p, of_new, len(questions), passed)
+    return Gate(float(theirs.mean()), float(ours.mean()), gain, p, of_new, len(questions), passed, of_last, len(last))
 
 
 def gains(
@@ -376,17 +390,26 @@ def _guess(examples: Examples, learn: NDArray[np.int64]) -> list[float]:
 
 def _calibrated(
     rows: RankerRows, examples: Examples, logits: FloatArray, judge: NDArray[np.int64], kind: str
-) -> tuple[tuple[Calibration, ...], dict[str, Reliability]]:
-    """Calibrations fitted on all judged questions; the figures are of those fitted on the earlier half, on the later half."""
-    half = len(judge) // 2
-    parts = [np.isin(rows.owner, some) for some in (judge[:half], judge[half:], judge)]
-    calibrations, figures = [], {}
+) -> tuple[tuple[Calibration, ...], dict[str, Reliability], dict[str, float]]:
+    """Calibrations fitted on all judged questions, which are of a time that was not learned from; how well they hold; and how well over time.
+
+    The figures are of chances by calibrations of the other half of the users, so that nobody is told by a calibration that has seen him. The ratios
+    over time are of calibrations of the earlier half of the questions, on the later half: they tell drift, which no calibration can know.
+    """
+    inside = np.isin(rows.owner, judge)
+    users = np.unique(rows.asked[Columns.USER_ID].to_numpy()[inside], return_inverse=True)[1]
+    half = (np.random.default_rng(0).permutation(users.max(initial=0) + 1) % 2)[users]
+    early = np.isin(rows.owner[inside], judge[: len(judge) // 2])
+    calibrations, figures, forward = [], {}, {}
     for place, head in enumerate(examples.heads):
-        mine, label = logits[:, place + 1], examples.labels[:, place]
-        early = fit_calibration(mine[parts[0]], label[parts[0]], kind)
-        figures[head] = reliability(early.apply(mine[parts[1]]), label[parts[1]])
-        calibrations.append(fit_calibration(mine[parts[2]], label[parts[2]], kind))
-    return tuple(calibrations), figures
+        mine, label = logits[inside, place + 1], examples.labels[inside, place]
+        told = np.empty(len(mine), dtype=np.float32)
+        for part in (half == 0, half == 1):
+            told[part] = fit_calibration(mine[~part], label[~part], kind).apply(mine[part])
+        figures[head] = reliability(told, label)
+        forward[head] = reliability(fit_calibration(mine[early], label[early], kind).apply(mine[~early]), label[~early]).ratio
+        calibrations.append(fit_calibration(mine, label, kind))
+    return tuple(calibrations), figures, forward
 
 
 def _share_below(gap: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
@@ -401,6 +424,8 @@ def _share_below(gap: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
 
 def _sentence(gate: Gate, mode: str) -> str:
     gain = f"NDCG@10 {gate.ranker:.4f} against {gate.fusion:.4f} of the fusion on {gate.questions:,} later questions (gain {gate.gain.low:+.4f} to {gate.gain.high:+.4f})"
+    if gate.last_questions:
+        gain += f" and {gate.last:+.4f} on the last events of users ({gate.last_questions:,})"
     if mode == "always":
         return f"The ranker orders, as ranker.mode is always: {gain}."
     if mode == "chances":

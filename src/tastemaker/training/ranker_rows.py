@@ -7,7 +7,9 @@ more than a service would have known.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,11 +26,13 @@ from tastemaker.schema.columns import Columns
 from tastemaker.schema.protocols import FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import Settings
 from tastemaker.training.holdout import Holdout
-from tastemaker.training.preparation import fit_preparation, fit_reduction
+from tastemaker.training.preparation import fit_preparation
 from tastemaker.training.ranker_labels import heads_of, labels_of
 from tastemaker.training.unclicked import left_alone
 
 QUESTION, LABEL = "question", "label"
+OF_QUESTIONS = ("users", "judged", "later")
+"""What there is one of for each question; of the other arrays there is one for each row."""
 RANKER_NEGATIVES = ("unclicked", "candidates", "both")
 JUDGED = 0.3
 """Share of the questions, the latest, that nothing learns from: chances are calibrated and the order is judged by them."""
@@ -42,8 +46,8 @@ class RankerRows:
     Attributes:
         asked: question int64, user_id, item_id, timestamp (epoch seconds), label (1.0 the item that came next, else 0.0).
         names: of the columns, F: channels, fusion, features, reduced text.
-        values: float32 [R, F], as they are. compared: what a ranker reads of them: some relative to their list, and 0 what counts other people's events. The
-            channels of the holdout, which takes the last events of each user, know of other people's later ones; beside them a count as of the moment
+        values: float32 [R, F], as they are. compared: what a ranker reads of them: some relative to their list, and 0 what counts other people's events.
+            The channels of `hold_out`, which takes the last events of each user, know of other people's later ones; beside them a count as of the moment
             would tell what was still to come.
         heads: labels of the settings. labels: whether each holds, float32 [R, H].
         begin: where each question's rows begin, int64 [Q + 1].
@@ -52,6 +56,7 @@ class RankerRows:
         new: bool [R], items that the channels have not learned from.
         positions: places at which items were shown, int64 [R], -1 where they were not.
         judged: bool [Q], questions that nothing may learn from.
+        later: bool [Q], questions whose channels knew nothing of what anybody did after a moment before them (`hold_out_later`).
     """
 
     asked: pl.DataFrame
@@ -69,6 +74,7 @@ class RankerRows:
     new: NDArray[np.bool_]
     positions: NDArray[np.int64]
     judged: NDArray[np.bool_]
+    later: NDArray[np.bool_]
 
     @property
     def owner(self) -> NDArray[np.int64]:
@@ -84,6 +90,24 @@ class RankerRows:
         """Who, what, when, the label, and the prepared columns: what a ranker is trained on."""
         ready = preparation.apply(self.compared)
         return self.asked.with_columns(pl.Series(name, ready[:, place]) for place, name in enumerate(preparation.kept))
+
+    def joined(self, other: RankerRows) -> RankerRows:
+        """Both together, in the order of time; columns and heads are the same."""
+        begins = np.concatenate([self.begin, self.begin[-1] + other.begin[1:]])
+        behind = int(self.asked[QUESTION].to_numpy().max(initial=-1)) + 1
+        moved = other.asked.with_columns(pl.col(QUESTION) + behind)
+        asked, sizes = pl.concat([self.asked, moved]), np.diff(begins)
+        when = asked[Columns.TIMESTAMP].to_numpy()[begins[:-1]]
+        order = np.argsort(when, kind="stable")
+        begin = np.concatenate([[0], np.cumsum(sizes[order])]).astype(np.int64)
+        rows = np.arange(begin[-1]) + np.repeat(begins[:-1][order] - begin[:-1], sizes[order])
+
+        def both(name: str) -> Any:
+            whole = np.concatenate([getattr(self, name), getattr(other, name)])
+            return whole[order if name in OF_QUESTIONS else rows]
+
+        fields = [one.name for one in fields_of(self) if one.name not in ("asked", "names", "heads", "begin")]
+        return replace(self, asked=asked[rows], begin=begin, **{name: both(name) for name in fields})
 
 
 @dataclass(frozen=True)
@@ -129,8 +153,15 @@ class List:
     positions: NDArray[np.int64]
 
 
-def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction]:
-    """The lists of held-back events, with all their columns and labels; and the reduction of the text vectors.
+def ranker_rows(
+    known: Known, reduction: Reduction, questions: int, settings: Settings, by_time: bool, later: bool = False
+) -> RankerRows:
+    """The lists of held-back events, with all their columns and labels.
+
+    Args:
+        reduction: of the text vectors. questions: most of them.
+        by_time: the latest are taken, and the latest of these judged; else some drawn by the seed, and those of some users are judged.
+        later: the questions are those of `hold_out_later`.
 
     Items that the holdout pretends to be new are left out: they are new to the channels and old to everything else, which no live item is, and they are
     answers far more often than new items are. What is learned of them would not hold.
@@ -138,12 +169,11 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     A list holds what the same answer showed in vain, where the log tells (see `sampling.ranker`), then the fusion's best, `ranker.depth` in all. A
     target that is among neither is not in its list.
     """
-    seed, held = settings.train.seed, known.held
-    random = np.random.default_rng(seed)
+    held, random = known.held, np.random.default_rng(settings.train.seed)
     chosen = random.permutation(np.flatnonzero(~held.fresh[held.targets]))
-    if known.features is not None:  # the latest: the channels know other people's events of after an early question
+    if by_time:  # the latest: the channels know other people's events of after an early question
         chosen = chosen[np.argsort(-held.times[chosen], kind="stable")]
-    chosen = chosen[: settings.ranker.questions]
+    chosen = chosen[:questions]
     chosen = chosen[np.argsort(held.times[chosen], kind="stable")]
     vectors = known.user_vectors([held.histories[row] for row in chosen])
     kept, lists = _lists(known, chosen, vectors, settings, random)
@@ -151,7 +181,6 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     items = np.concatenate([held.targets[:0], *(one.items for one in lists)]).astype(np.int32)
     asked = _asked(known, np.repeat(chosen[kept], np.diff(begin)), items)
     heads = heads_of(known.log, settings)
-    reduction = fit_reduction("text_part", known.text, settings.features.text_columns, seed=seed)
     parts = [np.concatenate([np.zeros((0, len(channel_names(known.channels.names))), np.float32), *(one.columns for one in lists)])]
     names = channel_names(known.channels.names)
     if known.features is not None:
@@ -160,7 +189,7 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
     told = parts[1] * known.features.personal if known.features is not None else None
     texts = reduction.apply(known.text[items])
     floats = np.zeros(0, np.float32)
-    rows = RankerRows(
+    return RankerRows(
         asked=asked,
         names=names + reduction.names,
         values=np.concatenate([*parts, texts], axis=1).astype(np.float32),
@@ -175,9 +204,9 @@ def ranker_rows(known: Known, settings: Settings) -> tuple[RankerRows, Reduction
         raised=np.concatenate([np.zeros(0, bool), *(one.raised for one in lists)]),
         new=np.concatenate([floats, *(one.counts for one in lists)]) == 0,
         positions=np.concatenate([np.zeros(0, np.int64), *(one.positions for one in lists)]),
-        judged=_judged(known, chosen[kept], random),
+        judged=_judged(known, chosen[kept], by_time, random),
+        later=np.full(len(kept), later),
     )
-    return rows, reduction
 
 
 def prepare(rows: RankerRows, settings: Settings) -> Preparation:
@@ -260,9 +289,9 @@ def _part(found: ChannelScores, places: NDArray[np.int64]) -> ChannelScores:
     )
 
 
-def _judged(known: Known, questions: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.bool_]:
-    """The latest questions; where the log has no times that can be compared, those of some users."""
-    if known.features is not None:
+def _judged(known: Known, questions: NDArray[np.int64], by_time: bool, random: np.random.Generator) -> NDArray[np.bool_]:
+    """The latest questions, or those of some users."""
+    if by_time:
         return np.arange(len(questions)) >= round(len(questions) * (1 - JUDGED))
     users = np.unique(known.held.users)
     some = random.permutation(users)[: round(len(users) * JUDGED)]
