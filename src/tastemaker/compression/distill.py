@@ -32,7 +32,7 @@ from tastemaker.training.precision import compute_dtype
 POOL = 6_000
 """Texts that are learned from; a smaller catalogue is filled up with pieces of its own texts."""
 IMPORTANCE = 64
-GENTLE = 0.2
+GENTLE = 0.02
 """Share of the learning rate with which a model heals of which nothing was cut."""
 CALIBRATED = 128
 _WARM, _DIMS = 0.1, 256
