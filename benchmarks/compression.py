@@ -21,14 +21,15 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import onnx
 import polars as pl
 import torch
 
-from tastemaker.compression.distill import Lesson, export_encoder
+from tastemaker.compression.distill import GENTLE, Lesson, export_encoder
 from tastemaker.compression.figures import held_back, neighbours_kept
 from tastemaker.compression.prune import cut
 from tastemaker.compression.step import Tools
-from tastemaker.compression.text import most_alike, text_feeds
+from tastemaker.compression.text import in_fast_form, most_alike, text_feeds
 from tastemaker.compression.vectors import product_codes, recall
 from tastemaker.index.coded import Bytes
 from tastemaker.inference.runtimes import openers
@@ -41,7 +42,7 @@ from tastemaker.training.export import export_text, export_users
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE, TOKENS, EVENTS, DIM = "{title}. {categories}", 32, 50, 128
-ARMS = ("whole", "int8", "layers-3", "layers-2", "static")
+ARMS = ("whole", "int8", "healed", "layers-4", "layers-3", "layers-2", "static")
 FLOP_TOKEN = 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 
 
@@ -63,6 +64,7 @@ def read_texts(data: Path, count: int) -> list[str]:
 
 
 def encoder(asked: argparse.Namespace, lines: list[str]) -> None:
+    """The table of the encoders, and how far each is from what the machine can do."""
     from sentence_transformers import SentenceTransformer
 
     texts = read_texts(asked.data, asked.texts)
@@ -82,6 +84,7 @@ def encoder(asked: argparse.Namespace, lines: list[str]) -> None:
         "| encoder | runtime | texts a CPU second | ratio | bytes | of fp32 | neighbours kept, new texts | cosine |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    speeds = {"sentence-transformers": base}
     say(lines, f"| sentence-transformers | torch fp32 | {base:.0f} | 1.00 | {whole:,} | 1 | 1 | 1 |")
     lesson: Lesson | None = None
     for arm in asked.arms:
@@ -89,25 +92,7 @@ def encoder(asked: argparse.Namespace, lines: list[str]) -> None:
         if arm == "whole":
             graph = folder / "model.onnx"
         elif not graph.is_file():
-            tools = Tools(None, None, None, CompressSettings(heal_steps=asked.steps), asked.work, 0)  # type: ignore[arg-type]
-            source = folder / "model.onnx"
-            if arm != "int8":
-                lesson = lesson or Lesson(folder, learn, tools)
-                small: Any
-                if arm == "static":
-                    from tastemaker.models.bert import WordTable
-
-                    small = WordTable(torch.from_numpy(lesson.word_vectors()))
-                else:
-                    small = cut(lesson.teacher(), int(arm.split("-")[1]), 1.0, 1.0, lesson.batches(64))
-                began = time.process_time()
-                lesson.heal(small, asked.steps, 5e-4 if arm != "static" else 5e-3, 64)
-                print(f"{arm}: healed in {time.process_time() - began:.0f} CPU s, cosine {lesson.alike(small):.4f}", flush=True)
-                source = asked.work / f"{arm}-{asked.steps}-float.onnx"
-                export_encoder(small, TOKENS, source)
-            made = asked.work / f"{arm}.making.onnx"
-            most_alike(source, made, text_feeds(folder, learn, 128, 0))
-            made.replace(graph)
+            lesson = make(asked, folder, learn, arm, graph, lesson)
         for name, opener in openers().items():
             runs = opener(graph, 1)
             feeds, order = batches(folder, sample)
@@ -119,10 +104,43 @@ def encoder(asked: argparse.Namespace, lines: list[str]) -> None:
             found[order] = np.concatenate([runs.run(None, feed)[0] for feed in feeds])
             kept, alike = neighbours_kept(wanted, found, held), float((wanted * found).sum(1)[held].mean())
             size = graph.stat().st_size
+            if arm in ("whole", "int8") and not name.endswith("-float"):
+                speeds[f"{arm}, {name}"] = speed
             say(
                 lines,
                 f"| {arm} | {name} | {speed:.0f} | **{speed / base:.2f}** | {size:,} | 1/{whole / size:.1f} | {kept:.3f} | {alike:.4f} |",
             )
+    if (asked.work / "int8.onnx").is_file():
+        roofline(lines, speeds, asked.work / "int8.onnx", batches(folder, sample)[0][len(sample) // 128])
+
+
+def make(asked: argparse.Namespace, folder: Path, learn: list[str], arm: str, graph: Path, lesson: Lesson | None) -> Lesson | None:
+    """Writes the int8 graph of an arm; gives the lesson, so that the next arm need not read the texts again."""
+    source = folder / "model.onnx"
+    if arm == "int8":
+        (asked.work / "fast").mkdir(exist_ok=True)
+        source = in_fast_form(folder, asked.work / "fast")
+    else:
+        tools = Tools(None, None, None, CompressSettings(heal_steps=asked.steps), asked.work, 0)  # type: ignore[arg-type]
+        lesson = lesson or Lesson(folder, learn, tools)
+        rate, small = 5e-4, None
+        if arm == "static":
+            from tastemaker.models.bert import WordTable
+
+            small, rate = WordTable(torch.from_numpy(lesson.word_vectors())), 5e-3
+        elif arm == "healed":
+            small, rate = lesson.teacher(), GENTLE * 5e-4
+        else:
+            small = cut(lesson.teacher(), int(arm.split("-")[1]), 1.0, 1.0, lesson.batches(64))
+        began = time.process_time()
+        lesson.heal(small, asked.steps, rate, 64)
+        print(f"{arm}: healed in {time.process_time() - began:.0f} CPU s, cosine {lesson.alike(small):.4f}", flush=True)
+        source = asked.work / f"{arm}-{asked.steps}-float.onnx"
+        export_encoder(small, TOKENS, source)
+    made = asked.work / f"{arm}.making.onnx"
+    most_alike(source, made, text_feeds(folder, learn, 128, 0))
+    made.replace(graph)
+    return lesson
 
 
 def batches(folder: Path, texts: list[str]) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -188,14 +206,64 @@ def item_vectors(lines: list[str]) -> None:
         say(lines, f"| {name} | {codes.scanned} | 1/{4 * DIM / codes.scanned:.0f} | {stored} | {recall(table, codes, 0):.4f} |")
 
 
-def roofline(lines: list[str], throughput: float) -> None:
+def roofline(lines: list[str], speeds: dict[str, float], graph: Path, feed: dict[str, Any]) -> None:
+    """What of the machine's matrix peak an encoder reaches, and where the rest of its time goes."""
     peaks = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         one, other = (torch.randn(2_048, 2_048).to(kind) for _ in range(2))
         peaks[name] = 2 * 2_048**3 / cpu_seconds(lambda one=one, other=other: one @ other, 5) / 1e9  # type: ignore[misc]
+    peaks["int8"] = int8_peak()
     words = ", ".join(f"{name} {peak:,.0f}" for name, peak in peaks.items())
-    say(lines, f"\nMatrix peak of a core by torch, GFLOP/s: {words}. The whole encoder in float at {throughput:.0f} texts a second does about "
-        f"{throughput * 28 * FLOP_TOKEN / 1e9:.0f}: the rest goes to attention, norms, GELU and copies.")  # fmt: skip
+    say(
+        lines,
+        f"\nMatrix peak of a core, 2,048 x 2,048, G operations a second: {words} (fp32 and bf16 by torch, int8 by ONNX Runtime).",
+    )
+    lines += ["", "| encoder | G operations a second | of the fp32 peak | of bf16 | of int8 |", "|---|---|---|---|---|"]
+    for name, speed in speeds.items():
+        done = speed * 28 * FLOP_TOKEN / 1e9
+        say(lines, f"| {name} | {done:.0f} | {' | '.join(f'{done / peak:.0%}' for peak in peaks.values())} |")
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares(graph, feed).items())
+    say(lines, f"\nWhere the time of the int8 encoder goes in ONNX Runtime, by operator: {told}.")
+
+
+def int8_peak() -> float:
+    """G operations a second of a large product of integers, uint8 by int8, on one thread."""
+    import onnxruntime
+    from onnx import helper, numpy_helper
+
+    size, random = 2_048, np.random.default_rng(0)
+    weights = numpy_helper.from_array(random.integers(-127, 128, (size, size), dtype=np.int8), "w")
+    given = helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, [size, size])
+    found = helper.make_tensor_value_info("y", onnx.TensorProto.INT32, [size, size])
+    graph = helper.make_graph([helper.make_node("MatMulInteger", ["x", "w"], ["y"])], "peak", [given], [found], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    runs = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    table = random.integers(0, 256, (size, size), dtype=np.uint8)
+    return 2 * size**3 / cpu_seconds(lambda: runs.run(None, {"x": table}), 7) / 1e9
+
+
+def shares(graph: Path, feed: dict[str, Any]) -> dict[str, float]:
+    """Share of the time of each kind of operator, the largest first, those of at least 1 %."""
+    import json
+    from collections import Counter
+
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.enable_profiling = 1, True
+    options.profile_file_prefix = str(graph.with_suffix(""))
+    runs = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    for _ in range(10):
+        runs.run(None, feed)
+    told, spent = Path(runs.end_profiling()), Counter[str]()
+    for one in json.loads(told.read_text()):
+        if one.get("cat") == "Node" and one["name"].endswith("_kernel_time"):
+            spent[one["args"]["op_name"]] += one["dur"]
+    told.unlink()
+    total = sum(spent.values())
+    return {name: count / total for name, count in spent.most_common() if count >= total / 100}
 
 
 def say(lines: list[str], line: str) -> None:
@@ -223,8 +291,6 @@ def main() -> None:
         print(f"{asked.data / 'amazon-beauty'} is absent: the encoder is not measured")
     user_tower(asked, lines)
     item_vectors(lines)
-    if len(lines) > 6 and lines[6].startswith("| sentence"):
-        roofline(lines, float(lines[6].split("|")[3]))
     asked.out.write_text("\n".join(lines) + "\n")
     print(f"Written: {asked.out}")
 

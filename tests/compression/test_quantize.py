@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tastemaker.compression.quantize import activation_scale, quantize
+from tastemaker.compression.calibration import activation_scale
+from tastemaker.compression.quantize import quantize
 from tastemaker.compression.sensitive import keep_sensitive
 from tastemaker.compression.step import NotApplicable
 from tastemaker.compression.text import answers_of, cosine, most_alike
@@ -56,8 +57,7 @@ def test_int8_is_close_and_smaller_and_smoothing_helps(products: Path, tmp_path:
         assert cosine(answers_of(target, new), answers_of(target, new, exact=True)) > 0.999, "undone in float: the same numbers"
     assert alike[0.8] > 0.995
     assert 1 - alike[0.8] < (1 - alike[0.0]) / 2
-    facts = most_alike(products, tmp_path / "best.onnx", feeds(8))
-    assert facts["smoothing"] in (0.7, 0.8, 0.9)
+    assert float(most_alike(products, tmp_path / "best.onnx", feeds(8))["cosine"]) > alike[0.0]
 
 
 def test_sensitive_products_stay_in_float(products: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 The large one's vectors of the texts, and of pieces of them, are what the small one is brought close to: each vector by itself, in the space as it is and whitened
 (there small directions count as they do in the index), and how alike the texts of a batch are (so that neighbours stay neighbours). In the last half the products are
-rounded to eight bits as they will be served, so that int8 costs less (quantization-aware healing).
+rounded to eight bits as they will be served, with the ranges and the smoothing that calibration gives, so that int8 costs less (quantization-aware healing).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from tastemaker.compression.bert_graph import write_bert
+from tastemaker.compression.calibration import Seen, eight_bits
 from tastemaker.compression.graph_weights import bert_of
 from tastemaker.compression.prune import cut
 from tastemaker.compression.step import Facts, NotApplicable, Tools
@@ -30,6 +32,9 @@ from tastemaker.training.precision import compute_dtype
 POOL = 6_000
 """Texts that are learned from; a smaller catalogue is filled up with pieces of its own texts."""
 IMPORTANCE = 64
+GENTLE = 0.02
+"""Share of the learning rate with which a model heals of which nothing was cut."""
+CALIBRATED = 128
 _WARM, _DIMS = 0.1, 256
 
 
@@ -48,7 +53,8 @@ def layers(count: int, heads: float = 1.0, forward: float = 1.0, name: str = "")
                 raise NotApplicable(f"the language model has {len(whole.layers)} layers, so {count} are not fewer")
             small = cut(whole, keep, heads, forward, lesson.batches(IMPORTANCE))
             before = lesson.alike(small)
-            lesson.heal(small, settings.heal_steps, settings.heal_rate, settings.heal_batch)
+            gentle = 1.0 if keep < len(whole.layers) or heads < 1 or forward < 1 else GENTLE
+            lesson.heal(small, settings.heal_steps, gentle * settings.heal_rate, settings.heal_batch)
             export_encoder(small, lesson.max_length, target / GRAPH)
             facts: Facts = {"layers": len(small.layers), "heads": sum(small.shape.heads), "neurons": sum(small.shape.forward)}
             return facts | {"cosine cut": round(before, 4), "cosine healed": round(lesson.alike(small), 4)}
@@ -137,7 +143,8 @@ class Lesson:
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = rate * min((step + 1) / rise, 0.5 * (1 + math.cos(math.pi * step / steps)))
-            small.rounded(step >= steps // 2)  # type: ignore[operator]
+            if step == steps // 2 and isinstance(small, Bert):
+                self._round(small)
             rows = self._random.integers(0, len(self._tokens), size)
             wanted = torch.from_numpy(self._wanted[rows])
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -149,8 +156,32 @@ class Lesson:
             optimiser.step()
             if self._tools.progress and (step % 10 == 9 or step + 1 == steps):
                 self._tools.progress("heal", step + 1, steps)
-        small.rounded(False)  # type: ignore[operator]
+        if isinstance(small, Bert):
+            small.rounded(False)
         small.eval()
+
+    @torch.no_grad()
+    def _round(self, small: Bert) -> None:
+        """Rounds all products from now on, with the ranges that some texts show."""
+        seen: dict[int, Seen] = {}
+
+        def look(part: nn.Module, given: tuple[Tensor, ...]) -> None:
+            flat = given[0].flatten(0, -2).float().numpy()
+            if id(part) in seen:
+                seen[id(part)].add(flat)
+            else:
+                seen[id(part)] = Seen.of(flat, moments=False)
+
+        hooks = [part.register_forward_pre_hook(look) for part in small.products()]
+        for batch in self.batches(CALIBRATED):
+            small(*batch)
+        for hook in hooks:
+            hook.remove()
+        for part in small.products():
+            chosen = eight_bits(seen[id(part)], [part.weight.detach().T.float().numpy()])
+            part.span = chosen.low, chosen.high
+            part.factor = None if chosen.factor is None else torch.from_numpy(chosen.factor)
+        small.rounded(True)
 
     @torch.inference_mode()
     def alike(self, small: nn.Module) -> float:
@@ -190,6 +221,9 @@ def pieces(texts: Sequence[str], count: int, random: np.random.Generator) -> lis
 
 def export_encoder(model: nn.Module, max_length: int, path: Path) -> None:
     """Writes a small encoder with the inputs and the output of the large one."""
+    if isinstance(model, Bert):
+        write_bert(model, max_length, path)
+        return
     ids, mask = torch.ones(2, 7, dtype=torch.int64), torch.ones(2, 7, dtype=torch.int64)
     mask[1, 5:] = 0
     rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=2, max=max_length)

@@ -10,7 +10,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from tastemaker.compression.quantize import Feed
+from tastemaker.compression.calibration import Feed
 from tastemaker.compression.step import NotApplicable
 from tastemaker.models.bert import Bert, from_weights
 

@@ -1,9 +1,8 @@
 """Eight bits in place of thirty-two: weights and what meets them, in an ONNX graph that any runtime reads.
 
 Each product with constant weights gets QuantizeLinear / DequantizeLinear around its operands (the format of ONNX, "QDQ"): ONNX Runtime and OpenVINO compute it in
-integers where the CPU can, and anything else undoes it and computes the same numbers in float. Weights are symmetric for each output channel; activations have one
-scale, measured on real inputs. Before, scale is moved from activations with outliers to the weights behind them (SmoothQuant: G. Xiao et al., 2023, arXiv
-2211.10438). Tables of word vectors keep one scale a row.
+integers where the CPU can, and anything else undoes it and computes the same numbers in float. Weights are symmetric for each output channel, rounded as `rounding`
+says; activations have one scale, chosen on real inputs as `calibration` says. Tables of word vectors keep one scale a row.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from tastemaker.compression.calibration import Feed, Seen, activation_scale, calibrate, eight_bits
+from tastemaker.compression.rounding import compensated
 from tastemaker.compression.step import NotApplicable
 from tastemaker.schema.protocols import FloatArray
 
-Feed = Mapping[str, NDArray[Any]]
 LEAST_NUMBERS = 4_096
 """Smaller tables and weights stay as they are."""
-ALPHA = 0.8
-"""How much of an outlier is moved to the weights."""
 _PRODUCTS = ("MatMul", "Gemm")
 
 
@@ -43,19 +41,6 @@ class Product:
     transposed: bool
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The smallest and the largest number that calibration saw in each channel of a tensor, float32 [K]."""
-
-    low: FloatArray
-    high: FloatArray
-
-    @property
-    def size(self) -> FloatArray:
-        """The largest size in each channel, float32 [K]."""
-        return np.maximum(np.abs(self.low), np.abs(self.high))
-
-
 def products(model: onnx.ModelProto) -> list[Product]:
     """The products of a graph whose weights are constant and large enough, in order."""
     sizes = {one.name: int(np.prod(one.dims)) for one in model.graph.initializer if len(one.dims) == 2}
@@ -70,36 +55,12 @@ def products(model: onnx.ModelProto) -> list[Product]:
     return found
 
 
-def calibrate(model: onnx.ModelProto, tensors: Sequence[str], feeds: Sequence[Feed]) -> dict[str, Seen]:
-    """Runs a graph on real inputs and looks at some of its tensors.
-
-    Raises:
-        NotApplicable: there are no inputs, they don't fit the graph, or a tensor holds a number that is none.
-    """
-    if not feeds:
-        raise NotApplicable("there are no inputs to calibrate with")
-    runs = _watched(model, tensors)
-    seen: dict[str, Seen] = {}
-    for feed in feeds:
-        try:
-            answers = runs.run(list(tensors), dict(feed))
-        except Exception as error:  # the runtime raises classes of its own that share no base
-            raise NotApplicable(f"the calibration inputs don't fit the graph ({str(error)[:150]})") from None
-        for name, value in zip(tensors, answers, strict=True):
-            if not np.isfinite(value).all():
-                raise NotApplicable(f"the calibration inputs make {name} infinite: they are damaged, or of another model")
-            flat = value.reshape(-1, value.shape[-1])
-            before = seen.get(name, Seen(flat[0], flat[0]))
-            seen[name] = Seen(np.minimum(before.low, flat.min(axis=0)), np.maximum(before.high, flat.max(axis=0)))
-    return seen
-
-
 def quantize(
     source: Path,
     target: Path,
     feeds: Sequence[Feed],
     keep: Collection[str] = (),
-    alpha: float = ALPHA,
+    alpha: float | None = None,
     seen: dict[str, Seen] | None = None,
 ) -> dict[str, float | int | str]:
     """Writes the int8 form of a graph.
@@ -108,7 +69,7 @@ def quantize(
         source, target: the graphs.
         feeds: real inputs; what they look like sets the scales of the activations.
         keep: names of products that stay as they are.
-        alpha: of SmoothQuant; 0 moves nothing.
+        alpha: of SmoothQuant; None: chosen for each tensor; 0 moves nothing.
         seen: what `observe` saw of these feeds already; None: it is looked at now.
 
     Returns:
@@ -166,7 +127,7 @@ def table_names(model: onnx.ModelProto) -> list[str]:
 class _Rewriting:
     """One graph while its operands are replaced."""
 
-    def __init__(self, model: onnx.ModelProto, seen: Mapping[str, Seen], alpha: float) -> None:
+    def __init__(self, model: onnx.ModelProto, seen: Mapping[str, Seen], alpha: float | None) -> None:
         self._model, self._seen, self._alpha = model, seen, alpha
         self._constants = {one.name: one for one in model.graph.initializer}
         self._before: dict[str, list[onnx.NodeProto]] = {}
@@ -184,9 +145,8 @@ class _Rewriting:
                 nodes += self._looked_up(node)
                 continue
             nodes += [*self._before.pop(node.name, []), node]
-        gone = {one.weights for one in chosen} | set(tables)
         used = {name for node in nodes for name in node.input}
-        kept = [one for one in self._model.graph.initializer if one.name not in gone or one.name in used]
+        kept = [one for one in self._model.graph.initializer if one.name in used]
         del self._model.graph.node[:]
         self._model.graph.node.extend(nodes)
         del self._model.graph.initializer[:]
@@ -197,28 +157,35 @@ class _Rewriting:
         """Products that read one tensor: they share its smoothing and its eight bits."""
         nodes = {node.name: node for node in self._model.graph.node}
         weights = {one.node: self._weights(one) for one in members}
-        sizes = np.max([np.abs(table).max(axis=1) for table in weights.values()], axis=0)
         seen = self._seen[given]
-        factor = smoothing(seen.size, sizes, self._alpha)
+        chosen = eight_bits(seen, list(weights.values()), self._alpha)
+        factor = chosen.factor
         first = min(members, key=lambda one: list(nodes).index(one.node)).node
         made = self._before.setdefault(first, [])
         name = given
-        divisor = np.ones_like(seen.low) if factor is None else factor
-        low, high = float((seen.low / divisor).min()), float((seen.high / divisor).max())
         if factor is not None:
             name = f"{given}.smooth"
             made.append(helper.make_node("Mul", [given, self._constant(f"{name}.factor", 1 / factor)], [name]))
-        scale, zero = activation_scale(low, high)
+        scale, zero = activation_scale(chosen.low, chosen.high)
         scale_name, zero_name = self._constant(f"{name}.scale", np.float32(scale)), self._constant(f"{name}.zero", np.uint8(zero))
         made.append(helper.make_node("QuantizeLinear", [name, scale_name, zero_name], [f"{name}.u8"]))
         made.append(helper.make_node("DequantizeLinear", [f"{name}.u8", scale_name, zero_name], [f"{name}.back"]))
+        moments = seen.moments_of(factor if factor is not None else np.ones_like(seen.low), scale)
         for one in members:
             table = weights[one.node] * (factor[:, None] if factor is not None else 1.0)
-            self._product(nodes[one.node], one, table.astype(np.float32), f"{name}.back", made)
+            codes = channel_codes(table.astype(np.float32), moments)
+            self._product(nodes[one.node], one, codes, f"{name}.back", scale, made)
 
-    def _product(self, node: onnx.NodeProto, one: Product, table_KN: FloatArray, given: str, made: list[onnx.NodeProto]) -> None:
-        codes_KN, scale_N = channel_codes(table_KN)
-        prefix = f"{one.node}.weights"
+    def _product(
+        self,
+        node: onnx.NodeProto,
+        one: Product,
+        codes: tuple[NDArray[np.int8], FloatArray],
+        given: str,
+        scale: float,
+        made: list[onnx.NodeProto],
+    ) -> None:
+        (codes_KN, scale_N), prefix = codes, f"{one.node}.weights"
         axis = 0 if one.transposed else 1
         stored = np.ascontiguousarray(codes_KN.T if one.transposed else codes_KN)
         names = [
@@ -228,6 +195,20 @@ class _Rewriting:
         ]
         made.append(helper.make_node("DequantizeLinear", names, [f"{prefix}.back"], axis=axis))
         node.input[0], node.input[1] = given, f"{prefix}.back"
+        if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in self._constants:
+            self._bias(node, prefix, scale * scale_N, made)
+
+    def _bias(self, node: onnx.NodeProto, prefix: str, scale_N: FloatArray, made: list[onnx.NodeProto]) -> None:
+        """The bias in the integers in which the product is summed up: it costs nothing there."""
+        bias_N = numpy_helper.to_array(self._constants[node.input[2]]).astype(np.float64)
+        codes_N = np.clip(np.rint(bias_N / scale_N), -(2**31) + 1, 2**31 - 1).astype(np.int32)
+        names = [
+            self._constant(f"{prefix}.bias", codes_N),
+            self._constant(f"{prefix}.bias_scale", scale_N.astype(np.float32)),
+            self._constant(f"{prefix}.bias_zero", np.zeros(len(scale_N), np.int32)),
+        ]
+        made.append(helper.make_node("DequantizeLinear", names, [f"{prefix}.bias_back"], axis=0))
+        node.input[2] = f"{prefix}.bias_back"
 
     def _looked_up(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """A Gather of a table as a Gather of bytes, widened, times a Gather of scales."""
@@ -253,48 +234,13 @@ class _Rewriting:
         return name
 
 
-def smoothing(channels: FloatArray, weights: FloatArray, alpha: float) -> FloatArray | None:
-    """What each channel of an activation is divided by, float32 [K]; None where nothing is moved.
-
-    Args:
-        channels: largest size of the activation in each channel, [K]. weights: largest size of the weights that meet it, [K].
-        alpha: of SmoothQuant, in [0, 1].
-    """
-    if alpha <= 0:
-        return None
-    factor = np.maximum(channels, 1e-5) ** alpha / np.maximum(weights, 1e-5) ** (1 - alpha)
-    clipped: FloatArray = np.clip(factor / np.exp(np.log(factor).mean()), 1e-2, 1e2).astype(np.float32)
-    return clipped
-
-
-def channel_codes(table_KN: FloatArray) -> tuple[NDArray[np.int8], FloatArray]:
-    """int8 codes [K, N] and a scale for each column, float32 [N]."""
+def channel_codes(table_KN: FloatArray, moments_KK: FloatArray | None = None) -> tuple[NDArray[np.int8], FloatArray]:
+    """int8 codes [K, N] and a scale for each column, float32 [N]; with the moments of the inputs their products stay close, else each number by itself."""
     scale_N = np.maximum(np.abs(table_KN).max(axis=0) / 127, 1e-12).astype(np.float32)
+    if moments_KK is not None:
+        return compensated(table_KN, scale_N, moments_KK), scale_N
     return np.rint(table_KN / scale_N).astype(np.int8), scale_N
-
-
-def activation_scale(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of eight bits without sign from the smallest to the largest number, zero among them exactly."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = max((high - low) / 255, 1e-12)
-    return scale, round(-low / scale)
 
 
 def _axis(node: onnx.NodeProto) -> int:
     return next((int(one.i) for one in node.attribute if one.name == "axis"), 0)
-
-
-def _watched(model: onnx.ModelProto, tensors: Sequence[str]) -> Any:
-    import onnxruntime
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    known = {one.name for one in copy.graph.output}
-    copy.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors if name not in known)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    try:
-        return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise NotApplicable(f"the runtime can't read the graph ({str(error)[:150]})") from None

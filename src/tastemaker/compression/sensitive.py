@@ -7,7 +7,8 @@ from pathlib import Path
 
 import onnx
 
-from tastemaker.compression.quantize import Feed, observe, products, quantize
+from tastemaker.compression.calibration import Feed, calibrate
+from tastemaker.compression.quantize import products, quantize
 from tastemaker.compression.step import NotApplicable
 
 SHARE = 0.25
@@ -22,12 +23,15 @@ def keep_sensitive(source: Path, target: Path, feeds: Sequence[Feed]) -> dict[st
     """
     from tastemaker.compression.text import answers_of, cosine
 
-    names = [one.node for one in products(onnx.load(str(source)))]
+    model = onnx.load(str(source))
+    every = products(model)
+    names = [one.node for one in every]
     if len(names) < 4:
         raise NotApplicable(f"it has {len(names)} products, too few to leave some in float")
     cut = max(len(feeds) * 3 // 4, 1)
     learn, check = feeds[:cut], (feeds[cut:] or feeds[:1])[:4]
-    wanted, seen, costs = answers_of(source, check), observe(source, learn), {}
+    wanted, costs = answers_of(source, check), dict[str, float]()
+    seen = calibrate(model, list(dict.fromkeys(one.given for one in every)), learn)
     attempt = target.with_name("attempt.onnx")
     for name in names:
         quantize(source, attempt, learn, [other for other in names if other != name], seen=seen)

@@ -49,6 +49,8 @@ def _smaller(settings: CompressSettings) -> Group:
         found.append(Step(f"layers-{count}", TEXT, words, _learned("layers", count)))
     words = "all layers, with fewer heads and neurons, healed by distillation"
     found.append(Step("narrow", TEXT, words, _learned("layers", 0, settings.heads, settings.forward, "narrow")))
+    words = "all layers, healed by distillation against the rounding to eight bits"
+    found.append(Step("healed", TEXT, words, _learned("layers", 0, 1.0, 1.0, "healed")))
     return found
 
 

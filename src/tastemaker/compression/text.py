@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,16 +14,18 @@ import msgspec
 import numpy as np
 from tokenizers import Tokenizer
 
+from tastemaker.compression.calibration import Feed
 from tastemaker.compression.figures import held_back
-from tastemaker.compression.quantize import Feed, observe, quantize, quantize_tables
+from tastemaker.compression.quantize import quantize, quantize_tables
 from tastemaker.compression.reread import ENCODER, LEFT, reread, texts_of
 from tastemaker.compression.step import Facts, NotApplicable, Tools, carry
 
 GRAPH, TOKENS = "model.onnx", "tokenizer.json"
 CALIBRATED_AT_ONCE = 8
-ALPHAS = (0.8, 0.9, 0.7)
 GOLDEN = 16
 """Texts whose vectors are kept beside the graph; every runtime must give them again."""
+MADE_AS = 2
+"""Changes with how graphs are made, so that what an older version left behind is not taken for today's."""
 _MARK = "##"
 
 
@@ -61,7 +64,7 @@ def int8(bundle: Path, place: Path, tools: Tools) -> Facts:
 
     def make(source: Path, target: Path, texts: Sequence[str]) -> Facts:
         feeds = text_feeds(source, texts, tools.settings.calibration, tools.seed)
-        return most_alike(source / GRAPH, target / GRAPH, feeds)
+        return most_alike(in_fast_form(source, target), target / GRAPH, feeds)
 
     return changed(bundle, place, tools, "int8-text", make, tools.settings.calibration)
 
@@ -73,7 +76,7 @@ def int8_sensitive(bundle: Path, place: Path, tools: Tools) -> Facts:
         from tastemaker.compression.sensitive import keep_sensitive
 
         feeds = text_feeds(source, texts, tools.settings.calibration, tools.seed)
-        return keep_sensitive(source / GRAPH, target / GRAPH, feeds)
+        return keep_sensitive(in_fast_form(source, target), target / GRAPH, feeds)
 
     return changed(bundle, place, tools, "int8-text-sensitive", make, tools.settings.calibration)
 
@@ -128,22 +131,31 @@ def vocabulary(bundle: Path, place: Path, tools: Tools) -> Facts:
     return changed(bundle, place, tools, "vocabulary", make, [tools.settings.vocabulary, _hash_of(texts_of(bundle))])
 
 
+def in_fast_form(source: Path, target: Path) -> Path:
+    """The language model's graph as `bert_graph` writes it, in place of the one that becomes eight bits; the graph as it is where it is no BERT in an exporter's
+    form, or where torch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return source / GRAPH
+    from tastemaker.compression.bert_graph import write_bert
+    from tastemaker.compression.graph_weights import bert_of
+
+    config = msgspec.json.decode((source / "config.json").read_bytes())
+    feed = text_feeds(source, ["a text to compare by", "and one more"], 2, 0)[0]
+    try:
+        model = bert_of(source / GRAPH, str(config.get("pooling", "mean")), feed, answers_of(source / GRAPH, [feed]))
+    except NotApplicable:
+        return source / GRAPH
+    write_bert(model, int(config["max_length"]), target / GRAPH)
+    return target / GRAPH
+
+
 def most_alike(source: Path, target: Path, feeds: Sequence[Feed]) -> Facts:
-    """Quantizes with several strengths of smoothing and keeps the one whose answers are closest to the float graph's, on inputs that set no scale."""
+    """Quantizes a graph and tells how close its answers are to the float graph's, on inputs that set no scale."""
     cut = max(len(feeds) * 3 // 4, 1)
     learn, check = feeds[:cut], feeds[cut:] or feeds[:1]
-    wanted, seen = answers_of(source, check), observe(source, learn)
-    best: tuple[float, float, Facts] | None = None
-    for alpha in ALPHAS:
-        attempt = target.with_name(f"{target.stem}.{alpha}.onnx")
-        facts = quantize(source, attempt, learn, alpha=alpha, seen=seen)
-        alike = cosine(wanted, answers_of(attempt, check))
-        if best is None or alike > best[0]:
-            best = alike, alpha, facts
-            attempt.replace(target)
-        attempt.unlink(missing_ok=True)
-    assert best is not None
-    return {**best[2], "smoothing": best[1], "cosine": round(best[0], 5)}
+    wanted = answers_of(source, check)  # before: the target may be the source
+    facts = quantize(source, target, learn)
+    return {**facts, "cosine": round(cosine(wanted, answers_of(target, check)), 5)}
 
 
 def text_feeds(folder: Path, texts: Sequence[str], most: int, seed: int) -> list[Feed]:
@@ -305,7 +317,7 @@ def _key(source: Path, name: str, texts: Sequence[str], settings: Any) -> str:
     for part in (GRAPH, TOKENS):
         with (source / part).open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    digest.update(msgspec.json.encode([name, _hash_of(texts), settings]))
+    digest.update(msgspec.json.encode([MADE_AS, name, _hash_of(texts), settings]))
     return digest.hexdigest()[:40]
 
 

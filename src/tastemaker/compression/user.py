@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from tastemaker.compression.quantize import Feed
+from tastemaker.compression.calibration import Feed
 from tastemaker.compression.step import Facts, NotApplicable, Tools, carry
 from tastemaker.compression.text import GRAPH, most_alike, write_golden
 from tastemaker.index.coded import load

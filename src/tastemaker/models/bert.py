@@ -38,18 +38,32 @@ class Shape:
 
 
 class Rounded(nn.Linear):
-    """A product that may be rounded to eight bits as it will be served: weights by output channel, inputs as a whole (B. Jacob et al., 2018)."""
+    """A product that may be rounded to eight bits as it will be served: weights by output channel, inputs as a whole (B. Jacob et al., 2018).
+
+    Attributes:
+        rounding: it is rounded now.
+        factor: what each channel of the inputs is divided by, and its weights are multiplied with, before: float32 [K]; None: nothing.
+        span: range of the inputs that the 256 steps cover; None: that of the batch.
+    """
 
     rounding = False
+    factor: Tensor | None = None
+    span: tuple[float, float] | None = None
 
     def forward(self, given: Tensor) -> Tensor:
         """The product, float32 [..., out]."""
         if not self.rounding:
             return F.linear(given, self.weight, self.bias)
-        scale = self.weight.detach().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
-        low, high = given.detach().amin().clamp(max=0.0), given.detach().amax().clamp(min=0.0)
+        weight = self.weight if self.factor is None else self.weight * self.factor
+        given = given if self.factor is None else given / self.factor
+        scale = weight.detach().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+        if self.span is None:
+            low, high = given.detach().amin().clamp(max=0.0), given.detach().amax().clamp(min=0.0)
+        else:
+            low, high = given.new_tensor(self.span[0]), given.new_tensor(self.span[1])
+            given = torch.minimum(torch.maximum(given, low), high)
         step = ((high - low) / 255).clamp(min=1e-12)
-        return F.linear(_near(given, step), _near(self.weight, scale), self.bias)
+        return F.linear(_near(given, step), _near(weight, scale), self.bias)
 
 
 class Layer(nn.Module):
@@ -110,9 +124,12 @@ class Bert(nn.Module):
 
     def rounded(self, on: bool) -> None:
         """Rounds all products to eight bits from now on, or no more."""
-        for module in self.modules():
-            if isinstance(module, Rounded):
-                module.rounding = on
+        for part in self.products():
+            part.rounding = on
+
+    def products(self) -> list[Rounded]:
+        """All products with learned weights."""
+        return [module for module in self.modules() if isinstance(module, Rounded)]
 
 
 class WordTable(nn.Module):
@@ -126,9 +143,6 @@ class WordTable(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Unit vectors, float32 [B, H]."""
         return pooled(self.words(input_ids), attention_mask.to(torch.float32), "mean")
-
-    def rounded(self, on: bool) -> None:
-        """A table has no product to round."""
 
 
 def pooled(hidden_BLH: Tensor, mask_BL: Tensor, pooling: str) -> Tensor:

@@ -470,7 +470,7 @@ class CompressSettings(Section, kw_only=True, frozen=True):
     of known items does not see them."""
     vocabulary: Positive = 8_192
     """Rows of word pieces that are kept besides those of the catalogue, the first ones of the vocabulary, so that new texts can be read."""
-    layers: tuple[int, ...] = (2, 3)
+    layers: tuple[int, ...] = (2, 3, 4)
     """Layers that the smaller language model keeps, the fewest first."""
     forward: Share = 0.5
     """Share of the feed-forward neurons of each layer that the step `narrow` keeps."""
