@@ -128,14 +128,14 @@ def test_reasons_and_why_not(service: Service, browser: Any) -> None:
         page.get_by_text("Recommended for reader").wait_for()
         page.locator(".item").first.get_by_role("button").last.click()
         box = page.locator("dialog")
-        box.get_by_text("Place 1 of 10").wait_for()
+        box.get_by_text("Place 1 of 12").wait_for()
         assert box.locator(".bar-line").count() >= 1
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Why not…").click()
         box.get_by_role("searchbox").fill("brand1 coffee")
         page.keyboard.press("Enter")
         box.locator(".pick").first.click()
-        box.get_by_text("Not in the list of 10").wait_for()
+        box.get_by_text("Not in the list of 12").wait_for()
         assert re.search("seen", box.inner_text())
 
 

@@ -85,12 +85,8 @@ function walk(event) {
 }
 
 async function tellWhy(row) {
-  if (!state.user || state.session.length) {
-    const inside = [row.reason && el('p', {}, row.reason), el('p', { class: 'soft small' }, t('sessionWhy')), row.chances && chances(row.chances), row.moves && moves(row.moves)];
-    dialog(row.title || row.item_id, ...inside.filter(Boolean));
-    return;
-  }
-  const told = await call('/v1/explain', { user_id: state.user, item_id: row.item_id });
+  const question = { k: SHOWN, ...(state.session.length && { session: state.session.map(one => ({ item_id: one.item_id })) }) };
+  const told = await call('/v1/explain', { user_id: state.user || 'visitor', item_id: row.item_id, question });
   dialog(row.title || row.item_id, ...[row.reason && el('p', {}, row.reason), ...explained(told)].filter(Boolean));
 }
 
@@ -107,14 +103,12 @@ function askWhyNot() {
 const chances = told => el('div', { class: 'stack' }, el('h3', {}, t('chances')), bars(Object.entries(told).map(([name, value]) => ({ name, value, words: (100 * value).toFixed(1) + ' %' })), 1));
 const moves = told => el('div', { class: 'stack' }, el('h3', {}, t('moves')), el('ul', {}, told.map(move => el('li', {}, t('movedBy', move.rule, move.before, move.after)))));
 
+// The stage at which an item left the road, by which rule, and where it stood.
 function verdict(told) {
-  const list = told.list || {}, words = [];
+  const list = told.list || {}, why = told.why_not;
   if (list.place) return el('p', {}, el('span', { class: 'tag good' }, t('place', list.place, list.k)));
-  if (told.why_not?.words) words.push(told.why_not.words);
-  else if (told.dropped_by?.length) words.push(t('dropped', told.dropped_by.join(', ')));
-  else if (list.left_out) words.push(t('leftBy', list.left_out.rule, list.left_out.before));
-  else words.push(told.in_candidates ? t('outranked') : t('notFound'));
-  return el('p', { class: 'row' }, el('span', { class: 'tag warn' }, t('notListed', list.k || 10)), words.join(' '));
+  const words = why ? [t('stoppedAt', t('stage_' + why.stage), why.rule), why.rank && t('stoodAt', why.rank, why.of)] : [t('outranked')];
+  return el('p', { class: 'row' }, el('span', { class: 'tag warn' }, t('notListed', list.k || SHOWN)), words.filter(Boolean).join(' '));
 }
 
 function explained(told) {
@@ -122,6 +116,7 @@ function explained(told) {
   const features = Object.entries(told.features || {}).filter(([, value]) => value).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 12);
   return [verdict(told),
     el('div', { class: 'stack' }, el('h3', {}, t('sources')), bars(sources.map(([name, one]) => ({ name, value: one.share, words: `${number(one.share, 3)} · ${t('rank', one.rank + 1)}` })))),
+    told.effects?.length ? el('div', { class: 'stack' }, el('h3', {}, t('effects')), bars(told.effects.slice(0, 8).map(one => ({ name: one.feature, value: one.effect, words: `${number(one.value, 3)}` })))) : null,
     told.ranker?.chances && Object.keys(told.ranker.chances).length ? chances(told.ranker.chances) : null,
     told.list?.moves?.length ? moves(told.list.moves) : null,
     features.length ? el('details', {}, el('summary', {}, t('features')), bars(features.map(([name, value]) => ({ name, value, words: number(value, 3) })))) : null];
