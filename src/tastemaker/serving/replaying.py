@@ -50,9 +50,9 @@ def replay(bundles: Path, journal: Journal, samples: Sequence[Sampled]) -> Repla
     data = msgspec.json.decode((folder / "manifest.json").read_bytes())["data"]
     position, change = int(data["position"]), int(data["change"])
     changes = {one.item_id: one for one in journal.item_changes(change, 1_000_000)}
-    for one in changes.values():
-        if one.item is not None and one.vector and one.vector_version == brain.content_version:
-            features.put_item(state, one.item, np.frombuffer(one.vector, dtype=np.float32)[: brain.text.width])
+    for changed in changes.values():
+        if changed.item is not Nchanged and changed.vector and changed.vector_version == brain.content_version:
+            features.put_item(state, changed.item, np.frombuffer(changed.vector, dtype=np.float32)[: brain.text.width])
     numbers = left = 0
     differing = Counter[str]()
     ordered = sorted((one for one in told if one.model_version == version), key=lambda one: one.position)
