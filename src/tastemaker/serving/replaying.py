@@ -51,7 +51,7 @@ def replay(bundles: Path, journal: Journal, samples: Sequence[Sampled]) -> Repla
     position, change = int(data["position"]), int(data["change"])
     changes = {one.item_id: one for one in journal.item_changes(change, 1_000_000)}
     for changed in changes.values():
-        if changed.item is not Nchanged and changed.vector and changed.vector_version == brain.content_version:
+        if changed.item is not None and changed.vector and changed.vector_version == brain.content_version:
             features.put_item(state, changed.item, np.frombuffer(changed.vector, dtype=np.float32)[: brain.text.width])
     numbers = left = 0
     differing = Counter[str]()
