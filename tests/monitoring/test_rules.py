@@ -158,3 +158,18 @@ def test_history_is_thinned_and_still_knows_three_days() -> None:
 
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (15, 60, 90, 3_600, 259_200)] == ["15s", "1m", "90s", "1h", "3d"]
+
+
+def test_an_incident_that_is_over_burns_no_more() -> None:
+    lines = Lines(Case("", False, ()))
+    alerts = Alerts([rule for rule in RULES if rule.name == "ErrorBudgetFast"], lines)
+    for minute in range(95):
+        bad = 20.0 * min(minute, 55)
+        good = ("tastemaker_request_seconds_count", {"route": "recommend", "status": "2xx"}, 100.0 * minute, 0.0)
+        lines.case = Case(
+            "", False, (good, ("tastemaker_request_seconds_count", {"route": "recommend", "status": "5xx"}, bad, 0.0))
+        )
+        alerts.look(60.0 * minute)
+        if minute == 50:
+            assert alerts.firing == ["ErrorBudgetFast"]
+    assert alerts.firing == []  # of the last hours far too many failed, of the last half an hour none
