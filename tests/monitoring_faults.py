@@ -90,4 +90,9 @@ def _score_by(world: World, score: Callable[[ChannelScores], Any]) -> None:
         def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
             return right.parts(found, history_length)
 
-    road.fusion = Wrong()
+    wrong = road.fusion = Wrong()
+    for stages in (road.stages, road.after_source):
+        stages[:] = [(name, stage) for name, stage in stages if name not in ("hydrate", "rank")]
+        for _, stage in stages:
+            if hasattr(stage, "_fusion"):
+                stage._fusion = wrong

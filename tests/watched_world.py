@@ -25,6 +25,7 @@ from tastemaker.serving.answers import Answers
 from tastemaker.serving.auth import KeyFile, Keyring
 from tastemaker.serving.exchange import Exchange
 from tastemaker.serving.http import make_app
+from tastemaker.serving.releases import Releases
 from tastemaker.serving.sampling import Sampler
 from tastemaker.serving.watching import Watch, reference_of
 from tastemaker.serving.wire import open_live
@@ -58,10 +59,12 @@ class World(AbstractContextManager["World"]):
         self.journal = Journal.open(folder / "journal")
         live = open_live(folder / "bundles", self.journal, service=settings)
         sampler = Sampler(ServedLog(folder / "journal" / "sampled", 2), settings.alerts)
-        self.answers = Answers(live, self.journal, settings.serving, None, sampler.keep, lambda: self.now, self.metrics.stage)
+        self.answers = Answers(
+            live, self.journal, settings.serving, notice=sampler.keep, clock=lambda: self.now, timed=self.metrics.stage
+        )
         self.writer = Writer(Journal.open(folder / "journal"))
         exchange = Exchange(Keyring(KeyFile(folder / "keys.json")), Admission(), self.metrics, settings.serving)
-        self.app = make_app(self.answers, self.writer, exchange, None, {})
+        self.app = make_app(self.answers, self.writer, exchange, None, {}, Releases(folder / "bundles", folder / "reports"))
         self.loop = asyncio.new_event_loop()
         self.crowd = Crowd(
             self._tastes(catalogue, seed), self.ask, self.tell, rate, value=lambda liking: float(1 + round(40 * liking)), seed=seed

@@ -273,7 +273,7 @@ def test_both_languages_have_all_words() -> None:
     }
     assert keys["en"] == keys["zh"]
     scripts = "".join(path.read_text("utf-8") for path in STATIC.glob("*.js"))
-    asked = set(re.findall(r"\bt\('(\w+)'", scripts)) | set(
+    asked = set(re.findall(r"\bt\('(\w+)'[,)]", scripts)) | set(
         re.findall(r'data-t="(\w+)"', (STATIC / "index.html").read_text("utf-8"))
     )
     assert asked <= keys["en"], asked - keys["en"]

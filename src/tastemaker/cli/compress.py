@@ -154,7 +154,7 @@ def memory_of(folder: Path) -> tuple[int, int]:
         "def told(name):\n"
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
         "    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))\n"
-        "pl.DataFrame({'a': ['b']}).write_parquet(file := io.BytesIO()); pl.read_parquet(file)\n"  # polars is part of the program
+        "pl.DataFrame({'a': ['b']}).write_parquet(file := io.BytesIO()); file.seek(0); pl.read_parquet(file)\n"  # polars is part of the program
         "before = told('VmRSS')\n"
         "Path('/proc/self/clear_refs').write_text('5')\n"  # the peak is counted from here
         "served = Served(Path(sys.argv[1]))\n"

@@ -66,6 +66,9 @@ class Lexicon:
         self._numbers = {word: number for number, word in enumerate(words)}
         self._size = len(self._base.lengths)
         self._total = float(self._base.lengths.sum(dtype=np.float64))
+        self._texts = int(
+            np.count_nonzero(self._base.lengths)
+        )  # items with words: one that was taken out counts no more, whether it was ever seen or not
         self._gone: NDArray[np.bool_] = np.zeros(self._size, dtype=bool)
         self._some_gone = False
         self._lost: dict[int, int] = defaultdict(int)
@@ -97,6 +100,7 @@ class Lexicon:
         self._later[place] = counts
         length = sum(counts.values())
         self._total += length
+        self._texts += length > 0
         self._later_lengths[place] = length
         for word, count in counts.items():
             if word not in self._numbers:
@@ -153,10 +157,13 @@ class Lexicon:
     def _take_out(self, place: int) -> None:
         for word in self._later.pop(place, ()):
             del self._where[word][place]
-        self._total -= self._later_lengths.pop(place, 0)
+        length = self._later_lengths.pop(place, 0)
+        self._total -= length
+        self._texts -= length > 0
         if place < len(self._gone) and not self._gone[place]:
             self._gone[place] = self._some_gone = True
             self._total -= float(self._base.lengths[place])
+            self._texts -= int(self._base.lengths[place] > 0)
             for number in self._base.row_words[self._base.row_starts[place] : self._base.row_starts[place + 1]].tolist():
                 self._lost[number] += 1
 
@@ -175,11 +182,11 @@ class Lexicon:
     def _weight(self, word: str) -> float:
         """How much a word tells: inverse document frequency."""
         frequency = self._frequency(word)
-        return float(np.log(1 + (max(self._size, 1) - frequency + 0.5) / (frequency + 0.5)))
+        return float(np.log(1 + (max(self._texts, 1) - frequency + 0.5) / (frequency + 0.5)))
 
     def _add(self, found: FloatArray, word: str, weight: float) -> None:
         """Adds a word's part of each item's score."""
-        mean = max(self._total / max(self._size, 1), 1.0)
+        mean = max(self._total / max(self._texts, 1), 1.0)
         number = self._numbers[word]
         if number < len(self._base.starts) - 1:
             some = slice(self._base.starts[number], self._base.starts[number + 1])
