@@ -71,6 +71,7 @@ def test_a_life_of_rounds(space: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert [one["state"] for one in history] == ["released", "released", "refused"]
 
 
+@pytest.mark.long
 def test_a_killed_round_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_ring(tmp_path / "w")
     command = [sys.executable, "-m", "tastemaker", "watch", str(folder), "--once", *FEW]
