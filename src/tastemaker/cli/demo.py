@@ -21,6 +21,7 @@ from rich.console import Console
 
 from tastemaker.cli.backtest import backtest_ahead
 from tastemaker.cli.movielens import fetch_movielens
+from tastemaker.cli.traffic import visited
 from tastemaker.cli.workspace import SETTINGS_FILE, open_workspace
 from tastemaker.schema.errors import InputError, TastemakerError
 
@@ -35,6 +36,9 @@ def run(
     directory: Annotated[Path, typer.Argument(help="The workspace to make.")] = Path("demo"),
     port: Annotated[int, typer.Option(help="Port of the service.")] = 8000,
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Leave the service running.")] = True,
+    traffic: Annotated[
+        bool, typer.Option("--traffic/--no-traffic", help="Made-up people visit the service while it is left running.")
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print what happened as JSON at the end.")] = False,
 ) -> None:
     """The whole life on MovieLens 100k, then serve."""
@@ -52,7 +56,12 @@ def run(
             typer.echo(json_module.dumps(story.facts))
         if serve:
             screen.print(f"[bold]The service runs at {url} (console at /, API at /docs). Stop it with Ctrl-C.[/]")
-            _wait()
+            if not traffic:
+                _wait()
+                return
+            screen.print("Made-up people visit it meanwhile (--no-traffic leaves them out): look at the console's panel Health.")
+            with visited(open_workspace(directory), lambda path, body: ask(url, path, body)):
+                _wait()
 
 
 class Story:
