@@ -278,8 +278,9 @@ class _Run:
             part, parts = (rank() * turns + turn, dealt * turns) if dealt > 1 else (turn, turns)
             mine = task.share(batch, part, parts) if parts > 1 else batch
             weight = task.weight(mine)
-            waits = isinstance(self.forward, DistributedDataParallel) and turn < turns - 1
-            with self.forward.no_sync() if waits else nullcontext():
+            last = turn == turns - 1
+            waits = self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) and not last else nullcontext()
+            with waits:
                 share = weight / whole if weight else 0.0  # an empty part takes part in the exchange, with the batch and no weight
                 loss = self.forward(mine if weight else batch) * share
                 (loss * dealt).backward()  # the exchange divides by the number of processes
