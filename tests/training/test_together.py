@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from ring_world import ring
 
 from tastemaker.data.sequences import build
+from tastemaker.models.item_tower import ItemTower
 from tastemaker.schema.errors import TrainingError
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
-from tastemaker.schema.signals import Signals
+from tastemaker.schema.signals import Signal, Signals
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.loop import LoopResult
 from tastemaker.training.sequence import SequenceModel, SequenceTask, Start, Validation, train_sequence
@@ -133,3 +134,44 @@ def test_a_refit_goes_on_from_what_was_validated() -> None:
     _, cold = train_sequence(SEQUENCES, SIGNALS, chosen(), None, 1)
     assert result.losses[0] < cold.losses[0]
     assert differs(warm, whole) > 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("train.ema=0.9", "train.accumulate=2", "sequence.id_dropout=0.3"), ("train.optimiser=adafactor", "sequence.batch_size=9")],
+    ids=["average", "adafactor"],
+)
+def test_a_catalogue_in_parts_teaches_the_same(tmp_path: Path, words: tuple[str, ...]) -> None:
+    model, found = train_together(HELD.train, SIGNALS, chosen("train.workers=2", *words), VALIDATION, run_dir=tmp_path)
+    wanted_model, wanted = alone(*words)
+    assert found.losses == pytest.approx(wanted.losses, abs=1e-4)
+    assert found.scores == pytest.approx(wanted.scores, abs=1e-3)
+    assert differs(model, wanted_model) < 1e-3
+
+
+def test_only_the_whole_softmax_is_divided() -> None:
+    for words, divided in (
+        ((), True),
+        (("sequence.loss=bce",), False),
+        (("sequence.label_smoothing=0.1",), False),
+        (("sampling.negatives=uniform",), False),
+        (("sequence.id_rows=4",), False),
+    ):
+        model = SequenceModel(SIGNALS, torch.from_numpy(SEQUENCES.counts()), chosen(*words).sequence)
+        assert SequenceTask(SEQUENCES, model, chosen(*words), None).divides is divided
+
+
+def test_a_part_of_the_tower_is_those_rows_of_the_whole() -> None:
+    random = np.random.default_rng(1)
+    several = Signals(
+        (
+            Signal("text", random.normal(size=(50, 8)).astype(np.float32)),
+            Signal("image", random.normal(size=(50, 4)).astype(np.float32)),
+        )
+    )
+    tower = ItemTower(several, torch.arange(50) % 5 > 0, 16, id_dropout=0.4, signal_dropout=0.4)
+    for rows in (slice(0, 17), slice(17, 50)):
+        torch.manual_seed(3)
+        whole = tower()
+        torch.manual_seed(3)
+        assert torch.allclose(tower.part(rows), whole[rows], atol=1e-6)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tastemaker.schema.signals import Signals
 
 ID_SPREAD = 0.02
+_ALL = slice(None)
 _HASHES = (0x9E3779B1, 0x85EBCA77)  # odd numbers near 2^32 over the golden ratio, and xxHash's second prime
 
 
@@ -41,12 +42,13 @@ class GatedSum(nn.Module):
             self.prior = nn.Parameter(torch.zeros(len(widths)))
             self.query = nn.Parameter(torch.zeros(len(widths), dim))
 
-    def forward(self, vectors: Sequence[Tensor], dropout: float = 0.0) -> Tensor:
+    def forward(self, vectors: Sequence[Tensor], dropout: float = 0.0, rows: slice = _ALL, total: int | None = None) -> Tensor:
         """Content, float32 [n, D]; zero for an item that has no signal.
 
         Args:
             vectors: of each signal in order, float32 [n, W_s]; zero rows where the item lacks it.
             dropout: share of an item's signals that are silenced, the last one that is left never.
+            rows, total: these items are those rows of so many, all of which chance draws for; else they are all.
         """
         parts = [project(given) for project, given in zip(self.project.values(), vectors, strict=True)]
         if len(parts) == 1:
@@ -54,7 +56,8 @@ class GatedSum(nn.Module):
             return found
         there_nS = torch.stack([given.abs().sum(-1) > 0 for given in vectors], dim=-1)
         if dropout > 0:
-            kept_nS = there_nS & (torch.rand(there_nS.shape) >= dropout)
+            drawn_nS = torch.rand(len(there_nS) if total is None else total, len(parts))[rows]
+            kept_nS = there_nS & (drawn_nS >= dropout)
             there_nS = torch.where(kept_nS.any(-1, keepdim=True), kept_nS, there_nS)
         parts_nSD = torch.stack(parts, dim=-2)
         logits_nS = self.prior + (parts_nSD * self.query).sum(-1)
@@ -109,6 +112,15 @@ class ItemTower(nn.Module):
             weight_n1 = weight_n1 * (torch.rand(len(weight_n1), 1) >= self.id_dropout)
         content_nD = self.content(self.signals(items), self.signal_dropout if self.training else 0.0)
         return F.normalize(content_nD + self._identity(items) * weight_n1, dim=-1)
+
+    def part(self, rows: slice) -> Tensor:
+        """Those rows of what `forward()` would give, chance and all, float32 [n, D]; the others are not computed."""
+        weight_n1 = self.met[rows]
+        if self.training and self.id_dropout > 0:
+            weight_n1 = weight_n1 * (torch.rand(self.n_items, 1) >= self.id_dropout)[rows]
+        vectors = [self.get_buffer(f"_{name}")[rows] for name in self.widths]
+        content_nD = self.content(vectors, self.signal_dropout if self.training else 0.0, rows, self.n_items)
+        return F.normalize(content_nD + self.identity[rows] * weight_n1, dim=-1)
 
     def _identity(self, items: Tensor | None) -> Tensor:
         if not self.hashed:

@@ -7,6 +7,7 @@ fused linear cross entropy (Hsu et al. 2024, arXiv 2410.10989), without a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -110,6 +111,53 @@ def fused_cross_entropy(
         lift: added to the logit of each position's target, float32 [P]; None: nothing.
     """
     return fused(hidden, items, bias, _Softmax(target, weight, lift), dtype, weight)
+
+
+@dataclass(frozen=True)
+class _PartOfSoftmax:
+    """The cross entropy where others hold the other columns; the fields are arguments of `part_of_cross_entropy`."""
+
+    target: Tensor
+    weight: Tensor | None
+    together: Callable[[Tensor], Tensor]
+
+    def __call__(self, logits_CN: Tensor, rows: slice) -> Tensor:
+        wanted_C = self.target[rows]
+        top_C = logits_CN.amax(-1).float()
+        torch.softmax(logits_CN, dim=-1, out=logits_CN)
+        mine_C = top_C - logits_CN.amax(-1).float().log()  # log Σ exp over these columns, read off the likeliest one
+        logits_CN *= (mine_C - self.together(mine_C).logsumexp(0)).exp_().to(logits_CN.dtype)[:, None]
+        place = (wanted_C >= 0).nonzero()[:, 0]
+        wanted = wanted_C[place]
+        gain = logits_CN[place, wanted].double().clamp_min(1e-12).log()
+        logits_CN[place, wanted] -= 1
+        if self.weight is not None:
+            weight_C = self.weight[rows]
+            gain = gain * weight_C[place]
+            logits_CN *= weight_C[:, None].to(logits_CN.dtype)
+        return -gain.sum()
+
+
+def part_of_cross_entropy(
+    hidden: Tensor,
+    items: Tensor,
+    bias: Tensor,
+    target: Tensor,
+    together: Callable[[Tensor], Tensor],
+    dtype: torch.dtype = torch.float32,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """This part's share of `fused_cross_entropy`, where each part of the catalogue is scored somewhere else: the shares and their gradients sum to the whole.
+
+    The parallel vocabulary of Megatron-LM (Shoeybi et al. 2019, arXiv 1909.08053, section 3): of a position's softmax the parts tell each other one number.
+
+    Args:
+        hidden, dtype, weight: as in `fused_cross_entropy`, the same for all parts.
+        items, bias: of this part's items, float32 [n, D], [n] with n > 0.
+        target: the place of each position's target among them, int64 [P]; -1 where it is another part's.
+        together: gives the numbers that all parts have for the same positions, float32 [C] to [parts, C].
+    """
+    return fused(hidden, items, bias, _PartOfSoftmax(target, weight, together), dtype, weight)
 
 
 def smoothing_gap(hidden: Tensor, items: Tensor, bias: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

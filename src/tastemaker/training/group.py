@@ -12,8 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tastemaker.training.room import Room, open_room
+
 T = TypeVar("T")
 _second: dict[Any, Any] = {}
+_rooms: dict[Any, Room | None] = {}
 _apart_from_all: list[bool] = []
 
 
@@ -83,6 +86,31 @@ def gathered(part: Tensor, places: Tensor, total: int) -> Tensor:
     return found
 
 
+def rows_of(total: int, process: int | None = None) -> slice:
+    """Which of so many rows a process answers for, this one where no other is named: as many for each as can be."""
+    process, parts = rank() if process is None else process, world()
+    return slice(total * process // parts, total * (process + 1) // parts)
+
+
+def values_of_all(value: Tensor) -> Tensor:
+    """What each process has, [processes, ...]; no gradient passes."""
+    room = _room()
+    if room is not None:
+        return room.values(value)
+    found = [torch.empty_like(value) for _ in range(world())]
+    dist.all_gather(found, value, group=_apart())
+    return torch.stack(found)
+
+
+def sum_into(value: Tensor) -> None:
+    """Puts the sum of all processes' values into a float32 tensor."""
+    room = _room()
+    if room is not None:
+        room.sum_into(value)
+    else:
+        dist.all_reduce(value, group=_apart())
+
+
 class _Gathered(torch.autograd.Function):
     """A sum of tables that are zero where another process's rows stand."""
 
@@ -91,14 +119,14 @@ class _Gathered(torch.autograd.Function):
         ctx.save_for_backward(places)
         whole = part.new_zeros(total, part.shape[1])
         whole[places] = part
-        dist.all_reduce(whole, group=_apart())
+        sum_into(whole)
         return whole
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
         whole = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(whole, group=_apart())
+        sum_into(whole)
         return whole[places], None, None
 
 
@@ -108,6 +136,14 @@ def _apart() -> Any:
         _second.clear()
         _second[dist.group.WORLD] = dist.new_group()
     return _second[dist.group.WORLD]
+
+
+def _room() -> Room | None:
+    """The memory that the processes share, if they do."""
+    if dist.group.WORLD not in _rooms:
+        _rooms.clear()
+        _rooms[dist.group.WORLD] = open_room(dist.get_rank(), dist.get_world_size())
+    return _rooms[dist.group.WORLD]
 
 
 @contextmanager

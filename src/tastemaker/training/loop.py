@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tastemaker.schema.errors import TrainingError
 from tastemaker.schema.protocols import Progress
+from tastemaker.training.apart import Exchange
 from tastemaker.training.checkpoints import (
     TrainingState,
     check_plan,
@@ -37,7 +38,7 @@ from tastemaker.training.checkpoints import (
 )
 from tastemaker.training.curves import Curves
 from tastemaker.training.group import from_leader, meet, rank, sum_of, world
-from tastemaker.training.optimisers import OptimiserOptions, WeightAverage, make_optimiser, make_schedule
+from tastemaker.training.optimisers import ROW_BY_ROW, OptimiserOptions, WeightAverage, make_optimiser, make_schedule
 from tastemaker.training.precision import flushed_denormals
 from tastemaker.training.shards import shard
 
@@ -51,11 +52,16 @@ class Task(ABC):
         model: what is learned.
         uses_all: whether every process needs every weight in every step; where that is not so, the exchange of gradients looks each time.
         sharded: whether the processes of a group hold parts of the weights, see `training.shards`.
+        divides: whether the task itself deals the work of a batch to the processes of a group: `loss` is then given the same batch in each of them, and what
+            they come to sums to the mean over it. Else each is given a share of the batch.
+        apart: where it divides, names of the weights of whose rows each process reads those of `group.rows_of` alone.
     """
 
     model: nn.Module
     uses_all: bool = True
     sharded: bool = False
+    divides: bool = False
+    apart: tuple[str, ...] = ()
 
     @abstractmethod
     def batches(self, epoch: int) -> Iterator[Any]:
@@ -180,13 +186,17 @@ class _Run:
         self.rate = make_schedule(self.steps * options.epochs, options.optimiser)
         self.average = WeightAverage(task.model, options.optimiser.ema) if options.optimiser.ema else None
         self.forward: nn.Module = _Forward(task)
-        if world() > 1 and not self.sharded:
+        self.exchange: Exchange | None = None
+        if world() > 1 and task.divides:
+            apart = task.apart if options.optimiser.optimiser in ROW_BY_ROW else ()
+            self.exchange = Exchange(task.model, self.optimiser, self.average, apart)
+        elif world() > 1 and not self.sharded:
             self.forward = _exchanging(self.forward, task.uses_all)
         self.state = TrainingState(
             epoch=options.begin_at, plan={**asdict(options), "data": task.fingerprint(), "steps": self.steps}
         )
         self.best: dict[str, Tensor] | None = None
-        self.saved = time.monotonic()
+        self.saved, self.due = time.monotonic(), False
         self._resume()
         meet()  # nobody writes a newer checkpoint while another one reads
 
@@ -215,7 +225,9 @@ class _Run:
             state.step += 1
             self._tell(state.epoch * self.steps + state.step)
             if state.step < self.steps and self._is_due():
+                self._settle()
                 self._save()
+        self._settle()
         score = self._judge()
         state.losses.append(state.total / self.steps)
         state.seconds.append(time.perf_counter() - began)
@@ -238,22 +250,17 @@ class _Run:
         number = state.epoch * self.steps + state.step
         torch.manual_seed(options.seed * 1_000_003 + number)
         self.optimiser.zero_grad(set_to_none=True)
-        parts = world() * options.accumulate
-        whole, total = task.weight(batch), 0.0
-        for turn in range(options.accumulate):
-            mine = task.share(batch, rank() * options.accumulate + turn, parts) if parts > 1 else batch
-            weight = task.weight(mine)
-            last = turn == options.accumulate - 1
-            waits = self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) and not last else nullcontext()
-            with waits:
-                share = weight / whole if weight else 0.0  # an empty part takes part in the exchange, with the batch and no weight
-                loss = self.forward(mine if weight else batch) * share
-                (loss * world()).backward()  # the exchange divides by the number of processes
-            total += float(loss.detach())
-        total = sum_of(total)
+        total = self._gradients(batch)
+        if self.exchange is None:
+            total = sum_of(total)
+        else:
+            total, norm, self.due = self.exchange.sum(total, time.monotonic() - self.saved > options.checkpoint_seconds)
         if not math.isfinite(total):
             raise TrainingError(_not_finite(self.what, state, total, self.path))
-        nn.utils.clip_grad_norm_(task.model.parameters(), NORM_LIMIT)
+        if self.exchange is None:
+            nn.utils.clip_grad_norm_(task.model.parameters(), NORM_LIMIT)
+        else:
+            self.exchange.clip(norm, NORM_LIMIT)
         rate = self.rate(number)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -261,6 +268,23 @@ class _Run:
         if self.average is not None:
             self.average.update()
         self.curves.step(number, loss=total, rate=rate)
+        return total
+
+    def _gradients(self, batch: Any) -> float:
+        """Adds up the gradients of this process's parts of a batch; gives their share of its mean loss."""
+        task, turns, whole, total = self.task, self.options.accumulate, self.task.weight(batch), 0.0
+        dealt = 1 if self.exchange is not None else world()
+        for turn in range(turns):
+            part, parts = (rank() * turns + turn, dealt * turns) if dealt > 1 else (turn, turns)
+            mine = task.share(batch, part, parts) if parts > 1 else batch
+            weight = task.weight(mine)
+            last = turn == turns - 1
+            waits = self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) and not last else nullcontext()
+            with waits:
+                share = weight / whole if weight else 0.0  # an empty part takes part in the exchange, with the batch and no weight
+                loss = self.forward(mine if weight else batch) * share
+                (loss * dealt).backward()  # the exchange divides by the number of processes
+            total += float(loss.detach())
         return total
 
     def _tell(self, done: int) -> None:
@@ -277,6 +301,11 @@ class _Run:
             self.average.swap()
         return score
 
+    def _settle(self) -> None:
+        """Brings together what each process learned apart."""
+        if self.exchange is not None:
+            self.exchange.settle()
+
     def _weights(self) -> dict[str, Tensor]:
         """A copy of the weights that were judged."""
         if self.average is None:
@@ -284,7 +313,9 @@ class _Run:
         return {**weights_of(self.task.model), **{name: value.clone() for name, value in self.average.values.items()}}
 
     def _is_due(self) -> bool:
-        """Whether a checkpoint is due; of shards all must give their part, so the leader's clock decides."""
+        """Whether a checkpoint is due; where all must give their part, the leader's clock decides."""
+        if self.exchange is not None:
+            return self.due
         due = time.monotonic() - self.saved > self.options.checkpoint_seconds
         return from_leader(due) if self.sharded else due
 

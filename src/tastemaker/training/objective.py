@@ -30,6 +30,10 @@ class Objective(Protocol):
     def touches_all(self) -> bool:
         """Whether a step needs the vectors of the whole catalogue."""
 
+    @property
+    def divides(self) -> bool:
+        """Whether it is the cross entropy among all items, which parts of the catalogue can share."""
+
     def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """Weighted mean over the positions, a scalar; `dtype` is that of the large matrix products."""
 
@@ -49,6 +53,11 @@ class Softmax:
     def touches_all(self) -> bool:
         """Whether a step needs the vectors of the whole catalogue."""
         return self._sample is None or self._sample.touches_all or self._smoothing > 0
+
+    @property
+    def divides(self) -> bool:
+        """Whether it is the cross entropy among all items, which parts of the catalogue can share."""
+        return self._sample is None and self._smoothing == 0
 
     def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """Weighted mean over the positions, a scalar."""
@@ -87,6 +96,11 @@ class OneByOne:
     def touches_all(self) -> bool:
         """Whether a step needs the vectors of the whole catalogue."""
         return self._drawn is None
+
+    @property
+    def divides(self) -> bool:
+        """Whether it is the cross entropy among all items, which parts of the catalogue can share."""
+        return False
 
     def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """Weighted mean over the positions, a scalar."""

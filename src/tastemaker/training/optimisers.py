@@ -17,6 +17,8 @@ LAST_SHARE = 0.05
 RATE_OF = {"adafactor": 30.0}
 """What the learning rate is multiplied by: Adafactor's steps are relative to the size of the weights, which are small here."""
 OPTIMISERS = ("adamw", "adam", "sgd", "adafactor")
+ROW_BY_ROW = ("adamw", "adam", "sgd")
+"""Those to which a row of a table is nothing but its numbers; Adafactor looks at the whole table."""
 SCHEDULES = ("cosine", "one_cycle", "constant")
 Rate = Callable[[int], float]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import xxhash
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from tastemaker.data.sequences import Sequences
 from tastemaker.data.weights import event_weights, window_chance
 from tastemaker.models.item_tower import ItemRows, ItemTower
+from tastemaker.models.losses import part_of_cross_entropy
 from tastemaker.models.user_sequence import UserSequence
 from tastemaker.schema.protocols import FloatArray, IntArray, Progress
 from tastemaker.schema.settings import SequenceSettings, Settings
 from tastemaker.schema.signals import Signals
 from tastemaker.training.contrast import Batch
+from tastemaker.training.group import gathered, rank, rows_of, values_of_all, world
 from tastemaker.training.loop import LoopOptions, LoopResult, Task, Watch, run
 from tastemaker.training.objective import BINARY, objective_of
 from tastemaker.training.optimisers import OptimiserOptions
@@ -141,11 +144,13 @@ class SequenceTask(Task):
             upto = np.concatenate([[0.0], np.cumsum(weight, dtype=np.float64)])
             self._sums = upto[self._begin + self._length + 1] - upto[self._begin + 1]
         self._rare_share = chosen.rare_share if len(self._begin) else 0.0
-        met = sequences.items[_target_places(self._begin, self._length)]
+        met = sequences.items[_places(self._begin, self._length) + 1]
         self._balanced = window_chance(met, self._length) if self._rare_share else np.zeros(len(self._begin))
         often = 1 - self._rare_share + self._rare_share * len(self._begin) * self._balanced
         targets: NDArray[np.float64] = np.bincount(met, weights=np.repeat(often, self._length), minlength=sequences.n_items)  # type: ignore[assignment]
         self._objective = objective_of(sequences, settings, targets)
+        self.divides = self._objective.divides and not model.items.hashed and sequences.n_items >= world()
+        self.apart = ("items.identity", "bias")
 
     def steps(self) -> int:
         """Batches of an epoch."""
@@ -166,7 +171,9 @@ class SequenceTask(Task):
             yield parts[place]
 
     def loss(self, batch: NDArray[np.int64]) -> Tensor:
-        """Weighted mean of the objective over the batch's positions."""
+        """Weighted mean of the objective over the batch's positions; in a group that divides, this process's share of it."""
+        if self.divides and world() > 1:
+            return self._share_of_loss(batch)
         begin, length = torch.from_numpy(self._begin[batch]), torch.from_numpy(self._length[batch])
         place_L = torch.arange(int(length.max()))
         real_BL = place_L < length[:, None]
@@ -175,7 +182,7 @@ class SequenceTask(Task):
         vectors: Tensor | ItemRows
         if self._objective.touches_all:
             vectors = whole_ND = self.model.items()
-            met_BLD = nn.functional.embedding(items, whole_ND)
+            met_BLD = F.embedding(items, whole_ND)
         else:
             vectors = ItemRows(self.model.items)
             met_BLD = vectors[items]
@@ -185,6 +192,29 @@ class SequenceTask(Task):
         weight_P = None if self._weight is None else self._weight[event_P]
         users_P = np.repeat(self._owner[batch], self._length[batch])
         return self._objective.loss(Batch(states_PD, vectors, self.model.bias, target_P, users_P, weight_P), self._dtype)
+
+    def _share_of_loss(self, batch: NDArray[np.int64]) -> Tensor:
+        """Each process reads some of the histories and scores some of the items, for all positions of the batch: only states go round, no table does."""
+        rows = rows_of(len(self.model.bias))
+        dealt = [batch[process :: world()] for process in range(world())]
+        event_P = torch.from_numpy(np.concatenate([_places(self._begin[part], self._length[part]) for part in dealt]))
+        counts = [int(self._length[part].sum()) for part in dealt]
+        own_P = torch.arange(sum(counts[: rank()]), sum(counts[: rank() + 1]))
+        item_P, target_P = self._items[event_P], self._items[event_P + 1]
+        vectors_nD = self.model.items.part(rows)
+        met_M, place_P = torch.unique(item_P, return_inverse=True)
+        here_M = (met_M >= rows.start) & (met_M < rows.stop)
+        met_MD = gathered(vectors_nD[met_M[here_M] - rows.start], here_M.nonzero()[:, 0], len(met_M))
+        length = torch.from_numpy(self._length[dealt[rank()]])
+        real_BL = torch.arange(int(length.max()) if len(length) else 0) < length[:, None]
+        place_BL = torch.zeros(real_BL.shape, dtype=torch.int64)
+        place_BL[real_BL] = place_P[own_P]
+        own_PD = self.model.users.states(F.embedding(place_BL, met_MD))[real_BL] if len(own_P) else met_MD[:0]
+        states_PD = gathered(own_PD, own_P, len(event_P))
+        column_P = torch.where((target_P >= rows.start) & (target_P < rows.stop), target_P - rows.start, -1)
+        weight_P = None if self._weight is None else self._weight[event_P + 1]
+        bias_n = self.model.bias[rows]
+        return part_of_cross_entropy(states_PD, vectors_nD, bias_n, column_P, values_of_all, self._dtype, weight_P)
 
     def weight(self, batch: NDArray[np.int64]) -> float:
         """What the positions of some windows count together."""
@@ -222,9 +252,9 @@ def windows(sequences: Sequences, longest: int) -> tuple[NDArray[np.int64], NDAr
     return begin.astype(np.int64), (end - begin).astype(np.int64)
 
 
-def _target_places(begin: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the targets of all windows stand in `sequences.items`, one window behind the other, [T]."""
-    return np.repeat(begin + 1 - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
+def _places(begin: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the events of all windows stand in `sequences.items`, one window behind the other, [T]; the target of each is behind it."""
+    return np.repeat(begin - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
 
 
 @torch.inference_mode()

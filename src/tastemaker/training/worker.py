@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from tastemaker.data.allocators import keep_freed
 from tastemaker.training.group import enter
 from tastemaker.training.job import perform
 
 
 def main(folder: Path) -> None:
     """Enters the group that the environment announces, does the job and leaves."""
+    keep_freed()
     enter()
     try:
         perform(folder)
