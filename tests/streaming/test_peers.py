@@ -273,9 +273,7 @@ def test_an_event_that_was_imported_here_is_not_stored_again(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "mode", ["hang", "garbage", "lie", *(pytest.param(mode, marks=pytest.mark.long) for mode in ("drop", "slow", "flip"))]
 )
-def test_a_bad_link_is_noticed_and_nothing_is_invented_or_lost(
-    tmp_path: Path, redis: RedisServer, mode: str
-) -> None:
+def test_a_bad_link_is_noticed_and_nothing_is_invented_or_lost(tmp_path: Path, redis: RedisServer, mode: str) -> None:
     emptied(redis)
     proxy = FaultProxy(redis.port)
     write_workspace(tmp_path / "a", besides=write_features)
