@@ -50,8 +50,8 @@ class Exchange:
         flat = torch.cat([told, *(gradient.flatten() for gradient in gradients)])
         sum_into(flat)
         summed = flat[len(told) :]
-        for gradient, part in zip(gradients, torch.split(summed, [gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        for gradient, piece in zip(gradients, torch.split(summed, [gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(piece.view_as(gradient))
         return float(flat[0]), (flat[1] + summed.square().sum()).sqrt(), bool(flat[2])
 
     def clip(self, norm: Tensor, limit: float) -> None:
