@@ -28,7 +28,7 @@ export function quantile(now, before, name, share, keep = () => true) {
 }
 
 export function show(place) {
-  const tiles = el('div', { class: 'tiles' }), alerts = el('div', {}), plots = el('div', { class: 'plots' }), watched = el('div', {}), routes = el('div', { class: 'wide', tabindex: 0 }), all = el('div', { class: 'wide', tabindex: 0 }), trouble = el('div', {});
+  const tiles = el('div', { class: 'tiles' }), alerts = el('div', {}), plots = el('div', { class: 'plots' }), watched = el('div', { class: 'stack' }), routes = el('div', { class: 'wide', tabindex: 0 }), all = el('div', { class: 'wide', tabindex: 0 }), trouble = el('div', {});
   const looks = [], series = { rate: [], bad: [], p50: [], p99: [] };
   let timer = null;
 
@@ -79,8 +79,8 @@ export function show(place) {
   look();
   timer = setInterval(() => { if (!document.hidden) look(); }, SECONDS * 1000);
   function tellAlerts(rows) {
-    const known = rows.filter(row => row.name === 'tastemaker_alert_firing'), firing = known.filter(row => row.value);
-    alerts.replaceChildren(known.length ? card(t('alerts'), firing.length ? el('ul', { class: 'list' }, firing.map(row => el('li', {}, el('span', { class: row.labels.severity === 'page' ? 'tag bad' : 'tag warn' }, row.labels.alert), el('span', { class: 'grow soft' }, `${t('runbook')}: docs/runbooks/${row.labels.alert}.md`)))) : el('p', { class: 'soft' }, t('noAlerts'))) : '');
+    const firing = rows.filter(row => row.name === 'tastemaker_alert_firing' && row.value);
+    alerts.replaceChildren(card(t('alerts'), firing.length ? el('ul', { class: 'list' }, firing.map(row => el('li', {}, el('span', { class: row.labels.severity === 'page' ? 'tag bad' : 'tag warn' }, row.labels.alert), el('span', { class: 'grow soft' }, `${t('runbook')}: docs/runbooks/${row.labels.alert}.md`)))) : el('p', { class: 'soft' }, t('noAlerts'))));
   }
   place.append(el('div', { class: 'stack' }, trouble, tiles, alerts, plots, watched, card(t('routes'), routes), el('p', { class: 'soft small' }, t('watching')), el('details', { class: 'card' }, el('summary', {}, t('figures')), all)));
   return () => clearInterval(timer);

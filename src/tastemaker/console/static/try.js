@@ -112,7 +112,7 @@ function verdict(told) {
 }
 
 function explained(told) {
-  const sources = Object.entries(told.channels || {}).filter(([, one]) => one.share).sort((a, b) => Math.abs(b[1].share) - Math.abs(a[1].share));
+  const sources = Object.entries(told.channels || {}).filter(([, one]) => Math.abs(one.share) > 1e-4).sort((a, b) => Math.abs(b[1].share) - Math.abs(a[1].share));
   const features = Object.entries(told.features || {}).filter(([, value]) => value).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 12);
   return [verdict(told),
     el('div', { class: 'stack' }, el('h3', {}, t('sources')), bars(sources.map(([name, one]) => ({ name, value: one.share, words: `${number(one.share, 3)} · ${t('rank', one.rank + 1)}` })))),
