@@ -184,6 +184,7 @@ def test_health_counts_what_is_asked(service: Service, browser: Any) -> None:
         rows = page.locator(".card", has=page.get_by_role("heading", name="By route")).locator("tbody tr", has_text="recommend")
         playwright.expect(rows.filter(has_text="2xx").locator("td").nth(2)).to_have_text("20")
         playwright.expect(rows.filter(has_text="4xx").locator("td").nth(2)).to_have_text("1")
+        assert rows.count() == 2
 
 
 def test_release_refusal_and_rollback(tmp_path: Path, browser: Any) -> None:
@@ -209,6 +210,15 @@ def test_release_refusal_and_rollback(tmp_path: Path, browser: Any) -> None:
         page.locator("dialog").get_by_role("button", name="Roll back").click()
         page.get_by_text(f"{first} is live.").wait_for()
         assert registry.stages().live == first
+
+
+def test_a_release_is_asked_for_in_words_that_a_process_can_be_given(service: Service) -> None:
+    version = service.ask("GET", "/v1/bundles")["stages"]["live"]
+    for why, status in (("a\x00b", 422), ("x" * 1_001, 422), ("\ud800", 400)):
+        service.ask("POST", "/v1/bundles:release", {"version": version, "why": why}, status)
+    service.ask("POST", "/v1/bundles:release", {"version": version, "why": "--force"})
+    assert service.ask("GET", "/v1/bundles")["record"][0]["why"] == "--force"
+    service.ask("POST", "/v1/bundles:release", {"version": "--force"}, 404)
 
 
 def test_a_locked_service_asks_for_the_key(tmp_path: Path, browser: Any) -> None:

@@ -6,6 +6,7 @@ filters combine; the latest filters' answers are remembered until an item change
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -106,7 +107,7 @@ class Fields:
         return column
 
 
-class _Column:
+class _Column(ABC):
     """One field of all items. `known`: items that it has read."""
 
     def __init__(self, field: str, dtype: type = np.float64) -> None:
@@ -124,8 +125,9 @@ class _Column:
         self._read(place, row)
         self.known = max(self.known, place + 1)
 
+    @abstractmethod
     def _read(self, place: int, row: Row) -> None:
-        raise NotImplementedError
+        """Reads one item."""
 
 
 class _Numbers(_Column):

@@ -228,14 +228,14 @@ class Answers:
         names += [name for name in list(live.brain.users)[: limit + len(names)] if name not in set(names)]
         return {"users": [{"user_id": name, "events": len(live.state.history(name))} for name in names[:limit]]}
 
-    def audience(self, item_id: str, k: int) -> dict[str, Any]:
+    async def audience(self, item_id: str, k: int) -> dict[str, Any]:
         """The users in whose lists an item stands highest, of the latest `AUDIENCE`."""
         live = self._now()
         place = live.state.index_of.get(item_id)
         if place is None:
             raise NotFound(f"There is no item {item_id!r}.")
         users = [row["user_id"] for row in self.users(AUDIENCE)["users"]]
-        return {"asked": len(users), "users": audience(live, place, users, min(k, self.settings.max_k))}
+        return {"asked": len(users), "users": await audience(live, place, users, min(k, self.settings.max_k))}
 
     def items(self, limit: int) -> dict[str, Any]:
         """Some items of the catalogue."""

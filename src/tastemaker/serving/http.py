@@ -177,7 +177,7 @@ class Api:
 
     async def audience(self, item_id: str, k: int) -> dict[str, Any]:
         """Whom an item would be shown to."""
-        return self.answers.audience(item_id, k)
+        return await self.answers.audience(item_id, k)
 
     async def bundles(self) -> dict[str, Any]:
         """Bundles with their stages and figures."""

@@ -7,15 +7,17 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from tastemaker.bundle.record import read_record
 from tastemaker.bundle.registry import STAGES, Registry
 from tastemaker.bundle.verify import read_manifest
 from tastemaker.schema.errors import BundleError, InputError
 from tastemaker.serving.answers import NotFound
+from tastemaker.serving.free_json import check_text
 
 SHOWN = 50
 """At most so many bundles are told of, the newest first."""
@@ -29,9 +31,9 @@ class Refused(InputError):
 class ReleaseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which bundle is to go live; `force` although a gate speaks against it; `why` for the record."""
 
-    version: str
+    version: Annotated[str, Meta(max_length=128)]
     force: bool = False
-    why: str = ""
+    why: Annotated[str, Meta(max_length=1_000, pattern=r"^[^\x00]*$")] = ""
 
 
 class Releases:
@@ -67,7 +69,8 @@ class Releases:
         """
         if body.version not in self.registry.versions():
             raise NotFound(f"There is no bundle {body.version!r}.")
-        words = [body.version, "--why", body.why, "--who", who, *(["--force"] if body.force else [])]
+        check_text(body.why)
+        words = [body.version, f"--why={body.why}", f"--who={who}", *(["--force"] if body.force else [])]
         return dict(msgspec.json.decode(await self._verb("release", *words)))
 
     async def rollback(self, who: str) -> dict[str, Any]:
@@ -76,7 +79,7 @@ class Releases:
         Raises:
             Refused: there is none, or it is gone.
         """
-        return dict(msgspec.json.decode(await self._verb("rollback", "--why", "", "--who", who)))
+        return dict(msgspec.json.decode(await self._verb("rollback", f"--who={who}")))
 
     async def _verb(self, verb: str, *words: str) -> bytes:
         command = [sys.executable, "-m", "tastemaker", verb, str(self.registry.bundles.parent), *words, "--json"]
