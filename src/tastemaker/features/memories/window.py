@@ -126,11 +126,11 @@ class Window:
                 end[at_latest] = lower_bounds(content.times, content.starts, of[at_latest], moment[at_latest])
             told[there] = end - lower_bounds(content.times, content.starts, of, moment - self.span)
         if content.touched:
-            for row, (slot, moment) in enumerate(zip(slots.tolist(), now.tolist(), strict=True)):
+            for row, (slot, asked) in enumerate(zip(slots.tolist(), now.tolist(), strict=True)):
                 times = content.touched.get(slot)
                 if times is not None:
-                    moment = max(moment, times[-1])
-                    told[row] = bisect_left(times, moment) - bisect_left(times, moment - self.span)
+                    at = max(asked, times[-1])
+                    told[row] = bisect_left(times, at) - bisect_left(times, at - self.span)
         return told
 
     def as_of(self, asked: Asked, before: Times | None = None) -> NDArray[np.int64]:
