@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,47 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.features.key import Key
+from tastemaker.features.memories.lists import NONE, Lists, in_order
 from tastemaker.features.memories.memory import Moment
 from tastemaker.features.rows import TIMELESS
 from tastemaker.features.timeline import Asked, Timeline
 from tastemaker.features.which import ALL, Which
 
-Times = dict[int, list[float]]
-"""Content: times by slot, ascending, as far back as the window reaches from the latest."""
+NEVER = np.empty(0)
+
+
+class Times(Lists[float]):
+    """Content: times by slot, ascending, as far back as the window reaches from the latest.
+
+    Args:
+        slots: of the times, int64 [E], ascending. times: float64 [E].
+    """
+
+    def __init__(self, slots: NDArray[np.int64] = NONE, times: NDArray[np.float64] = NEVER) -> None:
+        super().__init__(slots)
+        self.times = memoryview(np.ascontiguousarray(times))  # type: ignore[arg-type]  # numpy's arrays are buffers
+
+    def part(self, begin: int, end: int) -> list[float]:
+        """Some of the times as they came."""
+        found: list[float] = np.asarray(self.times[begin:end], dtype=np.float64).tolist()
+        return found
+
+    def counts(self, slots: list[int], moments: list[float], span: float) -> list[int]:
+        """Times of slots in the span before moments, none of them before the slot's latest time."""
+        changed, starts, last, found = self.changed, self.starts, len(self.starts) - 1, []
+        for slot, moment in zip(slots, moments, strict=True):
+            times: Sequence[float] | None = changed.get(slot)
+            if times is not None:
+                low, high = 0, len(times)
+            else:
+                times = self.times
+                low, high = (starts[slot], starts[slot + 1]) if 0 <= slot < last else (0, 0)
+            if low == high:
+                found.append(0)
+                continue
+            moment = max(moment, times[high - 1])
+            found.append(bisect_left(times, moment, low, high) - bisect_left(times, moment - span, low, high))
+        return found
 
 
 @dataclass(frozen=True)
@@ -35,13 +70,13 @@ class Window:
 
     def empty(self) -> Times:
         """No events."""
-        return {}
+        return Times()
 
     def update(self, content: Times, slot: int, moment: Moment) -> None:
         """Adds a time and forgets those that no window can reach any more."""
         if moment.time == TIMELESS:
             return
-        times = content.setdefault(slot, [])
+        times = content.own(slot)
         if times and moment.time < times[-1]:
             insort(times, moment.time)
         else:
@@ -52,17 +87,7 @@ class Window:
 
     def read(self, content: Times, slots: NDArray[np.int64], now: NDArray[np.float64]) -> NDArray[np.int64]:
         """Events in the windows before moments, int64 [m]."""
-        if not content:
-            return np.zeros(len(slots), dtype=np.int64)
-        counts = []
-        for slot, moment in zip(slots.tolist(), now.tolist(), strict=True):
-            times = content.get(slot)
-            if times is None:
-                counts.append(0)
-            else:
-                moment = max(moment, times[-1])
-                counts.append(bisect_left(times, moment) - bisect_left(times, moment - self.span))
-        return np.array(counts, dtype=np.int64)
+        return np.array(content.counts(slots.tolist(), now.tolist(), self.span), dtype=np.int64)
 
     def as_of(self, asked: Asked, before: Times | None = None) -> NDArray[np.int64]:
         """Events in the windows before moments of the past, int64 [m]."""
@@ -73,29 +98,29 @@ class Window:
     def batch(self, line: Timeline, slots: NDArray[np.int64], ids: pl.DataFrame) -> Times:
         """Times of a whole log."""
         if not len(slots):
-            return {}
-        reached = np.isfinite(line.times) & (line.times >= (line.last_times() - self.span)[line.rows_of()])
-        counts = np.bincount(line.rows_of()[reached], minlength=len(slots))
-        parts = np.split(line.times[reached], np.cumsum(counts)[:-1])
-        return {slot: part.tolist() for slot, part in zip(slots.tolist(), parts, strict=True) if len(part)}
+            return Times()
+        rows = line.rows_of()
+        reached = np.isfinite(line.times) & (line.times >= (line.last_times() - self.span)[rows])
+        of, times = slots[rows[reached]], line.times[reached]
+        order = in_order(of)
+        return Times(of[order], times[order])
 
     def joined(self, content: Times, other: Times) -> Times:
         """Times of both, as far back as the window reaches from the latest."""
-        found = dict(content)
         for slot, times in other.items():
-            both = sorted([*found.get(slot, ()), *times])
-            found[slot] = both[bisect_left(both, both[-1] - self.span) :]
-        return found
+            both = sorted([*content.get(slot), *times])
+            content.changed[slot] = both[bisect_left(both, both[-1] - self.span) :]
+        return content
 
     def pack(self, content: Times, slots: NDArray[np.int64] | None = None) -> pl.DataFrame:
         """One row for each time."""
-        if slots is not None:
-            content = {slot: content[slot] for slot in slots.tolist() if slot in content}
-        rows = [slot for slot, times in content.items() for _ in times]
-        times = [time for times in content.values() for time in times]
+        parts = [(slot, content.get(slot)) for slot in (content.slots() if slots is None else slots.tolist())]
+        rows = np.repeat(np.array([slot for slot, _ in parts], dtype=np.int64), [len(times) for _, times in parts])
+        times = [time for _, times in parts for time in times]
         return pl.DataFrame({"slot": rows, "time": times}, schema={"slot": pl.Int64, "time": pl.Float64})
 
     def unpack(self, table: pl.DataFrame) -> Times:
         """Content of a table."""
-        grouped = table.group_by("slot", maintain_order=True).agg("time")
-        return dict(zip(grouped["slot"].to_list(), grouped["time"].to_list(), strict=True))
+        slots = table["slot"].to_numpy()
+        order = in_order(slots)
+        return Times(slots[order], np.array(table["time"].to_numpy()[order]))
