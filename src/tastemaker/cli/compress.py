@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json as json_module
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tastemaker.cli.progress import progress_bars
-from tastemaker.cli.workspace import Workspace, open_workspace
+from tastemaker.cli.workspace import Workspace, open_workspace, serving_environment
 from tastemaker.schema.errors import InputError
 
 if TYPE_CHECKING:
@@ -142,8 +143,9 @@ class Served:
 
 
 def memory_of(folder: Path) -> tuple[int, int]:
-    """Bytes that a fresh process takes for a bundle, on top of the program itself: at the peak of loading it, reading a text and answering, and then.
+    """Bytes that a fresh process takes for a bundle: at the peak of loading it, reading a text and answering, and then.
 
+    Counted is memory that the process wrote, and pages of the bundle's own files that it read; pages of libraries are the program's, and all processes share them.
     Where the system does not tell (it is read from Linux' /proc), both are 0.
     """
     program = (
@@ -151,17 +153,31 @@ def memory_of(folder: Path) -> tuple[int, int]:
         "from pathlib import Path\n"
         "from tastemaker.cli.compress import Served\n"
         "import tastemaker.serving.wire\n"
+        "folder = str(Path(sys.argv[1]).resolve())\n"
         "def told(name):\n"
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
         "    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))\n"
+        "def held():\n"
+        "    total, own = 0, False\n"
+        "    for line in Path('/proc/self/smaps').read_text().splitlines():\n"
+        "        name, *words = line.split(maxsplit=5)\n"
+        "        if not name.endswith(':'):\n"
+        "            own = words[-1].startswith(folder)\n"
+        "        elif name == ('Rss:' if own else 'Anonymous:'):\n"
+        "            total += 1024 * int(words[0])\n"
+        "    return total\n"
         "pl.DataFrame({'a': ['b']}).write_parquet(file := io.BytesIO()); file.seek(0); pl.read_parquet(file)\n"  # polars is part of the program
-        "before = told('VmRSS')\n"
+        "before, program = held(), told('VmRSS')\n"
         "Path('/proc/self/clear_refs').write_text('5')\n"  # the peak is counted from here
         "served = Served(Path(sys.argv[1]))\n"
         "served.encode(['a new thing']); served.lists([np.zeros(10, dtype=np.int32)] * 4, 10)\n"
-        "print(told('VmHWM') - before, told('VmRSS') - before)"
+        "rest, libraries = held() - before, told('VmRSS') - program - (held() - before)\n"
+        "print(told('VmHWM') - program - libraries, rest)"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
+    environment = os.environ | serving_environment()
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False, env=environment
+    )
     words = done.stdout.split()[-2:]
     if done.returncode or len(words) != 2:
         return 0, 0

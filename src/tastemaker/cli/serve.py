@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from tastemaker.cli.workspace import open_workspace
+from tastemaker.cli.workspace import open_workspace, serving_environment
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
     settings = workspace.settings
     serving = settings.serving
     host, port, count = host or serving.host, serving.port if port is None else port, workers or serving.workers
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.update(serving_environment())
     from tastemaker.bundle.registry import Registry
     from tastemaker.console.app import work
     from tastemaker.monitoring.alerts import Webhook

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tastemaker.compression import text, user, vectors
+from tastemaker.compression import shared, text, user, vectors
 from tastemaker.compression.ladder import Group
 from tastemaker.compression.step import DEAD, TEXT, USER, VECTORS, Facts, Step, Tools
 from tastemaker.schema.errors import SettingsError
@@ -20,6 +20,12 @@ INT8_USER = Step("int8-user", USER, "products of the user tower in eight bits", 
 NEIGHBOURS = Step("neighbours", DEAD, "the weaker half of each item's neighbours is left out", vectors.fewer_neighbours)
 BYTES = Step("int8-vectors", VECTORS, "item vectors in eight bits", vectors.to_bytes)
 CODES = Step("product-codes", VECTORS, "item vectors as product codes, the best scored again in eight bits", vectors.to_codes)
+SHARED = Step(
+    "shared-weights",
+    DEAD,
+    "weights in a file of their own, which processes share and of which unused rows are never read",
+    shared.shared,
+)
 
 
 def ladder(settings: CompressSettings) -> list[Group]:
@@ -37,6 +43,7 @@ def ladder(settings: CompressSettings) -> list[Group]:
         [INT8_USER],
         [NEIGHBOURS],
         [CODES, BYTES],
+        [SHARED],
     ]
     return _chosen(groups, settings.steps)
 

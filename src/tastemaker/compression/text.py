@@ -314,8 +314,8 @@ def _padded(tokens: Sequence[Sequence[int]]) -> Feed:
 
 def _key(source: Path, name: str, texts: Sequence[str], settings: Any) -> str:
     digest = hashlib.sha256()
-    for part in (GRAPH, TOKENS):
-        with (source / part).open("rb") as stream:
+    for part in (source / TOKENS, *sorted(source.glob(f"{GRAPH}*"))):
+        with part.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     digest.update(msgspec.json.encode([MADE_AS, name, _hash_of(texts), settings]))
     return digest.hexdigest()[:40]

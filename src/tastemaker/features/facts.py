@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tastemaker.features.grown import Grown
+from tastemaker.features.grown import Grown, Mapped
 from tastemaker.features.names import Names
 from tastemaker.features.rows import TIMELESS, Rows, when, worth, worths
 from tastemaker.features.script import script
@@ -56,7 +56,7 @@ class Facts:
         self.categories = Grown(-1, np.int32, CATEGORIES)
         self.brand = Grown(-1, np.int32)
         self.numbers = Grown(np.nan, np.float64, len(NUMBERS))
-        self.vectors = Grown(0.0, np.float32, max(text_dim, 1))
+        self.vectors: Grown = Grown(0.0, np.float32, max(text_dim, 1))
         self.usual = Grown(np.nan)
         self.usual_of_all = np.nan
 
@@ -206,20 +206,23 @@ class Facts:
         np.save(folder / "item_categories.npy", self.categories.first(items), allow_pickle=False)
         np.save(folder / "item_brand.npy", self.brand.first(items), allow_pickle=False)
         np.save(folder / "item_numbers.npy", self.numbers.first(items), allow_pickle=False)
-        np.save(folder / "item_vectors.npy", self.vectors.first(items), allow_pickle=False)
+        partial = folder / "item_vectors.partial.npy"
+        np.save(partial, self.vectors.first(items), allow_pickle=False)
+        partial.replace(folder / "item_vectors.npy")  # these facts may read that very file
         usual = np.append(self.usual.first(len(self.category)), self.usual_of_all)
         np.save(folder / "usual_price.npy", usual, allow_pickle=False)
 
     @classmethod
     def load(cls, folder: Path, read_texts: bool = True) -> Facts:
-        """Reads what `save` wrote."""
-        vectors = np.load(folder / "item_vectors.npy", allow_pickle=False)
-        facts = cls(vectors.shape[1], read_texts)
+        """Reads what `save` wrote. Vectors stay in their file, which must be there as long as the facts are."""
+        facts = cls(read_texts=read_texts)
+        vectors = facts.vectors = Mapped(0.0, np.float32, folder / "item_vectors.npy")
         for name in NAMED:
             names = Names(pl.read_parquet(folder / f"{name}.parquet")["name"].to_list())
             setattr(facts, "brand_name" if name == "brand" else name, names)
+        if vectors.filed != len(facts.item):
+            raise ValueError(f"{vectors.filed} text vectors of {len(facts.item)} items")
         slots = np.arange(len(facts.item))
-        facts.vectors.put(slots, vectors)
         facts.categories.put(slots, np.load(folder / "item_categories.npy", allow_pickle=False))
         facts.brand.put(slots, np.load(folder / "item_brand.npy", allow_pickle=False))
         facts.numbers.put(slots, np.load(folder / "item_numbers.npy", allow_pickle=False))

@@ -9,7 +9,8 @@ numbers = features.gives(state, FeatureQuery("u1", ["i1", "i2"], now=time.time()
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ class FeatureSet:
         ordered: whether events at one time must be told apart. devices: whether contexts are read.
     """
 
-    def __init__(self, declared: Sequence[Declared], facts: Facts) -> None:
-        self._declared, self._facts = list(declared), facts
+    def __init__(self, declared: Sequence[Declared], facts: Facts, read: Callable[[], Facts] | None = None) -> None:
+        self._declared, self._read = list(declared), read or (lambda: facts)
         self.texts = [one.text for one in declared]
         self.names = [name for one in declared for name in one.names]
         self._memories: list[Memory[Any]] = list(dict.fromkeys(memory for one in declared for memory in one.feature.remembers))
@@ -58,6 +59,11 @@ class FeatureSet:
         self.devices = any(Columns.CONTEXT in one.feature.reads for one in declared)
         lengths = [memory.length for memory in self._memories if isinstance(memory, Latest)]
         self._part = max(min(PART, WIDEST // (facts.vectors.width * max(lengths, default=1))), 256)
+
+    @cached_property
+    def _facts(self) -> Facts:
+        """The catalogue: of a loaded set it is read when it is asked for, as a service only asks for its state's."""
+        return self._read()
 
     @property
     def personal(self) -> NDArray[np.bool_]:
@@ -225,7 +231,7 @@ class FeatureSet:
             state = State.load(memories, folder, _reads_texts(declared))
         except (OSError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError, msgspec.DecodeError) as error:
             raise BundleError(f"{folder} holds no features that can be read ({error}). Train again.") from None
-        return cls(declared, state.facts.copy()), state
+        return cls(declared, state.facts, lambda: Facts.load(folder, _reads_texts(declared))), state
 
 
 def _check(table: pl.DataFrame, what: str) -> None:

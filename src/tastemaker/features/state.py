@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tastemaker.features.facts import Facts
 from tastemaker.features.key import Columns, Key, event_columns
 from tastemaker.features.memories.memory import Memory, Moment, Told
+from tastemaker.features.pairs import Pairs
 from tastemaker.features.past import Log
 from tastemaker.features.rows import Rows
 from tastemaker.features.which import Which
@@ -40,7 +41,7 @@ class State:
         """Fills empty memories from a whole log whose names these facts know."""
         for place, memory in enumerate(self.memories):
             line, key = log.line(memory), memory.key
-            slots = np.array(self._pairs[key].add(line.codes.tolist()), dtype=np.int64) if key.paired else line.codes
+            slots = self._pairs[key].add_all(line.codes) if key.paired else line.codes
             self.contents[place] = memory.batch(line, slots, ids)
 
     def update(self, rows: Rows, event_id: str, item_id: str) -> None:
@@ -82,8 +83,7 @@ class State:
         for place, memory in enumerate(state.memories):
             state.contents[place] = memory.unpack(pl.read_parquet(folder / f"memory_{place:02}.parquet"))
         for place, pairs in enumerate(state._pairs.values()):
-            codes = pl.read_parquet(folder / f"pairs_{place:02}.parquet")["code"].to_list()
-            pairs.add(codes)
+            pairs.add_all(pl.read_parquet(folder / f"pairs_{place:02}.parquet")["code"].to_numpy())
         return state
 
     def _slots(self, key: Key, codes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -96,39 +96,6 @@ class State:
         """Slots of one event's codes; pairs that are new get one."""
         codes = key.event_codes(columns)
         return self._pairs[key].add(codes) if key.paired else codes
-
-
-class Pairs:
-    """Pairs that met and their slots, by first and second: a user's pairs lie together, as a request asks for one user.
-
-    Attributes:
-        codes: first · 2³² + second, in the order of slots.
-    """
-
-    def __init__(self) -> None:
-        self.codes: list[int] = []
-        self._slots: dict[int, dict[int, int]] = {}
-
-    def add(self, codes: list[int]) -> list[int]:
-        """Slots of codes; new ones get one."""
-        found = []
-        for code in codes:
-            seconds = self._slots.setdefault(code >> 32, {})
-            slot = seconds.setdefault(code & 0xFFFFFFFF, len(self.codes))
-            if slot == len(self.codes):
-                self.codes.append(code)
-            found.append(slot)
-        return found
-
-    def find(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Slots of codes, int64 [m]; -1 for those that were never met and for -1."""
-        firsts, seconds = codes >> 32, (codes & 0xFFFFFFFF).tolist()
-        if len(codes) and (firsts == firsts[0]).all():
-            own = self._slots.get(int(firsts[0]), {})
-            found = [own.get(second, -1) for second in seconds] if own else [-1] * len(seconds)
-        else:
-            found = [self._slots.get(first, {}).get(second, -1) for first, second in zip(firsts.tolist(), seconds, strict=True)]
-        return np.array(found, dtype=np.int64)
 
 
 class Now:

@@ -5,6 +5,7 @@ The one rule of point-in-time truth lives here: a row at time t sees events with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,7 @@ def floored(time: NDArray[np.float64], step: float) -> NDArray[np.float64]:
 
 def boundary(time: float, step: float) -> float:
     """`floored` of one time."""
-    return time if step == 0 else float(np.floor(time / step) * step)
+    return time if step == 0 or not math.isfinite(time) else math.floor(time / step) * step
 
 
 def units(value: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -183,7 +183,10 @@ def _key(path: Path, threads: int) -> str:
     versions = [
         importlib.metadata.version(name) for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name) is not None
     ]
-    words = [xxhash.xxh3_128_hexdigest(path.read_bytes()), *sorted(flags()), str(threads), *versions]
+    digest = xxhash.xxh3_128()
+    for part in (path, *sorted(path.parent.glob(f"{path.name}.*"))):  # weights may lie in a file of their own
+        digest.update(part.read_bytes())
+    words = [digest.hexdigest(), *sorted(flags()), str(threads), *versions]
     return xxhash.xxh3_128_hexdigest(" ".join(words).encode())
 
 

@@ -101,21 +101,22 @@ class Tally:
         time = boundary(moment.time, self.step)
         content.sums.reach(slot + 1)
         content.times.reach(slot + 1)
-        sums, times = content.sums.values[slot], content.times.values[slot]
-        here = 0
-        if time > times[0]:
-            sums[:3] += sums[3:]
-            sums[3:] = 0
-            times[1], times[0] = times[0], time
-            here = 3
-        elif time == times[0]:
+        row, times = content.sums.values[slot], content.times.values[slot]
+        sums, (latest, second, first), here = row.tolist(), times.tolist(), 0
+        if time > latest:
+            sums = [before + at for before, at in zip(sums[:3], sums[3:], strict=True)] + [0, 0, 0]
+            latest, second, here = time, latest, 3
+        elif time == latest:
             here = 3
         else:
-            times[1] = max(times[1], time)
-        valued = not np.isnan(moment.value)
-        sums[here : here + 3] += (1, valued, round(moment.value * UNITS) if valued else 0)
-        if time > TIMELESS and (time < times[2] or times[2] == TIMELESS):
-            times[2] = time
+            second = max(second, time)
+        sums[here] += 1
+        if moment.value == moment.value:  # not NaN
+            sums[here + 1] += 1
+            sums[here + 2] += round(moment.value * UNITS)
+        if time > TIMELESS and (time < first or first == TIMELESS):
+            first = time
+        row[:], times[:] = sums, (latest, second, first)
 
     def read(self, content: Tallies, slots: NDArray[np.int64], now: NDArray[np.float64]) -> Counted:
         """What is known at moments."""
@@ -203,6 +204,8 @@ class Tally:
     def unpack(self, table: pl.DataFrame) -> Tallies:
         """Content of a table."""
         content, slots = Tallies(), slots_of(table)
-        content.sums.put(slots, table.select(pl.col("^sum.$")).to_numpy())
-        content.times.put(slots, table.select(pl.col("^time.$")).to_numpy())
+        for name, held in (("sum", content.sums), ("time", content.times)):
+            held.reach(int(slots.max(initial=-1)) + 1)
+            for place in range(held.width):  # column by column: a table of all of them would be as large as the content itself
+                held.values[slots, place] = table[f"{name}{place}"].to_numpy()
         return content
