@@ -49,6 +49,7 @@ EXTRA_OF = {
     "optuna": "tune",
     "ray": "ray",
     "redis": "redis",
+    "aiokafka": "kafka",
     "opentelemetry": "traces",
 }
 

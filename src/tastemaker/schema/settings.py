@@ -514,7 +514,8 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     compat: tuple[str, ...] = ()
     """Routes of other services that are answered besides our own, so that their clients work: `gorse`, `personalize`."""
     state: str = ""
-    """Where machines that serve the same workspace tell each other of events and items, `redis://HOST:PORT/0`; empty: this machine is alone."""
+    """Where machines that serve the same workspace tell each other of events, items, users and edges, `redis://HOST:PORT/0` or `kafka://HOST:PORT/TOPIC`; empty: this
+    machine is alone."""
     fresh_slots: Annotated[int, Meta(ge=0)] = 1
     """Places of each `fresh.page` that are kept for fresh items; 0: none. Which items and how: the section `fresh`."""
     record: Literal["explored", "all", "none"] = "explored"

@@ -46,7 +46,9 @@ class RedisLink:
                 url, protocol=2, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, max_connections=1, **options
             )
         except ValueError as error:
-            raise InputError(f"--state {url!r} is no address of a Redis server ({error}). Expected redis://HOST:PORT/0.") from None
+            raise InputError(
+                f"--state {url!r} is no address of a Redis server ({error}). Expected redis://HOST:PORT/0 or kafka://HOST:PORT/TOPIC."
+            ) from None
         self._redis: Any = redis.Redis(connection_pool=pool, retry=Retry(NoBackoff(), 0))
         self._open_until, self._pause = 0.0, PAUSE
 
