@@ -26,6 +26,9 @@ def run(
     state: Annotated[
         str | None, typer.Option(help="redis://HOST:PORT/0 or kafka://HOST:PORT/TOPIC where several machines serve this workspace.")
     ] = None,
+    events_from: Annotated[
+        str | None, typer.Option(help="A log of events to read: redis://…, kafka://HOST:PORT/TOPIC or journal:FOLDER.")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the address as JSON when ready.")] = False,
 ) -> None:
@@ -49,6 +52,12 @@ def run(
         settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(serving, compat=tuple(compat)))
     if state is not None:
         settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(settings.serving, state=state))
+    if events_from is not None:
+        settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(settings.serving, events_from=events_from))
+    if settings.serving.events_from:
+        from tastemaker.streaming.log import open_log
+
+        open_log(settings.serving.events_from).close()
     if settings.serving.state:
         from tastemaker.streaming.relay import link_of
 

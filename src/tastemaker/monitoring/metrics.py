@@ -139,6 +139,11 @@ class Metrics:
         self._commit.observe(seconds)
         self._gauge("tastemaker_last_event_timestamp_seconds", "When an event was last accepted.", (), "livemax").set(now)
 
+    def stream(self, lag: int, now: float) -> None:
+        """The log of events was read: messages of this worker's partitions that are not stored; `now` in epoch seconds. Workers and machines add up."""
+        self._gauge("tastemaker_stream_lag_events", "Messages of the log of events that are not stored.", (), "livesum").set(lag)
+        self._gauge("tastemaker_stream_read_timestamp_seconds", "When the log of events was last read.", (), "livemax").set(now)
+
     def commit_failed(self) -> None:
         """A batch of events could not be stored."""
         self._failures.inc()

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.events import AppendResult
+from tastemaker.schema.free_json import check_json, check_text
 from tastemaker.schema.items import Item, User
 from tastemaker.schema.queries import (
     Answer,
@@ -34,7 +35,6 @@ from tastemaker.schema.rules import Identifier
 from tastemaker.serving.answers import Answers, NotFound, item_of
 from tastemaker.serving.compat.door import Door
 from tastemaker.serving.exchange import JSON, Exchange
-from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.openapi import document
 from tastemaker.serving.page import Page
 from tastemaker.serving.problems import problem
@@ -42,7 +42,7 @@ from tastemaker.serving.record import AccessLog, Recorded
 from tastemaker.serving.releases import ReleaseBody, Releases
 from tastemaker.serving.routes import TABLE, ItemPatch, ItemsBatch, Stored, UserBody, UsersBatch
 from tastemaker.serving.watching import trained_of
-from tastemaker.serving.writer import Writer
+from tastemaker.serving.writer import Crowded, Writer
 
 
 class Api:
@@ -77,6 +77,9 @@ class Api:
         began = time.perf_counter()
         try:
             done = await self.writer.append(good) if good else AppendResult(0, 0)
+        except Crowded:
+            self.metrics.rejected("crowded")
+            raise
         except TastemakerError:
             self.metrics.commit_failed()
             raise

@@ -92,7 +92,7 @@ class Loop:
         future = asyncio.run_coroutine_threadsafe(_timed(work, seconds), self._loop)
         try:
             return future.result(seconds + 1.0)
-        except Unreachable:
+        except (Unreachable, InputError):
             raise
         except Exception as error:  # whatever a broker does, it is the broker's fault
             future.cancel()
