@@ -55,7 +55,7 @@ def test_workers_answer_with_what_a_log_tells_and_say_how_far_behind_they_are(tm
         while True:
             figures = service.raw("GET", "/metrics")[2].decode()
             found = {line.split()[0]: float(line.split()[1]) for line in figures.splitlines() if line.startswith("tastemaker_")}
-            if found.get('tastemaker_events_total{result="duplicate"}') and found.get("tastemaker_stream_lag_events") == 0:
+            if found.get('tastemaker_events_total{result="duplicate"}') and found.get("tastemaker_stream_events_behind") == 0:
                 break
             assert time.monotonic() < end, figures
             time.sleep(0.1)

@@ -35,6 +35,7 @@ from tastemaker.schema.rules import Identifier
 from tastemaker.serving.answers import Answers, NotFound, item_of
 from tastemaker.serving.compat.door import Door
 from tastemaker.serving.exchange import JSON, Exchange
+from tastemaker.serving.express import Express
 from tastemaker.serving.openapi import document
 from tastemaker.serving.page import Page
 from tastemaker.serving.problems import problem
@@ -252,7 +253,8 @@ def make_app(
     routes += [Route("/metrics", exchange.guarded("metrics", "read", scrape))]
     routes += [Route(path, page.show) for path, page in pages.items()]
     handlers: dict[Any, Any] = {HTTPException: _http_error, Exception: _crash, ClientDisconnect: _gone}
-    return Recorded(Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers), log)
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    return Recorded(Express(app, routes, _gone, _crash), log)
 
 
 def _who(request: Request) -> str:
