@@ -92,6 +92,8 @@ CASES: list[Case] = [
     *_pair("EventsSuspicious", _gauge("suspect_events_ratio", 0.3), _gauge("suspect_events_ratio", 0.19)),
     *_pair("FeaturesStale", _gauge("feature_lag_seconds", 61), _gauge("feature_lag_seconds", 59) + _gauge("events_behind", 999)),
     Case("FeaturesStale", True, _gauge("events_behind", 1_001)),
+    *_pair("StreamBehind", _gauge("stream_events_behind", 10_001), _gauge("stream_events_behind", 9_999)),
+    *_pair("StreamUnread", _gauge("stream_read_timestamp_seconds", 0), (("tastemaker_stream_read_timestamp_seconds", {}, 0, 60),)),
     *_pair("ModelStale", _gauge("model_trained_timestamp_seconds", 0), _gauge("model_trained_timestamp_seconds", 5 * 86_400), 31, DAY),
     *_pair("ModelNotLoaded", _counter("model_load_failures", 1), _counter("model_load_failures", 0)),
     *_pair("Miscalibrated", _gauge("calibration_ratio", 2.1, head="click"), _gauge("calibration_ratio", 1.9, head="click"), 40),

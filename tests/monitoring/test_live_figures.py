@@ -17,7 +17,7 @@ import pytest
 
 from live_service import Service, serving
 from tastemaker.monitoring.alerts import ATTEMPTS, Change, Webhook
-from tastemaker.monitoring.metrics import GAUGES, Metrics
+from tastemaker.monitoring.metrics import GAUGES, STREAM_GAUGES, Metrics
 from tastemaker.monitoring.rules import rules
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import AlertSettings
@@ -156,7 +156,7 @@ def test_figures_of_both_workers_are_added(service: Service) -> None:
 
 def test_dashboards_and_rules_ask_for_what_is_there(service: Service) -> None:
     scraped = {name for name, _, _ in series(scrape(service))}
-    known = scraped | set(GAUGES)
+    known = scraped | set(GAUGES) | set(STREAM_GAUGES)
     registry = Metrics()
     known |= {
         f"{name}_total"

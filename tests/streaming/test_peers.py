@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from live_kafka import Broker, kafka_broker
 from live_redis import FaultProxy, RedisServer, redis_server
 from tastemaker.features.base import FeatureQuery
 from tastemaker.journal.append import Journal
 from tastemaker.schema.events import Event
-from tastemaker.schema.items import Item
+from tastemaker.schema.items import Item, User
 from tastemaker.serving.wire import Live, open_live
 from tastemaker.streaming.link import Link, Pulse, Unreachable
 from tastemaker.streaming.relay import Relay, relay_of
@@ -80,13 +82,21 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield found
 
 
-@pytest.fixture(params=["embedded", "redis"])
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[Broker]:
+    with kafka_broker() as found:
+        yield found
+
+
+@pytest.fixture(params=["embedded", "redis", "kafka"])
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
     url = None
     if request.param == "redis":
         server = request.getfixturevalue("redis")
         emptied(server)
         url = server.url
+    elif request.param == "kafka":
+        url = request.getfixturevalue("kafka").url(uuid.uuid4().hex)
     with two(tmp_path, url) as made:
         yield made
 
@@ -148,6 +158,58 @@ def test_items_are_put_changed_and_deleted_everywhere_and_the_last_word_stays(pa
     assert marks == [machine.journal.marks() for machine in pair], "they answer each other for ever"
 
 
+def test_users_and_edges_are_the_same_everywhere_and_the_last_word_stays(pair: tuple[Machine, Machine]) -> None:
+    here, there = pair
+    here.journal.put_users([User(user_id="x", extra={"country": "de"}), User(user_id="z", extra={"age": 7})])
+    here.journal.put_edges(edges(("user:x", 1.0), ("user:z", 0.5)))
+    until(lambda: there.journal.user("x") is not None and there.journal.edges().height == 2)
+    assert there.live._profile_of is not None
+    assert there.live._profile_of("x") == {"country": "de"}, "answers know a stranger by what the other machine was told"
+    there.journal.put_users([User(user_id="x", extra={"country": "fr"})])
+    there.journal.put_edges(edges(("user:x", 0.0), ("user:z", 0.25)))  # one taken away, one with another weight
+    there.journal.delete_user("z")
+    until(lambda: here.journal.user("z") is None and here.journal.user("x") == User(user_id="x", extra={"country": "fr"}))
+    until(lambda: here.journal.edges().rows() == there.journal.edges().rows() == [("user:z", "knows", "user:y", 0.25)])
+    for number in range(20):  # both write the same users and edges at once
+        for machine, word in zip(pair, (1.0, 2.0), strict=True):
+            machine.journal.put_users([User(user_id=f"both-{number}", extra={"word": word})])
+            machine.journal.put_edges(edges((f"user:both-{number}", word)))
+    until(lambda: here.journal.users().rows() == there.journal.users().rows() and same_edges(here, there))
+    assert here.journal.users().height == 21
+    assert here.journal.edges().height == 21
+    time.sleep(0.1)
+    marks = [machine.journal.peers().marks() for machine in pair]
+    time.sleep(0.2)
+    assert marks == [machine.journal.peers().marks() for machine in pair], "they answer each other for ever"
+
+
+def test_a_copy_does_not_tell_again_what_it_had_when_it_was_copied(tmp_path: Path) -> None:
+    first = Journal.open(tmp_path / "a")
+    first.peers()
+    first.put_users([User(user_id="x", extra={"word": "old"})])
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    second = Journal.open(tmp_path / "b")
+    here, there = first.peers(), second.peers()
+    assert there.own_facts(0, 9)[1] == [], "a copy would overwrite what its original learned since"
+    first.put_users([User(user_id="x", extra={"word": "new"})])
+    upto, facts = here.own_facts(0, 9)
+    assert there.receive_facts(here.name, upto, facts) == 1
+    assert second.user("x") == User(user_id="x", extra={"word": "new"})
+    assert there.receive_facts(here.name, upto, facts) == 0
+    assert there.own_facts(0, 9)[1] == []
+    first.close()
+    second.close()
+
+
+def edges(*rows: tuple[str, float]) -> pl.DataFrame:
+    heads, weights = [head for head, _ in rows], [weight for _, weight in rows]
+    return pl.DataFrame({"head": heads, "relation": ["knows"] * len(rows), "tail": ["user:y"] * len(rows), "weight": weights})
+
+
+def same_edges(here: Machine, there: Machine) -> bool:
+    return sorted(here.journal.edges().rows()) == sorted(there.journal.edges().rows())
+
+
 def test_a_restart_knows_the_same_and_a_bundle_is_told_what_it_does_not_know(tmp_path: Path, redis: RedisServer) -> None:
     emptied(redis)
     with two(tmp_path, redis.url) as (here, there):
@@ -181,6 +243,22 @@ def test_a_redis_that_forgets_is_filled_from_the_journals(tmp_path: Path, fault:
         there.journal.append([said(number) for number in range(200, 300)])
         if fault == "killed":
             server.start()
+        until(lambda: here.journal.position() == there.journal.position() == 300)
+        for machine in (here, there):
+            assert machine.journal.read()["event_id"].n_unique() == 300
+        until(lambda: here.pulse.alive and there.pulse.alive)
+
+
+def test_a_kafka_that_is_killed_and_forgets_is_filled_from_the_journals(tmp_path: Path) -> None:
+    with kafka_broker() as broker, two(tmp_path, broker.url("state")) as (here, there):
+        here.journal.append([said(number) for number in range(100)])
+        until(lambda: there.journal.position() == 100)
+        broker.kill()
+        until(lambda: not here.pulse.alive and not there.pulse.alive, 5)
+        here.journal.append([said(number) for number in range(100, 200)])
+        there.journal.append([said(number) for number in range(200, 300)])
+        assert here.knows("x"), "answers go on"
+        broker.start()
         until(lambda: here.journal.position() == there.journal.position() == 300)
         for machine in (here, there):
             assert machine.journal.read()["event_id"].n_unique() == 300
@@ -261,7 +339,7 @@ def test_an_event_that_was_imported_here_is_not_stored_again(tmp_path: Path) -> 
     journal.append([said(6)])
     peers = journal.peers()
     assert peers.receive_events("other", 9, [(7, said(5)), (8, said(6)), (9, said(7))]) == 1
-    assert peers.heard("other") == (9, 0)
+    assert peers.heard("other") == (9, 0, 0)
     assert sorted(journal.read()["event_id"]) == ["e5", "e6", "e7"]
     journal.append([said(8)])
     assert [event.event_id for _, event in peers.own_events(0, 100)[1]] == ["e8"], (

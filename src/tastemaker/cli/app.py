@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "rollback": ("release", "rollback", "Go back to the previous live bundle."),
     "watch": ("watch", "run", "Learn anew and release when it is time."),
     "serve": ("serve", "run", "Answer over HTTP, console at /."),
+    "consume": ("consume", "run", "Read a log of events (Redis, Kafka) into the journal."),
     "health": ("health", "run", "Replay live features from the journal; alert rules for Prometheus."),
     "keys": ("keys", "verbs", "API keys: add, list, revoke."),
     "rebuild": ("rebuild", "run", "Rebuild what answers know from the journal, and compare."),
@@ -49,6 +50,7 @@ EXTRA_OF = {
     "optuna": "tune",
     "ray": "ray",
     "redis": "redis",
+    "aiokafka": "kafka",
     "opentelemetry": "traces",
 }
 

@@ -23,7 +23,12 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that share the load.")] = None,
     bundle: Annotated[str | None, typer.Option(help="Stay with this bundle instead of the live one.")] = None,
     compat: Annotated[list[str] | None, typer.Option(help="Answer clients of gorse or personalize, too.")] = None,
-    state: Annotated[str | None, typer.Option(help="redis://HOST:PORT/0 where several machines serve this workspace.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="redis://HOST:PORT/0 or kafka://HOST:PORT/TOPIC where several machines serve this workspace.")
+    ] = None,
+    events_from: Annotated[
+        str | None, typer.Option(help="A log of events to read: redis://…, kafka://HOST:PORT/TOPIC or journal:FOLDER.")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the address as JSON when ready.")] = False,
 ) -> None:
@@ -47,12 +52,16 @@ def run(
         settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(serving, compat=tuple(compat)))
     if state is not None:
         settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(settings.serving, state=state))
-    if settings.serving.state:
-        from tastemaker.streaming._redis import RedisLink
+    if events_from is not None:
+        settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(settings.serving, events_from=events_from))
+    if settings.serving.events_from:
+        from tastemaker.streaming.log import open_log
 
-        RedisLink(
-            settings.serving.state
-        ).close()  # a wrong address is told before anything starts; whether somebody is there, later
+        open_log(settings.serving.events_from).close()
+    if settings.serving.state:
+        from tastemaker.streaming.relay import link_of
+
+        link_of(settings.serving.state).close()  # a wrong address is told before anything starts; whether somebody is there, later
     doors(settings.serving.compat)
     if settings.serving.traces:
         import tastemaker.monitoring._otel  # noqa: F401  a missing extra is told before anything starts

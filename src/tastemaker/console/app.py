@@ -21,7 +21,7 @@ from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.pipeline.engine import Timed
 from tastemaker.schema.errors import BundleError, SettingsError
-from tastemaker.schema.settings import Settings
+from tastemaker.schema.settings import ServingSettings, Settings
 from tastemaker.serving.admission import Admission
 from tastemaker.serving.answers import Answers
 from tastemaker.serving.auth import KEYS_FILE, KeyFile, Keyring
@@ -36,7 +36,9 @@ from tastemaker.serving.sampling import Sampler
 from tastemaker.serving.watching import Watch, trained_of
 from tastemaker.serving.wire import Live, open_live
 from tastemaker.serving.writer import Writer
+from tastemaker.streaming.intake import Intake, Taken
 from tastemaker.streaming.link import Pulse
+from tastemaker.streaming.log import open_log
 from tastemaker.streaming.relay import Relay, relay_of
 
 WATCH_SECONDS = 0.5
@@ -50,6 +52,8 @@ PATHS = {"index.html": "/", "docs.html": "/docs"}
 FOLD_EVERY, FOLD_SECONDS = 0.01, 0.008
 """Seconds between looks at the journal, and for which events are folded at once."""
 SAMPLE_DAYS = 2
+TELL_EVERY = 10.0
+"""Seconds between two lines about a log of events that can't be read."""
 
 
 def create(workspace: Path, settings: Settings, version: str | None, exchange: Exchange, watches: bool = True) -> ASGIApp:
@@ -72,6 +76,7 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
     follow: list[Callable[[], Coroutine[Any, Any, None]]] = [
         lambda: follow_events(answers),
         lambda: follow_peers(workspace / "journal", settings.serving.state, answers, exchange.metrics),
+        lambda: follow_stream(workspace / "journal", settings.serving, exchange.metrics),
     ]
     if not version:
         follow.append(lambda: follow_releases(workspace / "bundles", answers, settings, exchange.metrics))
@@ -79,7 +84,8 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
         own = Journal.open(workspace / "journal")
         follow.append(Watch(settings, exchange.metrics, answers, own, samples, workspace / "reports").follow)
     log = log_of(settings.serving.access_log, workspace)
-    writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
+    writer = Writer(Journal.open(workspace / "journal"), settings.serving.events_waiting)
+    compat = doors(settings.serving.compat)
     releases = Releases(workspace / "bundles", workspace / "reports")
     return make_app(answers, writer, exchange, log, pages(), releases, compat, follow)
 
@@ -102,6 +108,34 @@ async def follow_peers(journal: Path, address: str, answers: Answers, metrics: M
         await asyncio.Event().wait()
     finally:
         relay.close()
+
+
+async def follow_stream(journal: Path, settings: ServingSettings, metrics: Metrics) -> None:
+    """Reads this worker's share of the log of events, if there is one."""
+    if not settings.events_from:
+        return
+    told = [0.0]
+
+    def count(taken: Taken) -> None:
+        now = time.time()
+        if taken.read:
+            metrics.events(taken.accepted, taken.duplicates, taken.rejected)
+        if taken.accepted:
+            metrics.commit(taken.seconds, now)
+        if taken.lag is not None:
+            metrics.stream(taken.lag, now)
+        if (taken.error or taken.why) and now - told[0] > TELL_EVERY:
+            told[0] = now
+            words = f"the log of events can't be read: {taken.error}" if taken.error else f"messages are no events: {taken.why}"
+            print(words, flush=True)
+
+    intake = Intake(
+        Journal.open(journal), open_log(settings.events_from), settings.events_group, settings.events_session, count
+    ).start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        intake.close()
 
 
 async def follow_events(answers: Answers) -> None:

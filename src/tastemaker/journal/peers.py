@@ -3,7 +3,7 @@
 A machine's journal is complete without the others. What came from a peer is stored as if it had been sent here, so that everything that reads a journal
 (answers, training) needs to know nothing of peers. An event has one id everywhere and is stored once in each journal. An item is what the latest
 writer said: each write gets a stamp, a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", OPODIS 2014) and the node's name, and the
-larger stamp stays. Nothing here knows how the messages travel.
+larger stamp stays; so are the attributes of a user, and an edge. Nothing here knows how the messages travel.
 """
 
 from __future__ import annotations
@@ -37,6 +37,21 @@ class SentChange(NamedTuple):
     version: str | None
 
 
+class SentFact(NamedTuple):
+    """A write of a user's attributes or of an edge on its way.
+
+    Attributes:
+        number: of the write, the sender's own. kind: `user` or `edge`. key: the user's id, or head, relation and tail as a JSON array.
+        body: the user's msgpack, or the edge's weight as msgpack; None: it was deleted.
+    """
+
+    number: int
+    clock: int
+    kind: str
+    key: str
+    body: bytes | None
+
+
 class Peers:
     """One journal's side of the exchange.
 
@@ -61,14 +76,21 @@ class Peers:
                 seq, change = advance(database, "seq", 0), advance(database, "change", 0)
                 row = (uuid.uuid4().hex[:12], seq, change)
                 database.execute("INSERT INTO node VALUES (?,?,?,?)", (here, *row))
+                database.execute("DELETE FROM fact WHERE node=''")  # a copy's: written before it had this name
         return str(row[0]), int(row[1]), int(row[2])
 
     # ---- what others have told
 
-    def heard(self, node: str) -> tuple[int, int]:
-        """Up to which of a peer's own sequence and change numbers everything is here."""
-        row = self._database.execute("SELECT seq, change FROM peer WHERE node=?", (node,)).fetchone()
-        return (int(row[0]), int(row[1])) if row else (0, 0)
+    def heard(self, node: str) -> tuple[int, int, int]:
+        """Up to which of a peer's own numbers of events, of changes of items, and of facts (users, edges) everything is here."""
+        row = self._database.execute("SELECT seq, change FROM peer WHERE node=?", (node,)).fetchone() or (0, 0)
+        facts = self._database.execute("SELECT number FROM peer_fact WHERE node=?", (node,)).fetchone() or (0,)
+        return int(row[0]), int(row[1]), int(facts[0])
+
+    def marks(self) -> tuple[int, int, int]:
+        """The last numbers given out here, in the order of `heard`."""
+        found = dict(self._database.execute("SELECT name, value FROM counter WHERE name IN ('seq', 'change', 'fact')").fetchall())
+        return int(found["seq"]), int(found["change"]), int(found["fact"])
 
     def receive_events(self, node: str, upto: int, rows: Sequence[tuple[int, Event]]) -> int:
         """Stores a peer's events durably, each once; gives how many were new.
@@ -115,7 +137,51 @@ class Peers:
             return int(row[0]), str(row[1])
         return None if change is not None and change > self._born_change else (0, "")
 
+    def receive_facts(self, node: str, upto: int, rows: Sequence[SentFact]) -> int:
+        """Stores a peer's writes of users and edges where they are later than what is here; gives how many were."""
+        written = 0
+        with self._turn, transaction(self._database) as database:
+            latest = max((row.clock for row in rows), default=0)
+            database.execute("UPDATE counter SET value=max(value, ?) WHERE name='clock'", (latest,))
+            for row in rows:
+                known = database.execute("SELECT clock, node FROM fact WHERE kind=? AND key=?", (row.kind, row.key)).fetchone()
+                if known is not None and (not known[1] or tuple(known) >= (row.clock, node)):  # no node: written here a moment ago
+                    continue
+                _write(database, row)
+                number = advance(database, "fact", 1) + 1
+                database.execute("INSERT OR REPLACE INTO fact VALUES (?,?,?,?,?)", (row.kind, row.key, number, row.clock, node))
+                written += 1
+            database.execute(
+                "INSERT INTO peer_fact VALUES (?,?) ON CONFLICT DO UPDATE SET number=max(number, excluded.number)", (node, upto)
+            )
+        return written
+
     # ---- what is to be told
+
+    def own_facts(self, after: int, limit: int) -> tuple[int, list[SentFact]]:
+        """Writes of users and edges that came to this machine, after a number, each with its stamp; and the number up to which these are all."""
+        last = self.marks()[2]
+        if last <= after:
+            return after, []
+        found = []
+        with self._turn, transaction(self._database) as database:
+            rows = database.execute(
+                "SELECT number, clock, node, kind, key FROM fact WHERE number>? AND number<=? ORDER BY number LIMIT ?",
+                (after, last, limit),
+            ).fetchall()
+            for number, clock, node, kind, key in rows:
+                if not node:
+                    clock, node = self._tick(database), self.name
+                    database.execute("UPDATE fact SET clock=?, node=? WHERE kind=? AND key=?", (clock, node, kind, key))
+                if node == self.name:
+                    found.append(SentFact(number, clock, kind, key, _read(database, kind, key)))
+        return int(rows[-1][0] if len(rows) == limit else last), found
+
+    def _tick(self, database: sqlite3.Connection) -> int:
+        """A stamp that is later than all that were given or heard."""
+        clock = max(time.time_ns() // 1_000, advance(database, "clock", 0) + 1)
+        database.execute("UPDATE counter SET value=? WHERE name='clock'", (clock,))
+        return clock
 
     def own_events(self, after: int, limit: int) -> tuple[int, list[tuple[int, Event]]]:
         """Events that came to this machine, after a sequence number; and the number up to which these are all."""
@@ -144,8 +210,7 @@ class Peers:
             found = []
             for change, item_id, body, vector, version, clock, node, stamped in rows:
                 if stamped != change:
-                    clock, node = max(time.time_ns() // 1_000, advance(database, "clock", 0) + 1), self.name
-                    database.execute("UPDATE counter SET value=? WHERE name='clock'", (clock,))
+                    clock, node = self._tick(database), self.name
                     database.execute("INSERT OR REPLACE INTO stamp VALUES (?,?,?,?)", (item_id, clock, node, change))
                 if node == self.name:
                     found.append(SentChange(change, clock, item_id, body, vector, version))
@@ -178,3 +243,28 @@ class Peers:
 def _note(database: sqlite3.Connection, node: str, what: str, upto: int) -> None:
     database.execute("INSERT OR IGNORE INTO peer VALUES (?,0,0)", (node,))
     database.execute(f"UPDATE peer SET {what}=max({what}, ?) WHERE node=?", (upto, node))
+
+
+def _write(database: sqlite3.Connection, row: SentFact) -> None:
+    """A user or an edge becomes what a peer said."""
+    if row.kind == "user":
+        if row.body is None:
+            database.execute("DELETE FROM user WHERE user_id=?", (row.key,))
+        else:
+            database.execute("INSERT OR REPLACE INTO user VALUES (?,?)", (row.key, row.body))
+        return
+    edge = msgspec.json.decode(row.key, type=tuple[str, str, str])
+    if row.body is None:
+        database.execute("DELETE FROM edge WHERE head=? AND relation=? AND tail=?", edge)
+    else:
+        database.execute("INSERT OR REPLACE INTO edge VALUES (?,?,?,?)", (*edge, msgspec.msgpack.decode(row.body, type=float)))
+
+
+def _read(database: sqlite3.Connection, kind: str, key: str) -> bytes | None:
+    """What is told of a user or an edge; None where it is gone."""
+    if kind == "user":
+        row = database.execute("SELECT body FROM user WHERE user_id=?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
+    edge = msgspec.json.decode(key, type=tuple[str, str, str])
+    row = database.execute("SELECT weight FROM edge WHERE head=? AND relation=? AND tail=?", edge).fetchone()
+    return None if row is None else _encode(float(row[0]))

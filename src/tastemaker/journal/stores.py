@@ -43,7 +43,24 @@ CREATE TABLE IF NOT EXISTS received (seq INTEGER PRIMARY KEY, node TEXT NOT NULL
 CREATE INDEX IF NOT EXISTS received_origin ON received (node, origin);
 CREATE TABLE IF NOT EXISTS stamp (item_id TEXT PRIMARY KEY, clock INTEGER NOT NULL, node TEXT NOT NULL, change INTEGER NOT NULL)
     WITHOUT ROWID;
+INSERT OR IGNORE INTO counter VALUES ('fact', 0);
+CREATE TABLE IF NOT EXISTS fact (kind TEXT, key TEXT, number INTEGER NOT NULL UNIQUE, clock INTEGER NOT NULL, node TEXT NOT NULL, PRIMARY KEY (kind, key))
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS peer_fact (node TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 """
+_NUMBERED = """
+CREATE TRIGGER IF NOT EXISTS {table}_{verb} AFTER {verb} ON {table} WHEN EXISTS (SELECT 1 FROM node) BEGIN
+    UPDATE counter SET value=value+1 WHERE name='fact';
+    INSERT INTO fact VALUES ('{table}', {key}, (SELECT value FROM counter WHERE name='fact'), 0, '')
+        ON CONFLICT (kind, key) DO UPDATE SET number=excluded.number, clock=0, node='';
+END;
+"""
+SCHEMA += "".join(
+    _NUMBERED.format(table=table, verb=verb, key=key.format(row="OLD" if verb == "DELETE" else "NEW"))
+    for table, key in (("user", "{row}.user_id"), ("edge", "json_array({row}.head, {row}.relation, {row}.tail)"))
+    for verb in ("INSERT", "UPDATE", "DELETE")
+)
+"""Every write of a user or an edge gets a number once the journal has peers: whoever writes, they are told."""
 
 
 class Habit(NamedTuple):

@@ -46,6 +46,11 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "tastemaker_alert_firing": ("1 while an alert fires, by the service's own evaluation.", ("alert", "severity")),
 }  # fmt: skip
 """Figures of a moment: help and labels by name."""
+STREAM_GAUGES = {
+    "tastemaker_stream_events_behind": ("Messages of the log of events that are not stored.", "livesum"),
+    "tastemaker_stream_read_timestamp_seconds": ("When the log of events was last read.", "livemax"),
+}
+"""Of workers that read a log of events: help, and how the figures of several workers become one."""
 
 
 class Metrics:
@@ -78,6 +83,8 @@ class Metrics:
         self._webhook = self._counter("webhook_deliveries_total", "Calls of the alerts' webhook by outcome.", "outcome")
         self._relayed = self._counter("peer_rows_total", "Events and items sent to and received from other machines.", "way")
         self._peers: Callable[[], bool] | None = None
+        self._pairs: dict[tuple[str, int], tuple[Histogram, Counter]] = {}
+        self._results: dict[str, Counter] = {}
 
     def relayed(self, sent: int, received: int) -> None:
         """Rows that went to other machines and came from them."""
@@ -90,8 +97,12 @@ class Metrics:
 
     def observe(self, route: str, status: int, seconds: float) -> None:
         """One request; the histogram tells classes of statuses, the counter each."""
-        self._seconds.labels(route, f"{status // 100}xx").observe(seconds)
-        self._statuses.labels(route, str(status)).inc()
+        pair = self._pairs.get((route, status))
+        if pair is None:
+            pair = self._seconds.labels(route, f"{status // 100}xx"), self._statuses.labels(route, str(status))
+            self._pairs[route, status] = pair
+        pair[0].observe(seconds)
+        pair[1].inc()
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -125,7 +136,9 @@ class Metrics:
         """One batch of events."""
         for result, count in (("accepted", accepted), ("duplicate", duplicates), ("rejected", rejected)):
             if count:
-                self._events.labels(result).inc(count)
+                if result not in self._results:
+                    self._results[result] = self._events.labels(result)
+                self._results[result].inc(count)
 
     def degraded(self, level: int, words: Sequence[str]) -> None:
         """One list from which something was taken away: its rung of the ladder, and what was missing, as in `source text: late`."""
@@ -138,6 +151,11 @@ class Metrics:
         """A batch of events is durable; `now` in epoch seconds."""
         self._commit.observe(seconds)
         self._gauge("tastemaker_last_event_timestamp_seconds", "When an event was last accepted.", (), "livemax").set(now)
+
+    def stream(self, lag: int, now: float) -> None:
+        """The log of events was read: messages of this worker's partitions that are not stored; `now` in epoch seconds. Workers and machines add up."""
+        for (name, (words, mode)), value in zip(STREAM_GAUGES.items(), (lag, now), strict=True):
+            self._gauge(name, words, (), mode).set(value)
 
     def commit_failed(self) -> None:
         """A batch of events could not be stored."""

@@ -76,6 +76,10 @@ def _ingestion(settings: AlertSettings) -> list[Rule]:
         Rule("FeaturesStale", "page", Either(Above(Series("tastemaker_feature_lag_seconds"), settings.lag_seconds),
                                              Above(Series("tastemaker_events_behind"), 1_000)), 2 * MINUTE,
              "Lists are made without the latest events ({{ $value }} seconds or events behind)."),
+        Rule("StreamBehind", "page", Above(Series("tastemaker_stream_events_behind"), settings.stream_lag), 5 * MINUTE,
+             "{{ $value }} messages of the log of events have not been stored."),
+        Rule("StreamUnread", "page", Since(Series("tastemaker_stream_read_timestamp_seconds"), settings.stream_seconds), 0,
+             "The log of events was not read for {{ $value | humanizeDuration }}."),
     ]  # fmt: skip
 
 

@@ -514,7 +514,17 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     compat: tuple[str, ...] = ()
     """Routes of other services that are answered besides our own, so that their clients work: `gorse`, `personalize`."""
     state: str = ""
-    """Where machines that serve the same workspace tell each other of events and items, `redis://HOST:PORT/0`; empty: this machine is alone."""
+    """Where machines that serve the same workspace tell each other of events, items, users and edges, `redis://HOST:PORT/0` or `kafka://HOST:PORT/TOPIC`; empty: this
+    machine is alone."""
+    events_from: str = ""
+    """A log of events that is read into the journal: `redis://HOST:PORT/0?stream=NAME`, `kafka://HOST:PORT/TOPIC` or `journal:FOLDER`; docs/streams.md.
+    Empty: events come over HTTP alone."""
+    events_group: str = "tastemaker"
+    """The group of consumers that this service belongs to; its members share the log's partitions."""
+    events_session: Annotated[float, Meta(ge=0.5)] = 10.0
+    """Seconds without a sign of a consumer after which others read its partitions."""
+    events_waiting: Positive = 50_000
+    """Events that may wait for the disk in one worker; more are refused with 429 and `Retry-After`."""
     fresh_slots: Annotated[int, Meta(ge=0)] = 1
     """Places of each `fresh.page` that are kept for fresh items; 0: none. Which items and how: the section `fresh`."""
     record: Literal["explored", "all", "none"] = "explored"
@@ -637,6 +647,10 @@ class AlertSettings(Section, kw_only=True, frozen=True):
     """So long without a new event, though lists are asked for, something upstream has stopped."""
     lag_seconds: Annotated[float, Meta(gt=0.0)] = 60.0
     """Features may know the journal's latest events so much later."""
+    stream_lag: Positive = 10_000
+    """More messages of `serving.events_from` than this that have not been stored are too many."""
+    stream_seconds: Annotated[float, Meta(gt=0.0)] = 120.0
+    """So long without reading `serving.events_from` it can't be reached."""
     model_days: Annotated[float, Meta(gt=0.0)] = 30.0
     """A live bundle that was trained longer ago is stale."""
     drift_effect: Share = 0.15

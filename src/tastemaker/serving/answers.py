@@ -11,18 +11,18 @@ import msgspec
 import numpy as np
 
 from tastemaker.journal.append import Journal
+from tastemaker.journal.incoming import event_of
 from tastemaker.journal.served import Served, ServedLog
 from tastemaker.pipeline.engine import Found, Timed, Wish, reasons
 from tastemaker.pipeline.explore import Explore, draw_of
-from tastemaker.schema.columns import DEFAULT_EVENT_TYPE
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
+from tastemaker.schema.free_json import check_json, check_text
 from tastemaker.schema.items import Item
 from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
 from tastemaker.schema.queries import (
     Answer,
     ExplainQuery,
-    IncomingEvent,
     ItemBody,
     LeftOut,
     Move,
@@ -35,7 +35,6 @@ from tastemaker.schema.queries import (
 )
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.audience import audience
-from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.why import stopped
 from tastemaker.serving.wire import Live
 from tastemaker.streaming.link import Pulse
@@ -185,13 +184,9 @@ class Answers:
         now = self.clock()
         for place, row in enumerate(rows):
             try:
-                event = msgspec.convert(row, IncomingEvent)
-                _check(event)
+                good.append(event_of(row, now))
             except (msgspec.ValidationError, InputError) as error:
                 rejected.append(Rejected(place, str(error)))
-                continue
-            fields = {name: value for name, value in msgspec.structs.asdict(event).items() if value is not None}
-            good.append(Event(**{"event_type": DEFAULT_EVENT_TYPE, "timestamp": now, **fields}))
         return good, rejected
 
     def contents(self, items: Sequence[Item]) -> tuple[list[bytes], str]:
@@ -457,14 +452,3 @@ def item_of(item_id: str, body: ItemBody) -> Item:
         check_json(number)
     check_json(body.extra)
     return Item(item_id=item_id, **{name: value for name, value in msgspec.structs.asdict(body).items() if value is not None})
-
-
-def _check(event: IncomingEvent) -> None:
-    for text in (event.user_id, event.item_id, event.event_type, event.event_id, event.request_id, event.session_id):
-        check_text(text)
-    check_json(event.context)
-    check_json(event.position)
-    for name in ("timestamp", "value", "propensity"):
-        number = getattr(event, name)
-        if number is not None and not np.isfinite(number):
-            raise InputError(f"{name} is {number}; expected a finite number.")

@@ -6,6 +6,7 @@ uvicorn's fast parser has none of them: a head that never ends grew without limi
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -18,6 +19,37 @@ ANSWER_SECONDS = 30.0
 _LOOK_SECONDS = 2.5
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class Corked:
+    """A transport that holds the head of an answer until its body comes, so that both leave in one call to the kernel."""
+
+    __slots__ = ("_held", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._held = transport, b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Sends, or holds a head; `100 Continue` is none."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+            self._held = data
+            return
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Sends what is held: the answer has no body."""
+        if self._held:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Sends what is held, then closes."""
+        self.flush()
+        self._transport.close()
 
 
 class Connection(HttpToolsProtocol):
@@ -36,6 +68,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client that says nothing at all is given the time of a head."""
         super().connection_made(transport)
+        self.transport = Corked(transport)  # type: ignore[assignment]
         self._since = self.loop.time()
         self._look = self.loop.call_later(_LOOK_SECONDS, self._check)
 
@@ -67,7 +100,13 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         self._since = None
+        self.scope["whole"] = True  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is whole."""
+        self.transport.flush()  # type: ignore[attr-defined]
+        super().on_response_complete()
 
     def _check(self) -> None:
         if self._unread():

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -46,6 +46,7 @@ class Exchange:
         self.ladder = Ladder(settings.busy_ms / 1e3)
         self.traces: Traces | None = None
         self._encode = msgspec.json.Encoder().encode
+        self._too_large = f"The body is larger than {settings.max_body:,} bytes. Send smaller batches."
 
     def routes(self, table: Iterable[Operation], handlers: object, show: Show | None = None) -> list[Route]:
         """Starlette routes of a table.
@@ -155,15 +156,26 @@ class Exchange:
             self.admission.take(key.slot, key.rate)
 
     async def _body(self, request: Request) -> bytes:
-        kind = request.headers.get("content-type", JSON).split(";")[0].strip().lower()
+        kind = next((value for name, value in request.scope["headers"] if name == b"content-type"), b"").decode("latin-1")
+        kind = kind.split(";")[0].strip().lower()
         if kind and not (kind.endswith("json") or kind in ("text/plain", "application/x-www-form-urlencoded")):
             raise _WrongType(f"The body is {kind}; send application/json.")
+        if request.scope.get("whole"):  # it came with its head, as small ones do: nothing has to be waited for
+            message = await request.receive()
+            if (
+                message["type"] == "http.request"
+                and not message.get("more_body")
+                and len(message["body"]) <= self.settings.max_body
+            ):
+                body: bytes = message["body"]
+                return body
+            raise _TooLarge(self._too_large) if message["type"] == "http.request" else ClientDisconnect
         parts, size = [], 0
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
                 size += len(part)
                 if size > self.settings.max_body:
-                    raise _TooLarge(f"The body is larger than {self.settings.max_body:,} bytes. Send smaller batches.")
+                    raise _TooLarge(self._too_large)
                 parts.append(part)
         return b"".join(parts)
 

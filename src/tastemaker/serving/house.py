@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from tastemaker.pipeline.filters import Test, compile_filter
 from tastemaker.pipeline.rules import Rules, compile_pushes, joined_caps
+from tastemaker.schema.free_json import check_json, check_text
 from tastemaker.schema.protocols import BoolArray, IntArray
 from tastemaker.schema.queries import RecommendQuery
 from tastemaker.schema.rules import Cap, Pin
 from tastemaker.schema.settings import ListSettings
-from tastemaker.serving.free_json import check_json, check_text
 
 _NOTHING = RecommendQuery()
 

@@ -22,6 +22,7 @@ from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.events import AppendResult
 from tastemaker.schema.graph import SELF_LOOP
+from tastemaker.schema.free_json import check_json, check_text
 from tastemaker.schema.items import Item, User
 from tastemaker.schema.queries import (
     Answer,
@@ -37,7 +38,7 @@ from tastemaker.schema.rules import Identifier
 from tastemaker.serving.answers import Answers, NotFound, item_of
 from tastemaker.serving.compat.door import Door
 from tastemaker.serving.exchange import JSON, Exchange
-from tastemaker.serving.free_json import check_json, check_text
+from tastemaker.serving.express import Express
 from tastemaker.serving.openapi import document
 from tastemaker.serving.page import Page
 from tastemaker.serving.problems import problem
@@ -45,7 +46,7 @@ from tastemaker.serving.record import AccessLog, Recorded
 from tastemaker.serving.releases import ReleaseBody, Releases
 from tastemaker.serving.routes import TABLE, EdgesBatch, ItemPatch, ItemsBatch, Stored, UserBody, UsersBatch
 from tastemaker.serving.watching import trained_of
-from tastemaker.serving.writer import Writer
+from tastemaker.serving.writer import Crowded, Writer
 
 
 class Api:
@@ -80,6 +81,9 @@ class Api:
         began = time.perf_counter()
         try:
             done = await self.writer.append(good) if good else AppendResult(0, 0)
+        except Crowded:
+            self.metrics.rejected("crowded")
+            raise
         except TastemakerError:
             self.metrics.commit_failed()
             raise
@@ -263,7 +267,8 @@ def make_app(
     routes += [Route("/metrics", exchange.guarded("metrics", "read", scrape))]
     routes += [Route(path, page.show) for path, page in pages.items()]
     handlers: dict[Any, Any] = {HTTPException: _http_error, Exception: _crash, ClientDisconnect: _gone}
-    return Recorded(Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers), log)
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    return Recorded(Express(app, routes, _gone, _crash), log)
 
 
 def _who(request: Request) -> str:

@@ -12,6 +12,7 @@ from tastemaker.serving.answers import NotFound
 from tastemaker.serving.auth import NoKey, NotAllowed
 from tastemaker.serving.ladder import Busy
 from tastemaker.serving.releases import Refused
+from tastemaker.serving.writer import Crowded
 
 PROBLEM_JSON = "application/problem+json"
 TITLES = {
@@ -55,7 +56,7 @@ def of_error(error: TastemakerError) -> Response:
         return problem(403, str(error), {"Connection": "close"})
     if isinstance(error, Unsupported):
         return problem(501, str(error))
-    if isinstance(error, TooMany | Busy):
+    if isinstance(error, TooMany | Busy | Crowded):
         return problem(429, str(error), {"Retry-After": str(error.wait)})
     if isinstance(error, InputError):
         return problem(422, str(error))

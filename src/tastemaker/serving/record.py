@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
-import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _encode = msgspec.json.Encoder().encode
+_numbers = random.Random()  # seeded by the system in each process; an id of a request is no secret
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -109,7 +110,7 @@ class Recorded:
             nonlocal status, size, request_id
             if message["type"] == "http.response.start":
                 status = message["status"]
-                request_id = given or scope.get("request_id") or secrets.token_hex(8)
+                request_id = given or scope.get("request_id") or f"{_numbers.getrandbits(64):016x}"
                 message["headers"].append((b"x-request-id", request_id.encode()))
             else:
                 size += len(message.get("body", b""))

@@ -16,8 +16,8 @@ from tastemaker.bundle.record import read_record
 from tastemaker.bundle.registry import STAGES, Registry
 from tastemaker.bundle.verify import read_manifest
 from tastemaker.schema.errors import BundleError, InputError
+from tastemaker.schema.free_json import check_text
 from tastemaker.serving.answers import NotFound
-from tastemaker.serving.free_json import check_text
 
 SHOWN = 50
 """At most so many bundles are told of, the newest first."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from tastemaker.journal.peers import SentChange
+from tastemaker.journal.peers import SentChange, SentFact
 from tastemaker.schema.events import Event
 
 SILENT = 1.0
@@ -27,6 +27,12 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     upto: int
     events: list[tuple[int, Event]] = []
     changes: list[SentChange] = []
+    facts: list[SentFact] = []
+
+    @property
+    def rows(self) -> int:
+        """How much it tells."""
+        return len(self.events) + len(self.changes) + len(self.facts)
 
 
 class Unreachable(Exception):

@@ -1,6 +1,6 @@
 """Carries what one journal learned to the others and back, in a thread beside the answers: no request ever waits for the link.
 
-Each machine writes two streams, its own events and its own writes of items, in messages that say after which number they begin. A reader that finds a
+Each machine writes three streams, its own events, its own writes of items, and of users and edges, in messages that say after which number they begin. A reader that finds a
 message beginning later than what it has asks the writer, who leaves what is missing from its journal, however old: the link may forget everything
 (a killed or emptied Redis) and nothing is lost, as the journals are the truth and the link only carries.
 """
@@ -27,7 +27,8 @@ WINDOW = 20_000
 """Own events that a link is filled with when it has forgotten everything; who lacks more asks for it."""
 WAIT, LOOK = 0.01, 0.25
 """Seconds for which new messages are waited for, and between looks at who is there and what is missing."""
-KINDS = ("log", "items")
+KINDS = ("log", "items", "facts")
+"""The streams, in the order of `Peers.heard`."""
 
 Count = Callable[[int, int], None]
 
@@ -101,7 +102,7 @@ class Relay:
             there = self._link.last(f"{kind}:{self._peers.name}")
             if self._sent.get(kind) != there:  # begun, emptied, or an answer was a lie
                 self._sent[kind] = there
-                self._after[kind] = self._looked[kind] = there or max(self._journal.marks()[KINDS.index(kind)] - WINDOW, 0)
+                self._after[kind] = self._looked[kind] = there or max(self._peers.marks()[KINDS.index(kind)] - WINDOW, 0)
             want = f"want:{kind}:{self._peers.name}"
             for reader, number in self._link.names(want).items():
                 self._link.leave(f"fill:{kind}:{self._peers.name}:{reader}", self._own(kind, int(number), FILL), 60)
@@ -112,14 +113,17 @@ class Relay:
         if kind == "log":
             upto, events = self._peers.own_events(after, BATCH * size)
             return Entry(self._peers.name, after, upto, events=events)
+        if kind == "facts":
+            upto, facts = self._peers.own_facts(after, BATCH * size)
+            return Entry(self._peers.name, after, upto, facts=facts)
         upto, changes = self._peers.own_changes(after, ITEMS * size)
         return Entry(self._peers.name, after, upto, changes=changes)
 
     def _send(self, kind: str) -> None:
-        mark = self._journal.marks()[KINDS.index(kind)]
+        mark = self._peers.marks()[KINDS.index(kind)]
         while self._looked[kind] < mark and not self._stop.is_set():
             entry = self._own(kind, self._looked[kind])
-            if rows := len(entry.events) + len(entry.changes):
+            if rows := entry.rows:
                 self._link.put(f"{kind}:{self._peers.name}", msgspec.structs.replace(entry, after=self._after[kind]))
                 self._sent[kind] = self._after[kind] = entry.upto
                 self._count(rows, 0)
@@ -157,17 +161,28 @@ class Relay:
     def _keep(self, kind: str, entry: Entry) -> None:
         if kind == "log":
             new = self._peers.receive_events(entry.node, entry.upto, entry.events)
+        elif kind == "facts":
+            new = self._peers.receive_facts(entry.node, entry.upto, entry.facts)
         else:
             new = self._peers.receive_changes(entry.node, entry.upto, entry.changes)
         self._count(0, new)
 
 
-def relay_of(url: str, journal: Path, pulse: Pulse, count: Count) -> Relay:
-    """A relay over a Redis server.
+def link_of(url: str) -> Link:
+    """The link of an address: `redis://…` (also `rediss`, `unix`) or `kafka://…`. Whether somebody is there is told by its calls.
 
     Raises:
-        InputError: the address can't be read. ModuleNotFoundError: the extra `redis` is not installed.
+        InputError: the address can't be read. ModuleNotFoundError: the extra `redis` or `kafka` is not installed.
     """
+    if url.startswith("kafka:"):
+        from tastemaker.streaming._kafka import KafkaLink
+
+        return KafkaLink(url)
     from tastemaker.streaming._redis import RedisLink
 
-    return Relay(Journal.open(journal), RedisLink(url), pulse, count)
+    return RedisLink(url)
+
+
+def relay_of(url: str, journal: Path, pulse: Pulse, count: Count) -> Relay:
+    """A relay over the link of an address. Raises as `link_of`."""
+    return Relay(Journal.open(journal), link_of(url), pulse, count)

@@ -23,12 +23,12 @@ from tastemaker.journal.append import Journal
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
+from tastemaker.schema.free_json import check_json, check_text
 from tastemaker.schema.items import Item, User
 from tastemaker.schema.queries import Answer, RecommendQuery, SearchQuery, SessionEvent
 from tastemaker.schema.rules import Identifier
 from tastemaker.serving.answers import Answers, NotFound
 from tastemaker.serving.compat.door import Door, iso
-from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.openapi import Operation
 from tastemaker.serving.problems import Unsupported
 from tastemaker.serving.writer import Writer

@@ -15,12 +15,12 @@ from starlette.responses import Response
 from tastemaker.schema.columns import ITEM_ALIASES, Columns, alias_key
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
+from tastemaker.schema.free_json import check_json, check_text
 from tastemaker.schema.items import Item, User
 from tastemaker.schema.queries import Answer, ItemBody, RankQuery, RecommendQuery
 from tastemaker.schema.rules import Identifier
 from tastemaker.serving.answers import Answers, item_of
 from tastemaker.serving.compat.door import Door
-from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.openapi import Operation
 from tastemaker.serving.writer import Writer
 
