@@ -22,7 +22,10 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: c
 
 
 class Corked:
-    """A transport that holds the head of an answer until its body comes, so that both leave in one call to the kernel."""
+    """A transport that holds the head of an answer until its body comes, so that both leave in one call to the kernel.
+
+    It is quicker, and a balancer that has passed on a head can't ask another machine for the body: a machine that dies between the two would cost an answer.
+    """
 
     __slots__ = ("_held", "_transport")
 
