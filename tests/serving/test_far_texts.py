@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_bundle import WIDTH, write_text_encoder
 
 from tastemaker.inference.engine import TextEncoder
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.serving.far_encoder import FarEncoder
 from tastemaker.serving.ongoing import Ongoing
+from toy_bundle import WIDTH, write_text_encoder
 
 TEXTS = ["waterproof boots", "", "espresso machine"]
 

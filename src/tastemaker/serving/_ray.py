@@ -25,13 +25,12 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve._private import replica as replica_module
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy, HTTPOptions
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from starlette.types import ASGIApp
 
 from tastemaker.inference.engine import TextEncoder
 from tastemaker.monitoring.metrics import share_between_workers
-from tastemaker.schema.cluster import package
-from tastemaker.schema.errors import InputError, TastemakerError
+from tastemaker.schema.cluster import Unfit, check_machines, check_package, no_cluster, package
+from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import ClusterSettings, Settings
 from tastemaker.schema.settings_file import from_table
@@ -50,10 +49,6 @@ Make = Callable[..., ASGIApp]
 """Called as make(number, workspace, settings, version, counters, closed, texts): `console.app.application`."""
 
 
-class Unfit(TastemakerError):
-    """A machine of the cluster can't do its part."""
-
-
 @serve.ingress()
 class Replica:
     """One replica.
@@ -66,7 +61,7 @@ class Replica:
     """
 
     def __init__(self, told: str, plan: bytes, make: Make, encoder: Any = None) -> None:
-        check_package(told, package())
+        check_package(told, package(), os.uname().nodename)
         _listen_on_loopback()
         self._plan, self._make, self._encoder = msgspec.json.decode(plan, type=Plan), make, encoder
         self._app: Ongoing | None = None
@@ -132,7 +127,7 @@ class Encoder:
     """
 
     def __init__(self, told: str, batch: int, wait: float) -> None:
-        check_package(told, package())
+        check_package(told, package(), os.uname().nodename)
         _listen_on_loopback()
         self._models: OrderedDict[tuple[str, int], TextEncoder] = OrderedDict()
         self.read.set_max_batch_size(batch)  # type: ignore[attr-defined]
@@ -175,19 +170,6 @@ def wanted_replicas(context: AutoscalingContext) -> tuple[float, dict[str, Any]]
     return mean * context.current_num_replicas / context.config.target_ongoing_requests, {}
 
 
-def check_package(told: str, here: str) -> None:
-    """Refuses another version of the package.
-
-    Raises:
-        Unfit: they differ.
-    """
-    if told != here:
-        raise Unfit(
-            f"The machine {os.uname().nodename} runs tastemaker {here} and was asked by tastemaker {told}. "
-            "Install the same version on every machine of the cluster, then start again."
-        )
-
-
 def _listen_on_loopback() -> None:
     """On a cluster of this machine: replicas speak with each other on loopback.
 
@@ -202,36 +184,6 @@ def _listen_on_loopback() -> None:
         return opened(server, address.replace("[::]", "127.0.0.1").replace("0.0.0.0", "127.0.0.1"))
 
     replica_module.add_port_to_grpc_server = on_loopback
-
-
-def check_machines() -> None:
-    """Asks every machine of the cluster what it runs.
-
-    Raises:
-        Unfit: one runs another version of the package, or has none.
-    """
-
-    def told() -> str:
-        try:
-            from tastemaker.schema.cluster import package
-        except ImportError as error:
-            return f"none ({error})"
-        return package()
-
-    asked = {
-        node["NodeManagerHostname"]: ray.remote(told)
-        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-        .remote()
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-    other = {name: found for name, reference in asked.items() if (found := ray.get(reference, timeout=60)) != package()}
-    if other:
-        raise Unfit(
-            f"This machine runs tastemaker {package()}; "
-            + ", ".join(f"{name} runs {found}" for name, found in sorted(other.items()))
-            + ". Install the same version on every machine of the cluster, then start again."
-        )
 
 
 def application(plan: Plan, make: Make, settings: ClusterSettings, reads: bool) -> serve.Application:
@@ -287,7 +239,7 @@ def run(address: str | None, host: str, port: int, up: Event, plan: Plan, make: 
     with connected(address, settings):
         for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which takes them
             signal.signal(number, lambda *_: stop.set())
-        check_machines()
+        check_machines(ray)
         try:
             serve.start(proxy_location="EveryNode", http_options=HTTPOptions(host=host, port=port))
             with _told_of_waiting():
@@ -319,10 +271,7 @@ def connected(address: str | None, settings: ClusterSettings) -> Iterator[None]:
         try:
             ray.init(address=address, **common)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"No Ray cluster can be joined at {address} ({str(error)[:300]}). Start one with `ray start --head`, "
-                "give this machine its token (~/.ray/auth_token), or say --ray local."
-            ) from None
+            raise InputError(no_cluster(address, error)) from None
     try:
         yield
     finally:

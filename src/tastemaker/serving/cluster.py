@@ -147,11 +147,11 @@ def serve_on_cluster(
         tell(f"The cluster has not answered for {settings.gone_seconds:g} s: this machine answers by itself on the same port.")
         child.kill()
         child.join()
-        end_descendants(local)
+        enddescendants(local)
         return alone(listen(host, port))
     finally:
         _end(child, settings.drain_seconds + 20)
-        end_descendants(local)
+        enddescendants(local)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -161,10 +161,10 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_descendants(adopted: bool) -> None:
+def enddescendants(adopted: bool) -> None:
     """Ends what processes of this one have started and left; nothing where they were not adopted."""
     for _ in range(5 if adopted else 0):
-        found = _descendants(os.getpid())
+        found = descendants(os.getpid())
         for process in found:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
@@ -176,7 +176,7 @@ def end_descendants(adopted: bool) -> None:
         time.sleep(0.1)
 
 
-def _descendants(ancestor: int) -> list[int]:
+def descendants(ancestor: int) -> list[int]:
     """Processes that live, whose parent or parent's parent, and so on, a process is."""
     parents: dict[int, int] = {}
     for place in Path("/proc").iterdir():
