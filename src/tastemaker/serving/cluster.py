@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -195,13 +196,13 @@ def descendants(ancestor: int) -> list[int]:
 def drive(address: str | None, **arguments: Any) -> None:
     """The process that speaks with Ray: prepares the environment, loads it, and has it answer until SIGTERM."""
     stop = threading.Event()
-    found = prepare(address)
     try:
+        found = prepare(address)
         from tastemaker.serving._ray import run
 
         run(address=found, stop=stop, **arguments)
     except TastemakerError as error:
-        print(f"error: {error}", flush=True)
+        print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(error.exit_code) from None
 
 
