@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tastemaker.models.segments import newcomer_scores
 from tastemaker.pipeline.explain import sources
@@ -13,7 +12,7 @@ from tastemaker.pipeline.gather import Gatherer
 from tastemaker.pipeline.reserve import Reserve
 from tastemaker.pipeline.select import FRESH_SLOT, Facts, pick
 from tastemaker.pipeline.trip import FEWER, NO_RANKER, POPULAR, PRECOMPUTED, Found, Trip
-from tastemaker.schema.candidates import ChannelScores, Ranked
+from tastemaker.schema.candidates import ChannelScores, Ranked, part
 from tastemaker.schema.protocols import (
     BoolArray,
     CandidateRanker,
@@ -83,13 +82,6 @@ def with_rows(found: ChannelScores, items: IntArray) -> ChannelScores:
         np.concatenate([found.ranks, np.full(shape, found.depth, np.int32)]),
         np.concatenate([found.counts, np.ones(len(items), np.float32)]),
         found.depth,
-    )
-
-
-def part(found: ChannelScores, places: NDArray[np.int64]) -> ChannelScores:
-    """Some of the candidates, in the order of `places`."""
-    return ChannelScores(
-        found.items[places], found.channels, found.scores[places], found.ranks[places], found.counts[places], found.depth
     )
 
 
