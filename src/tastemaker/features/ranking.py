@@ -14,7 +14,7 @@ from tastemaker.features.ranker_input import RankerInput, channel_columns, cosin
 from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.models.ranker import Ranker, behind
 from tastemaker.schema.candidates import ChannelScores, Ranked, joined, part
-from tastemaker.schema.protocols import Asker, FloatArray, IntArray, QueryState
+from tastemaker.schema.protocols import Asked, Asker, FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import RankerSettings
 
 
@@ -155,17 +155,6 @@ class ListRanker:
 
     def _of_asker(self, asker: Asker | None) -> Codes:
         return self.given.categories.of_asker(asker.user_id if asker else "", asker.context if asker else None)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A query whose candidates are to be ordered: as of `ListRanker.ranked`."""
-
-    found: ChannelScores
-    scores: FloatArray
-    state: QueryState
-    first: NDArray[np.int64]
-    told: FloatArray | None
 
 
 @dataclass(frozen=True)

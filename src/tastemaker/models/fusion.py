@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.schema.candidates import ChannelScores
-from tastemaker.schema.protocols import FloatArray
+from tastemaker.schema.protocols import Begins, FloatArray, Lengths
 
 _LOG_CHANNELS = ("sequence", "popular")
 """Channels whose score is a logarithm already; the others are similarities, read plainly and by their logarithm."""
 _ABSENT = -20.0
 CLOSE = 20
 """Places of a channel within which a new item counts as suiting a user."""
-Lengths: TypeAlias = int | NDArray[np.integer]
-Begins: TypeAlias = NDArray[np.int64]
 _FARTHEST = 100.0  # standard deviations: what lies beyond is a fault of the input
 
 
