@@ -231,9 +231,9 @@ def test_memory_and_files_do_not_grow(tmp_path: Path, rounds: int, each: int, le
     if leak:
         (tmp_path / "leaky").mkdir()
         (tmp_path / "leaky" / "sitecustomize.py").write_text(
-            "import tastemaker.serving.answers as a\nkept, plain = [], a.Answers.recommend\n"
-            f"def leaky(self, query):\n    kept.append(bytes({size}) + bytes([1]))\n    return plain(self, query)\n"
-            "a.Answers.recommend = leaky\n"
+            "import tastemaker.serving.answers as a\nkept, plain = [], a.Answers.recommend_many\n"
+            f"def leaky(self, queries):\n    kept.extend(bytes({size}) + bytes([1]) for _ in queries)\n    return plain(self, queries)\n"
+            "a.Answers.recommend_many = leaky\n"
         )
         planted["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "leaky"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     with serving(tmp_path, environment=planted) as service:

@@ -84,7 +84,7 @@ class Plain:
     def score(self, found: ChannelScores, history_length: int) -> FloatArray:
         return found.scores[:, 0]
 
-    def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
+    def parts(self, found: ChannelScores, history_length: int, begin: object = None) -> FloatArray:
         return found.scores
 
 

@@ -36,6 +36,17 @@ def test_what_comes_later_or_pads_changes_nothing_and_order_matters(name: str) -
 
 
 @pytest.mark.parametrize("name", list(BLOCKS))
+def test_the_state_after_the_last_event_is_that_of_all_states(name: str) -> None:
+    tower, vectors = _tower(name), torch.randn(5, L, D)
+    lengths = torch.tensor([1, 2, 5, L, 0])
+    states = tower.states(vectors)
+    for row, length in enumerate(lengths.tolist()):
+        wanted = states[row, length - 1] if length else torch.zeros(D)
+        assert torch.allclose(tower(vectors, lengths)[row], wanted, atol=1e-5)
+    assert states.abs().max() > 1
+
+
+@pytest.mark.parametrize("name", list(BLOCKS))
 def test_dropout_works_in_training_alone_and_every_weight_learns(name: str) -> None:
     tower, vectors = _tower(name), torch.randn(3, L, D)
     assert torch.equal(tower.states(vectors), tower.states(vectors))

@@ -87,21 +87,7 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True):
         """
         if values.ndim != 2 or values.shape[1] != len(self.names):
             raise ValueError(f"features have the shape {values.shape}; expected [rows, {len(self.names)}]: {', '.join(self.names)}")
-        raw = values[:, [column.place for column in self.columns]].astype(np.float64)
-        missing = ~np.isfinite(raw)
-        if missing.any():
-            raw = np.where(missing, np.array([column.fill for column in self.columns]), raw)
-        logs = [at for at, column in enumerate(self.columns) if column.scaling == "log"]
-        if logs:
-            raw[:, logs] = signed_log(raw[:, logs])
-        centre, scale = np.array([[column.centre, column.scale] for column in self.columns]).reshape(-1, 2).T
-        found = (raw - centre) / scale
-        for at, column in enumerate(self.columns):
-            if column.scaling == "quantile":
-                points = np.asarray(column.points)
-                found[:, at] = 2 * np.interp(raw[:, at], points, np.linspace(0, 1, len(points))) - 1
-        bounded: NDArray[np.float32] = np.minimum(np.maximum(found, -FARTHEST), FARTHEST).astype(np.float32)
-        return bounded
+        return Scaler(self).apply(values)
 
     def save(self, folder: Path) -> None:
         """Writes `preparation.json`."""
@@ -111,6 +97,39 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True):
     def load(cls, folder: Path) -> Preparation:
         """Reads what `save` wrote."""
         return msgspec.json.decode((folder / "preparation.json").read_bytes(), type=cls)
+
+
+class Scaler:
+    """A preparation with its numbers as arrays, for those who apply it again and again."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        columns = preparation.columns
+        self._names = preparation.names
+        self._places = np.array([column.place for column in columns], dtype=np.int64)
+        self._whole = self._places.tolist() == list(range(len(self._names)))
+        self._fill = np.array([column.fill for column in columns])
+        self._centre, self._scale = np.array([[column.centre, column.scale] for column in columns]).reshape(-1, 2).T
+        self._plain = not self._centre.any() and bool((self._scale == 1).all())
+        self._logs = [at for at, column in enumerate(columns) if column.scaling == "log"]
+        self._quantiles = [(at, np.asarray(column.points)) for at, column in enumerate(columns) if column.scaling == "quantile"]
+
+    def apply(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """As `Preparation.apply`."""
+        if values.ndim != 2 or values.shape[1] != len(self._names):
+            raise ValueError(
+                f"features have the shape {values.shape}; expected [rows, {len(self._names)}]: {', '.join(self._names)}"
+            )
+        raw = (values if self._whole else values[:, self._places]).astype(np.float64)
+        missing = ~np.isfinite(raw)
+        if missing.any():
+            raw = np.where(missing, self._fill, raw)
+        if self._logs:
+            raw[:, self._logs] = signed_log(raw[:, self._logs])
+        found = raw if self._plain and not self._quantiles else (raw - self._centre) / self._scale
+        for at, points in self._quantiles:
+            found[:, at] = 2 * np.interp(raw[:, at], points, np.linspace(0, 1, len(points))) - 1
+        bounded: NDArray[np.float32] = np.minimum(np.maximum(found, -FARTHEST, out=found), FARTHEST, out=found).astype(np.float32)
+        return bounded
 
 
 def signed_log(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -144,8 +163,20 @@ class Reduction(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             values: dense or scipy sparse table, [R, W].
         """
-        components = np.asarray(self.components, dtype=np.float32).reshape(len(self.components), len(self.mean))
-        found = np.asarray(values @ components.T, dtype=np.float32) - np.asarray(self.mean, dtype=np.float32) @ components.T
+        return Reducer(self).apply(values)
+
+
+class Reducer:
+    """A reduction with its numbers as arrays, for those who apply it again and again."""
+
+    def __init__(self, reduction: Reduction) -> None:
+        mean = np.asarray(reduction.mean, dtype=np.float32)
+        self._components = np.asarray(reduction.components, dtype=np.float32).reshape(len(reduction.components), len(mean)).T
+        self._shift = mean @ self._components
+
+    def apply(self, values: Any) -> NDArray[np.float32]:
+        """As `Reduction.apply`."""
+        found = np.asarray(values @ self._components, dtype=np.float32) - self._shift
         return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.features.categories import Categories
-from tastemaker.features.preparation import Preparation, Reduction
+from tastemaker.features.preparation import Preparation, Reducer, Reduction, Scaler
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import FloatArray
 
@@ -43,15 +44,36 @@ def channel_columns(
         best: such scores of all candidates of the query, in whatever order, [N].
         history_length: events of the asker. cosine: of the asker's and the items' vectors, [M].
     """
-    scores = found.scores if np.isfinite(found.scores).all() else np.nan_to_num(found.scores, nan=LOWEST, neginf=LOWEST)
-    scores = np.maximum(scores, LOWEST)
-    near = np.where(found.ranks < found.depth, 1 / (1.0 + found.ranks), 0.0)
+    channels, ranks = len(found.channels), np.minimum(found.ranks.T, found.depth)
+    scores = found.scores.T
+    if not np.isfinite(scores).all():
+        scores = np.nan_to_num(scores, nan=LOWEST, neginf=LOWEST)
     order = np.sort(best)
     place = len(order) - np.searchsorted(order, fusion + SAME, side="right")
-    top = order[-1] if len(order) else 0.0
-    length = np.full(len(fusion), np.log1p(history_length))
-    own = [fusion - top, np.log1p(place), found.counts == 0, np.log1p(found.counts), length, cosine, fusion]
-    return np.concatenate([scores, near, np.stack(own, axis=1)], axis=1).astype(np.float32)
+    columns = np.empty((2 * channels + len(OF_LIST), len(fusion)), dtype=np.float32)  # a row a column: each is written in one piece
+    np.maximum(scores, LOWEST, out=columns[:channels])
+    columns[channels : 2 * channels] = _near(found.depth)[ranks]
+    own = columns[2 * channels :]
+    own[0] = fusion - (order[-1] if len(order) else 0.0)
+    own[1] = _logs(len(order))[place]
+    own[2], own[3], own[4] = found.counts == 0, np.log1p(found.counts), np.log1p(history_length)
+    own[5], own[6] = cosine, fusion
+    return columns.T
+
+
+@cache
+def _near(depth: int) -> FloatArray:
+    """1 / (1 + place), 0 from `depth` on, float32 [depth + 1]."""
+    found = 1 / (1.0 + np.arange(depth + 1))
+    found[-1] = 0.0
+    return found.astype(np.float32)
+
+
+@cache
+def _logs(most: int) -> FloatArray:
+    """log(1 + place), float32 [most + 1]."""
+    found: FloatArray = np.log1p(np.arange(most + 1)).astype(np.float32)
+    return found
 
 
 def cosines(user: FloatArray | None, items: FloatArray) -> FloatArray:
@@ -130,28 +152,44 @@ class RankerInput:
         vectors = [f"{who}_{place}" for who in ("user", "item", "both") for place in range(self.of_item.shape[1])]
         return [*self.preparation.kept, *vectors]
 
-    def raw(self, columns: FloatArray, told: FloatArray | None, texts: FloatArray) -> FloatArray:
-        """Raw columns of one list, float32 [n, F].
+    @cached_property
+    def _scaler(self) -> Scaler:
+        return Scaler(self.preparation)
+
+    @cached_property
+    def _reducer(self) -> Reducer:
+        return Reducer(self.text)
+
+    def raw(self, columns: FloatArray, told: FloatArray | None, texts: FloatArray | None, begin: NDArray[np.int64]) -> FloatArray:
+        """Raw columns of some lists, one behind the other, float32 [n, F].
 
         Args:
             columns: of `channel_columns`, [n, 2C + 7]. told: declared features, [n, G]; None: nothing is told.
-            texts: whitened text vectors, [n, T].
+            texts: whitened text vectors, [n, T]; None: `text` has no components. begin: where each list begins, and n, [Q + 1].
         """
-        reduced = self.text.apply(texts)
+        reduced = np.zeros((len(columns), 0), dtype=np.float32) if texts is None else self._reducer.apply(texts)
         missing = len(self.preparation.names) - columns.shape[1] - reduced.shape[1]
-        if told is None:
-            told = np.zeros((len(columns), missing), dtype=np.float32)
-        return np.concatenate([*compared(columns, told, np.array([0, len(told)])), reduced], axis=1)
+        parts = compared(columns, told, begin)
+        if told is None and missing:
+            parts.append(np.zeros((len(columns), missing), dtype=np.float32))
+        return np.concatenate([*parts, reduced], axis=1)
 
-    def dense(self, raw: FloatArray, user: FloatArray, items: FloatArray) -> FloatArray:
+    def dense(self, raw: FloatArray, user: FloatArray, items: FloatArray, begin: NDArray[np.int64] | None = None) -> FloatArray:
         """What the network reads besides names, float32 [n, X].
 
         Args:
-            raw: raw columns, [n, F]. user: user vectors, [n, D] or [D]. items: unit item vectors, [n, D].
+            raw: raw columns, [n, F]. items: unit item vectors, [n, D].
+            user: user vectors, [n, D] or [D]; with `begin`, which tells where each of Q lists begins, and n, one a list, [Q, D].
         """
-        mine = np.broadcast_to(unit(user) @ self.of_user, (len(items), self.of_user.shape[1]))
-        theirs = items @ self.of_item
-        return np.concatenate([self.preparation.apply(raw), mine, theirs, mine * theirs], axis=1).astype(np.float32)
+        mine, theirs = unit(user) @ self.of_user, items @ self.of_item
+        if begin is not None:
+            mine = np.repeat(mine, np.diff(begin), axis=0)
+        prepared, width = self._scaler.apply(raw), theirs.shape[1]
+        own = prepared.shape[1]
+        found = np.empty((len(items), own + 3 * width), dtype=np.float32)
+        found[:, :own], found[:, own : own + width], found[:, own + width : own + 2 * width] = prepared, mine, theirs
+        np.multiply(mine, theirs, out=found[:, own + 2 * width :])
+        return found
 
     def save(self, folder: Path) -> None:
         """Writes the parts into a folder."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,8 +13,8 @@ from tastemaker.features.categories import Codes
 from tastemaker.features.ranker_input import RankerInput, channel_columns, cosines
 from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.models.ranker import Ranker, behind
-from tastemaker.schema.candidates import ChannelScores, Ranked
-from tastemaker.schema.protocols import FloatArray, IntArray, QueryState
+from tastemaker.schema.candidates import ChannelScores, Ranked, joined, part
+from tastemaker.schema.protocols import Asked, Asker, FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import RankerSettings
 
 
@@ -75,18 +75,35 @@ class ListRanker:
             found: all candidates. scores: of the fusion, [M]. state: who asks.
             first: of `first`, [n]. told: declared features of these, [n, G]; None: nothing is told.
         """
-        heads, none = self.ranker.names, np.full((len(scores), len(self.ranker.names)), np.nan, dtype=np.float32)
-        if not len(first) or state.user_vector is None:
-            return Ranked(scores, heads, none)
-        plain = self.fusion.without_boost(found, scores)
-        part, dense, names = self._read(found, plain, state, state.user_vector, first, told)
-        logits = self.ranker.logits(dense, names, plain[first])
-        logits[:, 0] = self.ranker.settled(logits, plain[first], part.counts == 0, np.array([0, len(first)]))
-        chances = self.ranker.chances(logits, boosted(part), scores[first])
-        none[first] = chances
-        if not self.decides:
-            return Ranked(scores, heads, none)
-        return Ranked(behind(scores, first, chances @ self.weights), heads, none)
+        return self.ranked_many([Asked(found, scores, state, first, told)])[0]
+
+    def ranked_many(self, asked: Sequence[Asked]) -> list[Ranked]:
+        """The same for several queries, which the network reads in one piece."""
+        heads = self.ranker.names
+        answers = [Ranked(one.scores, heads, np.full((len(one.scores), len(heads)), np.nan, dtype=np.float32)) for one in asked]
+        wanted = [place for place, one in enumerate(asked) if len(one.first) and one.state.user_vector is not None]
+        for nothing_told in (False, True):
+            looked = [place for place in wanted if (asked[place].told is None) == nothing_told]
+            if looked:
+                self._rank(asked, looked, answers)
+        return answers
+
+    def _rank(self, asked: Sequence[Asked], looked: Sequence[int], answers: list[Ranked]) -> None:
+        """Puts the answers to some of the queries in place; of all of them features are told, or of none."""
+        some = [asked[place] for place in looked]
+        begin = np.concatenate([[0], np.cumsum([len(one.first) for one in some])])
+        read = self._read(some, begin)
+        logits = self.ranker.logits(read.dense, read.names, read.plain)
+        logits[:, 0] = self.ranker.settled(logits, read.plain, read.part.counts == 0, begin)
+        scores = np.concatenate([one.scores[one.first] for one in some])
+        chances = self.ranker.chances(logits, boosted(read.part), scores, begin)
+        final = chances @ self.weights
+        for place, one, start, end in zip(looked, some, begin[:-1].tolist(), begin[1:].tolist(), strict=True):
+            told = answers[place].chances
+            assert told is not None
+            told[one.first] = chances[start:end]
+            if self.decides:
+                answers[place] = Ranked(behind(one.scores, one.first, final[start:end]), answers[place].heads, told)
 
     def effects(
         self,
@@ -107,32 +124,45 @@ class ListRanker:
         """
         if state.user_vector is None:
             return [], np.zeros(0, np.float32), np.zeros(0, np.float32)
-        plain = self.fusion.without_boost(found, scores)
-        _, dense, names = self._read(found, plain, state, state.user_vector, first, told)
+        read = self._read([Asked(found, scores, state, first, told)], np.array([0, len(first)]))
+        dense, names, plain = read.dense, read.names, read.plain
         width = dense.shape[1]
         rows = np.repeat(dense[at : at + 1], width + 1, axis=0)
         rows[np.arange(width), np.arange(width)] = 0.0
-        logits = self.ranker.logits(rows, np.repeat(names[at : at + 1], width + 1, axis=0), np.repeat(plain[first[at]], width + 1))
+        logits = self.ranker.logits(rows, np.repeat(names[at : at + 1], width + 1, axis=0), np.repeat(plain[at], width + 1))
         return self.given.names, dense[at], (logits[-1, 0] - logits[:-1, 0]).astype(np.float32)
 
-    def _read(
-        self,
-        found: ChannelScores,
-        plain: FloatArray,
-        state: QueryState,
-        user: FloatArray,
-        first: NDArray[np.int64],
-        told: FloatArray | None,
-    ) -> tuple[ChannelScores, FloatArray, Codes]:
-        """The candidates that are looked at, and what the network reads of them: columns [n, X] and numbers of names [n, C]."""
-        part = ChannelScores(
-            found.items[first], found.channels, found.scores[first], found.ranks[first], found.counts[first], found.depth
-        )
-        items = np.asarray(self.vectors(part.items), dtype=np.float32)
-        columns = channel_columns(part, plain[first], plain, len(state.history), cosines(user, items))
-        raw = self.given.raw(columns, told, self.texts(part.items))
-        asker = state.asker
-        names = self.codes(part.items) + self.given.categories.of_asker(
-            asker.user_id if asker else "", asker.context if asker else None
-        )
-        return part, self.given.dense(raw, user, items), names
+    def _read(self, asked: Sequence[Asked], begin: NDArray[np.int64]) -> _Read:
+        """What the network reads of the candidates that are looked at; each asker has a user vector."""
+        parts = [part(one.found, one.first) for one in asked]
+        whole = joined(parts)
+        items = np.asarray(self.vectors(whole.items), dtype=np.float32)
+        users = np.stack([one.state.user_vector for one in asked if one.state.user_vector is not None])
+        columns, plains = [], []
+        for one, of_it, user, start, end in zip(asked, parts, users, begin[:-1].tolist(), begin[1:].tolist(), strict=True):
+            plain = self.fusion.without_boost(one.found, one.scores)
+            plains.append(plain[one.first])
+            cosine = cosines(user, items[start:end])
+            columns.append(channel_columns(of_it, plains[-1], plain, len(one.state.history), cosine))
+        told = None if asked[0].told is None else np.concatenate([one.told for one in asked if one.told is not None])
+        texts = self.texts(whole.items) if self.given.text.components else None
+        raw = self.given.raw(np.concatenate(columns), told, texts, begin)
+        names = self.codes(whole.items)
+        if names.shape[1]:
+            of_askers = [self._of_asker(one.state.asker) for one in asked]
+            names = names + np.repeat(np.stack(of_askers), np.diff(begin), axis=0)
+        return _Read(whole, np.concatenate(plains), self.given.dense(raw, users, items, begin), names)
+
+    def _of_asker(self, asker: Asker | None) -> Codes:
+        return self.given.categories.of_asker(asker.user_id if asker else "", asker.context if asker else None)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Of the candidates that are looked at, one list behind the other, [R] together: what the channels say, the fusion's plain scores [R], columns [R, X] and
+    numbers of names [R, C]."""
+
+    part: ChannelScores
+    plain: FloatArray
+    dense: FloatArray
+    names: Codes

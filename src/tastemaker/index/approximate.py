@@ -10,6 +10,7 @@ A row that was replaced is left out of the base and of the delta's older entries
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from tastemaker.index.coded import Vectors
 from tastemaker.index.column import grown
-from tastemaker.index.exact import DenseIndex, Neighbour
+from tastemaker.index.exact import DenseIndex, Neighbour, depths_of
 from tastemaker.schema.protocols import BoolArray, FloatArray
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class ApproximateIndex(DenseIndex):
             plan.radius,
             None if self.offsets is None else self.offsets.values[self._head],
         )
+        self._head_place = np.full(plan.rows, -1, np.int16)
+        self._head_place[self._head] = np.arange(len(self._head))
         self._current: BoolArray | None = None  # rows of the base that were not replaced; None: all
         self._replaced = 0
         self._delta = inverted.empty()
@@ -124,17 +127,19 @@ class ApproximateIndex(DenseIndex):
             self._dead += 1
         self._put(row, vector)
 
-    def search(self, queries: FloatArray, depth: int, allowed: BoolArray | None = None) -> list[Neighbour]:
+    def search(self, queries: FloatArray, depth: int | Sequence[int], allowed: BoolArray | None = None) -> list[Neighbour]:
         """As of `DenseIndex`, found in the closest lists; where few items are allowed they are scanned one by one, exactly."""
-        depth = min(depth, len(self))
-        if depth <= 0 or (allowed is not None and not allowed.any()):
+        depths = [min(one, len(self)) for one in depths_of(depth, len(queries))]
+        if max(depths, default=0) <= 0 or (allowed is not None and not allowed.any()):
             nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
             return [nothing for _ in queries]
         wide = widened(np.asarray(queries, dtype=np.float32), self._waiting.shape[1], self.plan.scale)
-        return [self._one(query, depth, allowed) for query in wide]
+        heads = wide @ self._head_wide.T
+        return [self._one(query, head, one, allowed) for query, head, one in zip(wide, heads, depths, strict=True)]
 
-    def _one(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> Neighbour:
-        parts = [self._of_base(query, depth, allowed)]
+    def _one(self, query: FloatArray, head: FloatArray, depth: int, allowed: BoolArray | None) -> Neighbour:
+        """The best of one query; `head` are its products with the rows of the head."""
+        parts = [self._of_base(query, head, depth, allowed)]
         if len(self._delta):
             parts.append(self._of_delta(query, depth, allowed))
         if self._waiting_rows:
@@ -146,13 +151,17 @@ class ApproximateIndex(DenseIndex):
         order = np.lexsort((items, -scores))[:depth]
         return items[order].astype(np.int32), scores[order]
 
-    def _of_base(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
+    def _of_base(
+        self, query: FloatArray, head: FloatArray, depth: int, allowed: BoolArray | None
+    ) -> tuple[NDArray[np.int64], FloatArray]:
         """The best of the base, by their own vectors where the codes alone were found too rough."""
         if not self.plan.more:
-            return self._by_codes(query, depth, allowed)
-        return self._scanned(query, self._by_codes(query, depth + int(np.ceil(self.plan.more * depth)), allowed)[0])
+            return self._by_codes(query, head, depth, allowed)
+        return self._scanned(query, self._by_codes(query, head, depth + int(np.ceil(self.plan.more * depth)), allowed)[0])
 
-    def _by_codes(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
+    def _by_codes(
+        self, query: FloatArray, head: FloatArray, depth: int, allowed: BoolArray | None
+    ) -> tuple[NDArray[np.int64], FloatArray]:
         plan = self.plan
         barred = self._replaced
         if allowed is not None:
@@ -165,7 +174,7 @@ class ApproximateIndex(DenseIndex):
         left, read = plan.rows - barred, plan.rows * plan.probes // plan.lists
         if allowed is not None and left <= FEW * max(read, depth):
             return self._scanned(query, np.flatnonzero(allowed))
-        return self._with_head(query, depth, allowed, self._of_lists(query, depth, allowed, barred, read))
+        return self._with_head(head, depth, allowed, self._of_lists(query, depth, allowed, barred, read))
 
     def _of_lists(
         self, query: FloatArray, depth: int, allowed: BoolArray | None, barred: int, read: int
@@ -183,20 +192,18 @@ class ApproximateIndex(DenseIndex):
         return self._in_lists(query, depth, allowed, FEW * max(read, depth))
 
     def _with_head(
-        self, query: FloatArray, depth: int, allowed: BoolArray | None, found: tuple[NDArray[np.int64], FloatArray]
+        self, own: FloatArray, depth: int, allowed: BoolArray | None, found: tuple[NDArray[np.int64], FloatArray]
     ) -> tuple[NDArray[np.int64], FloatArray]:
-        """What the lists gave, and what of the head is as good."""
+        """What the lists gave, and what of the head, whose products are `own`, is as good."""
         if not len(self._head):
             return found
         items, scores = found
-        own: FloatArray = self._head_wide @ query
         if allowed is not None:
             own[~allowed[self._head]] = -np.inf
         least = float(scores[-1]) if len(scores) >= depth else -np.inf
         good = own > least if np.isfinite(least) else own > -np.inf
-        places = np.searchsorted(self._head, items)
-        places[places == len(self._head)] = 0
-        alone = self._head[places] != items
+        places = self._head_place[items]
+        alone = places < 0
         good[places[~alone]] = True
         return np.concatenate([items[alone], self._head[good]]), np.concatenate([scores[alone], own[good]])
 

@@ -6,6 +6,8 @@ may not be found are left out of `allowed`, as the state of the service knows th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,11 +72,11 @@ class DenseIndex:
         self._new = grown(self._new, place, place + 1)
         self._new[place] = vector
 
-    def search(self, queries: FloatArray, depth: int, allowed: BoolArray | None = None) -> list[Neighbour]:
+    def search(self, queries: FloatArray, depth: int | Sequence[int], allowed: BoolArray | None = None) -> list[Neighbour]:
         """The items with the largest inner products, offsets added; of equals the smaller index comes first.
 
         Args:
-            queries: float32 [B, D]. depth: how many items for each query, fewer only where fewer are allowed.
+            queries: float32 [B, D]. depth: how many items for each query, or for all of them; fewer only where fewer are allowed.
             allowed: bool [N], items that may be found; None: all. The exact index scores every item whatever the filter; the approximate one chooses
                 by how many are allowed: few are scanned exactly, many cost a longer search.
 
@@ -87,7 +89,9 @@ class DenseIndex:
         if allowed is not None:
             scores[:, ~allowed] = -np.inf
         found = []
-        for row, places in zip(scores, top(scores, depth), strict=True):
+        depths = depths_of(depth, len(queries))
+        for row, places, one in zip(scores, top(scores, max(depths, default=0)), depths, strict=True):
+            places = places[: max(one, 0)]
             places = places[row[places] > -np.inf]
             found.append((places.astype(np.int32), row[places]))
         return found
@@ -117,6 +121,11 @@ class DenseIndex:
         if self._changed:
             found[:, list(self._changed)] = queries @ self._new[: len(self._changed)].T
         return found
+
+
+def depths_of(depth: int | Sequence[int], queries: int) -> Sequence[int]:
+    """How many items each query asks for."""
+    return [depth] * queries if isinstance(depth, int) else depth
 
 
 def top(scores: FloatArray, depth: int) -> NDArray[np.int64]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +47,7 @@ class Shortlists:
         self._met = np.zeros(0, dtype=bool)
         size = min(SAMPLE, len(channels.items))
         self._sample = np.sort(np.random.default_rng(0).choice(len(channels.items), size, replace=False))
-        self._sample_rows = channels.items.rows(self._sample)
+        self._sample_rows, self._sample_bias = channels.items.rows(self._sample), channels.bias[self._sample]
         self._prior_sum: tuple[int, float] = -1, 0.0
 
     def candidates(
@@ -65,15 +64,14 @@ class Shortlists:
         listed = None
         if allowed is not None and np.count_nonzero(allowed) * _FEW_ALLOWED <= len(allowed):
             listed = np.flatnonzero(allowed)
-        none = np.zeros(0, np.int32)
-        return [
-            self._found(state, _Open(allowed, listed, self._marked(state.history if filter_seen else none)), depth, gather=gather)
-            for state in states
-        ]
+        table, none = self._marks(), np.zeros(0, np.int32)
+        opens = [_Open(allowed, listed, table, state.history if filter_seen else none) for state in states]
+        return self._found(states, opens, depth, gather=gather)
 
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
         """As of `Channels`."""
-        whole = self._found(state, _Open(None, None, self._marked(np.zeros(0, np.int32))), depth, items.astype(np.int64))
+        everything = _Open(None, None, self._marks(), np.zeros(0, np.int32))
+        whole = self._found([state], [everything], depth, items.astype(np.int64))[0]
         at = np.searchsorted(whole.items, items)
         return ChannelScores(items.astype(np.int32), whole.channels, whole.scores[at], whole.ranks[at], whole.counts[at], depth)
 
@@ -98,52 +96,91 @@ class Shortlists:
         return vectors * np.float32(1e3)
 
     def _found(
-        self, state: QueryState, open_: _Open, depth: int, more: NDArray[np.int64] = _NONE, gather: Gather | None = None
-    ) -> ChannelScores:
-        """Candidates of one query, growing; with `more` these items too, whatever their places."""
+        self,
+        states: Sequence[QueryState],
+        opens: Sequence[_Open],
+        depth: int,
+        more: NDArray[np.int64] = _NONE,
+        gather: Gather | None = None,
+    ) -> list[ChannelScores]:
+        """Candidates of each query, growing; with `more` these items too, whatever their places."""
+        channels = self._of
+        asked = [self._query(state, open_) for state, open_ in zip(states, opens, strict=True)]
+        calls: dict[str, Callable[[], Any]] = {
+            "sequence": lambda: self._sequences(asked, depth),
+            "text": lambda: [_searched(channels.text, one.text, one.open, depth) for one in asked],
+        }
+        if channels.graph is not None:
+            graph = channels.graph
+            calls[GRAPH] = lambda: [_searched(graph, one.graph, one.open, depth) for one in asked]
+        done = {name: call() for name, call in calls.items()} if gather is None else gather(calls)
+        missing = [name for name in calls if name not in done]
+        nothing: list[Any] = [()] * len(asked)
+        likely = done.get("sequence", [(_NONE, 0.0)] * len(asked))
+        alike = zip(done.get("text", nothing), done.get(GRAPH, nothing), strict=True)
+        found = []
+        for one, (best, normaliser), (texts, graphs) in zip(asked, likely, alike, strict=True):
+            with one.open:
+                parts = [self._prior.best(channels.bias, one.open, depth) if best is None else one.open.free(best)[:depth]]
+                parts += [one.open.free(items)[:depth] for items in (*texts, *graphs)]
+                found.append(self._scored(one, parts, normaliser, depth, more, missing))
+        return found
+
+    def _query(self, state: QueryState, open_: _Open) -> _Query:
         channels = self._of
         user = state.user_vector if state.user_vector is not None else np.zeros(channels.items.dim, np.float32)
         text = self._content(channels.text, state.history, (channels.decays.text, channels.decays.taste))
         graph = None if channels.graph is None else self._content(channels.graph, state.history, (channels.decays.text,))
-        popular, friends = self._people(state)
-        calls: dict[str, Callable[[], Any]] = {
-            "sequence": lambda: self._sequence(user, open_, depth),
-            "text": lambda: _searched(channels.text, text, open_, depth),
-        }
-        if channels.graph is not None and graph is not None:
-            calls[GRAPH] = partial(_searched, channels.graph, graph, open_, depth)
-        done = {name: call() for name, call in calls.items()} if gather is None else gather(calls)
-        best, normaliser = done.get("sequence", (_NONE, 0.0))
-        parts = [best, *done.get("text", ()), *done.get(GRAPH, ())]
+        return _Query(state, open_, user, text, np.zeros((0, 0), np.float32) if graph is None else graph)
+
+    def _scored(
+        self,
+        one: _Query,
+        parts: list[NDArray[np.int64]],
+        normaliser: float,
+        depth: int,
+        more: NDArray[np.int64],
+        missing: Sequence[str],
+    ) -> ChannelScores:
+        """What was found by the searches and by the other channels, with every channel's score."""
+        channels, open_, history = self._of, one.open, one.state.history
+        popular, friends = self._people(one.state)
         for sums, decay in zip(self._sums, (channels.decays.neighbours, channels.decays.together), strict=True):
-            parts.append(open_.largest(*sums.add(state.history, decay, channels.n_items), depth))
+            met, weights = sums.add(history, decay, channels.n_items)
+            if len(met):
+                parts.append(open_.largest(met, weights, depth))
         parts.append(self._popular.best(channels.popular, open_, depth) if popular is None else open_.best(popular, depth))
         if friends is not None:
-            met = np.flatnonzero(friends > 0)
-            parts.append(open_.largest(met, friends[met], depth))
-        items = np.unique(np.concatenate([*parts, more])).astype(np.int64)
-        columns = [
-            channels.items.rows(items) @ user + channels.bias[items] - normaliser,
-            *(sums.take(items) for sums in self._sums),
-            *(text @ channels.text.rows(items).T if text.any() else np.zeros((2, len(items)), np.float32)),
-            (channels.popular if popular is None else popular)[items],
-            *(() if channels.graph is None or graph is None else graph @ channels.graph.rows(items).T),
-            *(() if friends is None else [friends[items]]),
-        ]
-        open_.close()
-        scores = np.stack(columns, axis=1).astype(np.float32)
-        for name in calls.keys() - done.keys():
+            known = np.flatnonzero(friends > 0)
+            parts.append(open_.largest(known, friends[known], depth))
+        items = _union([*parts, more])
+        scores = np.zeros(
+            (len(channels.names), len(items)), dtype=np.float32
+        )  # a row a channel: what reads one reads it in one piece
+        np.matmul(channels.items.rows(items), one.user, out=scores[0])
+        scores[0] += channels.bias[items]
+        scores[0] -= normaliser
+        for row, sums in enumerate(self._sums, 1):
+            sums.take(items, scores[row])
+        if one.text.any():
+            np.matmul(one.text, channels.text.rows(items).T, out=scores[3:5])
+        scores[5] = (channels.popular if popular is None else popular)[items]
+        if channels.graph is not None:
+            np.matmul(one.graph, channels.graph.rows(items).T, out=scores[6:7])
+        if friends is not None:
+            scores[-1] = friends[items]
+        for name in missing:
             for channel in ("text", "taste") if name == "text" else (name,):
                 at = channels.names.index(channel)
-                scores[:, at] = channels.floors[at]
+                scores[at] = channels.floors[at]
         places = _places(scores, channels.floors, depth)
-        return ChannelScores(items.astype(np.int32), channels.names, scores, places, channels.counts[items], depth)
+        return ChannelScores(items.astype(np.int32), channels.names, scores.T, places.T, channels.counts[items], depth)
 
-    def _marked(self, history: IntArray) -> _Met:
-        """The items of a history, marked in a table that is kept."""
+    def _marks(self) -> BoolArray:
+        """A table, kept, in which the items of one history at a time are marked."""
         if len(self._met) < self._of.n_items:
             self._met = np.zeros(self._of.n_items * 3 // 2 + 16, dtype=bool)
-        return _Met(self._met, history)
+        return self._met
 
     def _people(self, state: QueryState) -> tuple[FloatArray | None, FloatArray | None]:
         """Popularity with the asker's own kind of people, and what friends met; None where it is everybody's, or nobody's are known."""
@@ -163,24 +200,34 @@ class Shortlists:
         found: FloatArray = fading(decays, len(latest)) @ index.rows(latest)
         return found
 
-    def _sequence(self, user: FloatArray, open_: _Open, depth: int) -> tuple[NDArray[np.int64], float]:
-        """The items that are most likely next, and the logarithm of the sum over all items."""
+    def _sequences(self, asked: Sequence[_Query], depth: int) -> list[tuple[NDArray[np.integer] | None, float]]:
+        """For each query the items that are most likely next, those met among them, and the logarithm of the sum over all items; no items for somebody of whom
+        nothing is known."""
         channels = self._of
-        if not user.any():
-            return self._prior.best(channels.bias, open_, depth), self._prior_normaliser()
-        items, logits = channels.items.search(user[None], open_.wanted(depth), open_.allowed)[0]
-        best = open_.free(items)[:depth]
-        sample = self._sample_rows @ user + channels.bias[self._sample]
+        known = [place for place, one in enumerate(asked) if one.user.any()]
+        found: list[tuple[NDArray[np.integer] | None, float]] = [(None, self._prior_normaliser())] * len(asked)
+        if not known:
+            return found
+        users, allowed = np.stack([asked[place].user for place in known]), asked[0].open.allowed
+        searched = channels.items.search(users, [asked[place].open.wanted(depth) for place in known], allowed)
+        samples = users @ self._sample_rows.T + self._sample_bias
+        for place, (items, logits), sample in zip(known, searched, samples, strict=True):
+            found[place] = items, self._normaliser(items, logits, sample, allowed)
+        return found
+
+    def _normaliser(self, items: IntArray, logits: FloatArray, sample: FloatArray, allowed: BoolArray | None) -> float:
+        """The logarithm of a sum over all items, from those that were found and a sample of the others."""
+        channels = self._of
         cut = float(logits[-1]) if len(logits) else np.inf
-        rest = sample < cut if open_.allowed is None else (sample < cut) | ~open_.allowed[self._sample]
+        rest = sample < cut if allowed is None else (sample < cut) | ~allowed[self._sample]
         largest = max(float(sample.max(initial=-np.inf)), float(logits.max(initial=-np.inf)))
         left = (
-            max(channels.n_items - len(items), 0) / max(int(rest.sum()), 1)
-            if open_.allowed is None
+            max(channels.n_items - len(items), 0) / max(int(np.count_nonzero(rest)), 1)
+            if allowed is None
             else channels.n_items / len(sample)
         )
-        total = float(np.exp(logits - largest).sum()) + left * float(np.exp(sample[rest] - largest).sum())
-        return best, largest + float(np.log(max(total, 1e-30)))
+        total = float(np.exp(logits - largest).sum()) + left * float(np.exp(sample - largest) @ rest)
+        return largest + float(np.log(max(total, 1e-30)))
 
     def _prior_normaliser(self) -> float:
         """That of somebody of whom nothing is known."""
@@ -191,36 +238,34 @@ class Shortlists:
         return self._prior_sum[1]
 
 
-@dataclass
-class _Met:
-    """Items marked in a table until `close`."""
-
-    table: BoolArray
-    history: IntArray
-
-    def __post_init__(self) -> None:
-        self.table[self.history] = True
-
-
 @dataclass(frozen=True)
 class _Open:
-    """Which items a query may find.
+    """Which items a query may find; within its `with` those that the asker has met are marked in a table, and left out.
 
     Attributes:
-        allowed: bool [N]; None: all. listed: the same as item indices, where they are few. met: those that the asker has met.
+        allowed: bool [N]; None: all. listed: the same as item indices, where they are few.
+        table: of marks, bool [N]; that of another query may be marked in it next. met: item indices that the asker has met.
     """
 
     allowed: BoolArray | None
     listed: NDArray[np.int64] | None
-    met: _Met
+    table: BoolArray
+    met: IntArray
+
+    def __enter__(self) -> _Open:
+        self.table[self.met] = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.table[self.met] = False
 
     def wanted(self, depth: int) -> int:
         """How many items to ask for so that `depth` are left without those that the asker has met."""
-        return depth + len(self.met.history)
+        return depth + len(self.met)
 
     def free(self, items: NDArray[np.integer]) -> NDArray[np.int64]:
         """Those that may be found, in their order."""
-        keep = ~self.met.table[items]
+        keep = ~self.table[items]
         if self.allowed is not None:
             keep &= self.allowed[items]
         found: NDArray[np.int64] = items[keep].astype(np.int64, copy=False)
@@ -228,7 +273,7 @@ class _Open:
 
     def largest(self, items: NDArray[np.int64], values: FloatArray, depth: int) -> NDArray[np.int64]:
         """Of the items that may be found the `depth` with the largest values above zero; of equals the smaller indices."""
-        keep = ~self.met.table[items] & (values > 0)
+        keep = ~self.table[items] & (values > 0)
         if self.allowed is not None:
             keep &= self.allowed[items]
         return _largest(items[keep], values[keep], depth)
@@ -238,9 +283,16 @@ class _Open:
         items = self.free(np.arange(len(values)) if self.listed is None else self.listed)
         return _largest(items, values[items], depth)
 
-    def close(self) -> None:
-        """The marks are taken away."""
-        self.met.table[self.met.history] = False
+
+@dataclass(frozen=True)
+class _Query:
+    """A query, and what its channels look for: user vector [D], content of the latest events by two decays [2, C], their graph vector [1, G]."""
+
+    state: QueryState
+    open: _Open
+    user: FloatArray
+    text: FloatArray
+    graph: FloatArray
 
 
 class _Head:
@@ -283,18 +335,25 @@ class _Sums:
         self._items = met[self._last[met] == numbers].astype(np.int64)
         return self._items, self._sum[self._items]
 
-    def take(self, items: NDArray[np.int64]) -> FloatArray:
-        """The sums of some items; the table is empty after."""
-        found: FloatArray = self._sum[items]
-        self._sum[self._items] = 0.0
-        return found
+    def take(self, items: NDArray[np.int64], into: FloatArray) -> None:
+        """Writes the sums of some items; the table is empty after."""
+        if len(self._items):
+            into[:] = self._sum[items]
+            self._sum[self._items] = 0.0
 
 
-def _searched(index: DenseIndex, queries: FloatArray, open_: _Open, depth: int) -> list[NDArray[np.int64]]:
+def _searched(index: DenseIndex, queries: FloatArray, open_: _Open, depth: int) -> list[NDArray[np.integer]]:
     if not queries.any():
         return []
-    found = index.search(queries, open_.wanted(depth), open_.allowed)
-    return [open_.free(items[scores > 0])[:depth] for items, scores in found]
+    return [items[scores > 0] for items, scores in index.search(queries, open_.wanted(depth), open_.allowed)]
+
+
+def _union(parts: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
+    """Items of all parts, each once, growing."""
+    items = np.sort(np.concatenate(parts))
+    first = np.ones(len(items), dtype=bool)
+    np.not_equal(items[1:], items[:-1], out=first[1:])
+    return items[first].astype(np.int64, copy=False)
 
 
 def _largest(items: NDArray[np.int64], values: FloatArray, depth: int) -> NDArray[np.int64]:
@@ -316,9 +375,13 @@ def _sparse(of: NDArray[np.int64], values: FloatArray, items: NDArray[np.int64])
 
 
 def _places(scores: FloatArray, floors: FloatArray, depth: int) -> IntArray:
-    """Each channel's place of each item among these, or `depth` beyond that and for a score not above the channel's floor, int32 [M, C]."""
-    order = np.argsort(-scores, axis=0, kind="stable")
-    places = np.empty(scores.shape, dtype=np.int32)
-    np.put_along_axis(places, order, np.arange(len(scores), dtype=np.int32)[:, None], axis=0)
-    places[(places >= depth) | ~(scores > floors)] = depth
+    """Each channel's place of each item among these, or `depth` beyond that and for a score not above the channel's floor, int32 [C, M] from [C, M]."""
+    count = scores.shape[1]
+    places = np.full(scores.shape, depth, dtype=np.int32)
+    order, first = np.argsort(-scores, axis=1, kind="stable")[:, :depth], np.arange(min(depth, count), dtype=np.int32)
+    for row, (values, floor) in enumerate(zip(scores, floors.tolist(), strict=True)):
+        best = order[row]
+        if np.isfinite(floor) or not np.isfinite(values.sum()):
+            best = best[values[best] > floor]
+        places[row, best] = first[: len(best)]
     return places

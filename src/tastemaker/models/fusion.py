@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.schema.candidates import ChannelScores
-from tastemaker.schema.protocols import FloatArray
+from tastemaker.schema.protocols import Begins, FloatArray, Lengths
 
 _LOG_CHANNELS = ("sequence", "popular")
 """Channels whose score is a logarithm already; the others are similarities, read plainly and by their logarithm."""
@@ -24,32 +24,63 @@ CLOSE = 20
 _FARTHEST = 100.0  # standard deviations: what lies beyond is a fault of the input
 
 
-def features(found: ChannelScores, history_length: int) -> FloatArray:
+def features(found: ChannelScores, history_length: Lengths) -> FloatArray:
     """What the fusion reads of each candidate, float32 [M, F].
 
     For each channel its score (similarities also by logarithm), a reciprocal rank and the logarithm of the rank; then whether training
     never saw the item, the logarithm of its events, and that of the history's length.
+
+    Args:
+        history_length: of the asker, or of each candidate's own asker, [M], where candidates of several stand one behind the other.
     """
-    scores, near, far = (
-        found.scores,
-        np.where(found.ranks < found.depth, 10 / (found.ranks + np.float32(10)), 0),
-        np.log1p(found.ranks) / 5,
-    )
+    places, ranks = _places_of(found.channels), np.minimum(found.ranks.T, found.depth)
+    scores, (near, far) = found.scores.T, _by_rank(found.depth)
     if not np.isfinite(scores).all():
         scores = np.nan_to_num(scores, nan=_ABSENT, neginf=_ABSENT, posinf=-_ABSENT)
-    alike = np.log(np.maximum(scores, 0) + 0.01) / 2
-    columns: list[NDArray[np.floating]] = []
-    for place, name in enumerate(found.channels):
-        if name in _LOG_CHANNELS:
-            columns.append(np.maximum(scores[:, place], _ABSENT) / 5)
-        else:
-            columns += [scores[:, place], alike[:, place]]
-        columns += [near[:, place], far[:, place]]
-    columns += [found.counts == 0, np.log1p(found.counts) / 5, np.full(len(found.items), np.log1p(history_length) / 4)]
-    given = np.empty((len(found.items), len(columns)), dtype=np.float32)
-    for place, column in enumerate(columns):
-        given[:, place] = column
-    return given
+    given = np.empty((places.width, len(found.items)), dtype=np.float32)  # a row a feature: each is written in one piece
+    alike = scores[places.alike]
+    given[places.log_score] = np.maximum(scores[places.logs], _ABSENT) / 5
+    given[places.score] = alike
+    given[places.log] = np.log(np.maximum(alike, 0) + 0.01) / 2
+    given[places.near] = near[ranks]
+    given[places.far] = far[ranks]
+    given[-3] = found.counts == 0
+    given[-2] = np.log1p(found.counts) / 5
+    given[-1] = np.log1p(history_length) / 4
+    return np.ascontiguousarray(given.T)
+
+
+class _Places(NamedTuple):
+    """Where features stand, and which channels they are of."""
+
+    width: int
+    logs: list[int]
+    alike: list[int]
+    log_score: list[int]
+    score: list[int]
+    log: list[int]
+    near: list[int]
+    far: list[int]
+
+
+@cache
+def _places_of(channels: tuple[str, ...]) -> _Places:
+    columns = _columns_of(channels)
+    logs = [place for place, name in enumerate(channels) if name in _LOG_CHANNELS]
+    alike = [place for place in range(len(channels)) if place not in logs]
+    begin = [column.start for column in columns]
+    return _Places(
+        len(owners(channels)), logs, alike, [begin[place] for place in logs], [begin[place] for place in alike],
+        [begin[place] + 1 for place in alike], [column.stop - 2 for column in columns], [column.stop - 1 for column in columns],
+    )  # fmt: skip
+
+
+@cache
+def _by_rank(depth: int) -> tuple[FloatArray, FloatArray]:
+    """The reciprocal rank and the logarithm of the rank, by rank, float32 [depth + 1]."""
+    ranks = np.arange(depth + 1)
+    near = np.where(ranks < depth, 10 / (ranks + np.float32(10)), 0)
+    return near.astype(np.float32), (np.log1p(ranks) / 5).astype(np.float32)
 
 
 def boosted(found: ChannelScores) -> NDArray[np.bool_]:
@@ -93,8 +124,8 @@ class Fusion:
     out: FloatArray
     cold_boost: float = 0.0
 
-    def score(self, found: ChannelScores, history_length: int) -> FloatArray:
-        """Final score of each candidate, float32 [M], always finite."""
+    def score(self, found: ChannelScores, history_length: Lengths) -> FloatArray:
+        """Final score of each candidate, float32 [M], always finite; `history_length` as of `features`."""
         return self._forward(features(found, history_length), boosted(found))
 
     def without_boost(self, found: ChannelScores, scores: FloatArray) -> FloatArray:
@@ -102,16 +133,25 @@ class Fusion:
         plain: FloatArray = (scores - self.cold_boost * boosted(found)).astype(np.float32)
         return plain
 
-    def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
-        """How much the score would fall without each channel, float32 [M, C]."""
+    def parts(self, found: ChannelScores, history_length: Lengths, begin: Begins | None = None) -> FloatArray:
+        """How much the score would fall without each channel, float32 [M, C].
+
+        Args:
+            found, history_length: as of `features`. begin: where each of several lists begins, and M; None: all are of one list.
+        """
         given = features(found, history_length)
-        lowest, last = given.min(axis=0, initial=np.inf), np.log1p(found.depth) / 5
+        if not len(given):
+            return np.zeros((0, len(found.channels)), dtype=np.float32)
+        begin = np.array([0, len(given)]) if begin is None else begin
+        sizes = np.diff(begin)
+        lowest = np.repeat(np.minimum.reduceat(given, begin[:-1][sizes > 0], axis=0), sizes[sizes > 0], axis=0)
+        last, boost = np.log1p(found.depth) / 5, boosted(found)
         tables = np.repeat(given[None], len(found.channels) + 1, axis=0)
         for place, mine in enumerate(_columns_of(found.channels), 1):
-            tables[place, :, mine] = lowest[mine]
+            tables[place, :, mine] = lowest[:, mine]
             tables[place, :, mine.stop - 2], tables[place, :, mine.stop - 1] = 0, last
         flat = tables.reshape(-1, given.shape[1])
-        scores = self._forward(flat, np.tile(boosted(found), len(tables))).reshape(len(tables), len(given))
+        scores = self._forward(flat, np.tile(boost, len(tables))).reshape(len(tables), len(given))
         return np.ascontiguousarray((scores[0] - scores[1:]).T)
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,8 +180,11 @@ class Fusion:
         )
 
     def _forward(self, given: FloatArray, raised: NDArray[np.bool_]) -> FloatArray:
-        x = np.minimum(np.maximum((given - self.mean) / self.scale, -_FARTHEST), _FARTHEST)
-        inner = x @ self.hidden.T + self.hidden_bias
+        x = given - self.mean
+        x /= self.scale
+        np.minimum(np.maximum(x, -_FARTHEST, out=x), _FARTHEST, out=x)
+        inner = x @ self.hidden.T
+        inner += self.hidden_bias
         inner = 0.5 * inner * (1 + np.tanh(0.7978845608 * (inner + 0.044715 * inner * inner * inner)))
         score = x @ self.linear + inner @ self.out
         if self.cold_boost:

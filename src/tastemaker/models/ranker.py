@@ -76,7 +76,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 def forward(shape: Shape, arrays: Mapping[str, FloatArray], dense: FloatArray, codes: NDArray[np.int64]) -> FloatArray:
     """Logits of all tasks, float32 [n, T], from columns [n, X] and numbers of names [n, C]."""
     named = arrays["tables"][np.arange(shape.fields), codes]  # [n, C, E]
-    x = np.concatenate([dense, named.reshape(len(dense), shape.fields * shape.embedding)], axis=1)
+    x = np.concatenate([dense, named.reshape(len(dense), shape.fields * shape.embedding)], axis=1) if shape.fields else dense
     wide = _wide(shape, arrays, dense, named, x)
     h = x[None]
     for layer in range(len(shape.hidden)):
@@ -169,18 +169,27 @@ class Ranker:
                 own[first:end][strange] = own[first:end][~strange].mean() if not strange.all() else 0.0
         return np.asarray(plain + own, dtype=np.float32)
 
-    def chances(self, logits: FloatArray, raised: NDArray[np.bool_], scores: FloatArray) -> FloatArray:
+    def chances(
+        self, logits: FloatArray, raised: NDArray[np.bool_], scores: FloatArray, begin: NDArray[np.int64] | None = None
+    ) -> FloatArray:
         """Probabilities of all heads for the candidates of one query, float32 [n, T].
 
         Args:
             logits: of all heads, [n, T]. raised: new items that suit the asker, [n].
             scores: of the fusion, which stand for `next` where the ranker was not found better, [n].
+            begin: where each of several lists, none of them empty, begins, and n, [Q + 1]; None: all are of one.
         """
-        first = logits[:, 0] + self.plan.boost * raised if self.plan.orders else scores
-        first = np.exp(first.astype(np.float64) - first.max(initial=-np.inf))
-        columns = [self.plan.found * first / max(first.sum(), 1e-300)]
-        columns += [one.apply(logits[:, place]) for place, one in enumerate(self.plan.calibrations, 1)]
-        return np.stack(columns, axis=1).astype(np.float32)
+        found = np.empty((len(self.names), len(logits)), dtype=np.float32)
+        if not len(logits):
+            return found.T
+        starts = np.zeros(1, dtype=np.int64) if begin is None else begin[:-1]
+        sizes = np.diff(np.append(starts, len(logits)))
+        first = (logits[:, 0] + self.plan.boost * raised if self.plan.orders else scores).astype(np.float64)
+        first = np.exp(first - np.repeat(np.maximum.reduceat(first, starts), sizes))
+        found[0] = self.plan.found * first / np.repeat(np.maximum(np.add.reduceat(first, starts), 1e-300), sizes)
+        for place, one in enumerate(self.plan.calibrations, 1):
+            found[place] = one.apply(logits[:, place])
+        return np.ascontiguousarray(found.T)
 
     def weights(self, wanted: Mapping[str, float]) -> FloatArray:
         """Weights of all heads, float32 [T]; with none named, `next` alone.
@@ -225,6 +234,9 @@ def behind(scores: FloatArray, first: NDArray[np.int64], final: FloatArray) -> F
         scores: of all candidates before, [M]. first: places of those that were ordered, [n]. final: their final scores, [n].
     """
     found = np.empty(len(scores), dtype=np.float64)
+    if len(first) == len(scores):
+        found[first] = final
+        return found.astype(np.float32)
     lowest, rest = float(final.min(initial=0.0)), np.ones(len(scores), dtype=bool)
     rest[first] = False
     step = max(float(final.max(initial=0.0)) - lowest, 1e-3) / max(len(scores), 1)

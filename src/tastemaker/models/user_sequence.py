@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tastemaker.models.blocks import TRANSFORMER, make_block
+from tastemaker.models.blocks import TRANSFORMER, Block, HstuBlock, make_block
 from tastemaker.models.dropout import dropout
 
 TEMPERATURE = 12.0
@@ -39,19 +39,27 @@ class UserSequence(nn.Module):
 
     def states(self, vectors_BLD: Tensor) -> Tensor:
         """The user vector after each event, float32 [B, L, D]; what follows an event does not change its state."""
-        hidden_BLD = vectors_BLD * (math.sqrt(vectors_BLD.shape[-1]) / 4)
-        hidden_BLD = dropout(hidden_BLD, self.dropout, self.training)
-        for block in self.blocks:
-            hidden_BLD = block(hidden_BLD)
-        return F.normalize(self.norm(hidden_BLD), dim=-1) * self.log_temperature.exp()
+        return self._out(self._through(vectors_BLD, len(self.blocks)))
 
     def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """The user vector after the last event, float32 [B, D]; zero for an empty history.
+        """The user vector after the last event, float32 [B, D], for answers (without dropout); zero for an empty history.
 
         Args:
             vectors: item vectors, oldest first, float32 [B, L, D] with L up to `max_length`.
             lengths: events of each history, int64 [B].
         """
-        states_BLD = self.states(vectors)
-        last_B1D = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, states_BLD.shape[-1])
-        return states_BLD.gather(1, last_B1D)[:, 0] * (lengths > 0)[:, None].to(states_BLD.dtype)
+        top, at_B = len(self.blocks) - 1, (lengths - 1).clamp(min=0)
+        last: HstuBlock | Block = self.blocks[top]  # type: ignore[assignment]
+        state_BD = self._out(last.last(self._through(vectors, top), at_B))[:, 0]
+        return state_BD * (lengths > 0)[:, None].to(state_BD.dtype)
+
+    def _through(self, vectors_BLD: Tensor, blocks: int) -> Tensor:
+        """The states after so many blocks, float32 [B, L, D]."""
+        hidden_BLD = vectors_BLD * (math.sqrt(vectors_BLD.shape[-1]) / 4)
+        hidden_BLD = dropout(hidden_BLD, self.dropout, self.training)
+        for block in self.blocks[:blocks]:
+            hidden_BLD = block(hidden_BLD)
+        return hidden_BLD
+
+    def _out(self, hidden_BLD: Tensor) -> Tensor:
+        return F.normalize(self.norm(hidden_BLD), dim=-1) * self.log_temperature.exp()

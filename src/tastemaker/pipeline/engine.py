@@ -20,13 +20,15 @@ from tastemaker.pipeline.reserve import KEPT_ITEMS, Reserve
 from tastemaker.pipeline.rules import RowOf, Rules
 from tastemaker.pipeline.select import Facts
 from tastemaker.pipeline.stages import Filter, Hydrate, Rank, Score, Select, Source, scored, with_pins
-from tastemaker.pipeline.trip import LEVELS, POPULAR, PRECOMPUTED, Found, Stage, Trip, Wish
+from tastemaker.pipeline.trip import LEVELS, POPULAR, PRECOMPUTED, Found, Stage, Stages, Together, Trip, Wish
 from tastemaker.schema.candidates import ChannelScores, Ranked
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import CandidateRanker, ChannelSource, FloatArray, FusionModel, ItemVectors, QueryState
 
 __all__ = ["Found", "Road", "Wish", "reasons"]
 
+AT_ONCE = 32
+"""Queries that pass the stages together at most."""
 Timed = Callable[[str, float], None]
 """Is told the name of a stage and the seconds that it took."""
 
@@ -76,10 +78,15 @@ class Road:
 
     def recommend(self, state: QueryState, wish: Wish) -> Found:
         """The best k items that are allowed; exactly k where as many exist, whatever breaks."""
-        trip = Trip(state, wish)
-        if wish.level:
-            trip.down(wish.level, f"load: {LEVELS[wish.level]}")
-        return self._travel(trip, self.stages)
+        return _sound(self.recommend_together([state], [wish])[0])
+
+    def recommend_together(self, states: Sequence[QueryState], wishes: Sequence[Wish]) -> list[Found | InputError]:
+        """Lists for requests that came at the same time, each as if it had come alone; what is wrong with a question is given back in its place."""
+        trips = [Trip(state, wish) for state, wish in zip(states, wishes, strict=True)]
+        for trip in trips:
+            if trip.wish.level:
+                trip.down(trip.wish.level, f"load: {LEVELS[trip.wish.level]}")
+        return self._travel(trips, self.stages)
 
     def recommend_many(self, states: Sequence[QueryState], wishes: Sequence[Wish]) -> list[Found]:
         """Lists for many queries, without deadlines; neighbours in the sequence that bar the same items (the same array) are worked on together."""
@@ -91,40 +98,66 @@ class Road:
             began = time.perf_counter()
             found = self.channels.candidates([state for state, _ in pairs], depth, None if barred is None else ~barred)
             self._lap("source", began)
+            trips = []
             for one, (state, wish) in zip(found, pairs, strict=True):
                 trip = Trip(state, wish)
                 trip.found = with_pins(self.channels, one, trip)
-                lists.append(self._travel(trip, self.after_source))
+                trips.append(trip)
+            for begin in range(0, len(trips), AT_ONCE):
+                lists += [_sound(one) for one in self._travel(trips[begin : begin + AT_ONCE], self.after_source)]
         return lists
 
     def rank(self, found: ChannelScores, state: QueryState, tell: bool = False) -> Found:
         """The given candidates in order, whether met before or not."""
         trip = Trip(state, Wish(k=len(found.items), tell=tell), found)
-        return self._travel(trip, [stage for stage in self.after_source if stage[0] != "filter"])
+        return _sound(self._travel([trip], [stage for stage in self.after_source if stage[0] != "filter"])[0])
 
     def with_pins(self, found: ChannelScores, state: QueryState, rules: Rules) -> ChannelScores:
         """The candidates and, behind them, pinned items that no channel found."""
         return with_pins(self.channels, found, Trip(state, Wish(0, rules=rules)))
 
-    def _travel(self, trip: Trip, stages: Sequence[tuple[str, Stage]]) -> Found:
-        if trip.level >= PRECOMPUTED:
-            return self._from_reserve(trip)
-        given = trip.found
+    def _travel(self, trips: Sequence[Trip], stages: Stages) -> list[Found | InputError]:
+        """The lists at the end of the stages. A stage that several trips pass together takes its time once."""
+        given = [trip.found for trip in trips]
+        for trip in trips:
+            if trip.level >= PRECOMPUTED:
+                trip.result = self._from_reserve(trip)
+        whole = [trip for trip in trips if trip.result is None]
         for name, stage in stages:
-            began = time.perf_counter()
-            try:
-                stage(trip)
-            except InputError:
-                raise
-            except Exception as error:  # the answer matters more than the stage
+            going = [trip for trip in whole if trip.error is None and not trip.fell]
+            if going:
+                began = time.perf_counter()
+                self._pass(name, stage, going)
+                self._lap(name, began)
+        found: list[Found | InputError] = []
+        for trip, before in zip(trips, given, strict=True):
+            if trip.fell:
+                trip.result = self._from_reserve(trip, before)
+            elif trip.result is not None and trip.level < PRECOMPUTED:
+                self._keep(trip)
+            found.append(_list_of(trip))
+        return found
+
+    def _pass(self, name: str, stage: Stage, trips: Sequence[Trip]) -> None:
+        """Takes trips through a stage, together where it can; one that breaks it falls alone."""
+        try:
+            if len(trips) == 1:
+                stage(trips[0])
+            elif isinstance(stage, Together):
+                stage.many(trips)
+            else:
+                for trip in trips:
+                    self._pass(name, stage, [trip])
+        except Exception as error:
+            if len(trips) > 1:
+                for trip in trips:
+                    self._pass(name, stage, [trip])
+            elif isinstance(error, InputError):
+                trips[0].error = error
+            else:  # the answer matters more than the stage
                 tell(name, FAILED, error)
-                trip.down(PRECOMPUTED, f"{name}: {FAILED}")
-                return self._from_reserve(trip, given)
-            self._lap(name, began)
-        if trip.result is None:
-            raise LookupError("the road has no stage that selects")
-        self._keep(trip)
-        return trip.result
+                trips[0].down(PRECOMPUTED, f"{name}: {FAILED}")
+                trips[0].fell = True
 
     def _from_reserve(self, trip: Trip, given: ChannelScores | None = None) -> Found:
         """A list without sources and models: of the given candidates where they were asked for, else what was made before, else what is popular."""
@@ -154,6 +187,20 @@ class Road:
         whole = trip.level == 0 and (trip.state.user_vector is not None or not len(trip.state.history))
         if whole and asker is not None and asker.user_id and scores is not None:
             self.reserve.keep(asker.user_id, lambda: trip.candidates.items[order(scores, KEPT_ITEMS)], asker.now)
+
+
+def _list_of(trip: Trip) -> Found | InputError:
+    if trip.error is not None:
+        return trip.error
+    if trip.result is None:
+        raise LookupError("the road has no stage that selects")
+    return trip.result
+
+
+def _sound(found: Found | InputError) -> Found:
+    if isinstance(found, InputError):
+        raise found
+    return found
 
 
 def _flat(count: int) -> FloatArray:

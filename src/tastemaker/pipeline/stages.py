@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tastemaker.models.segments import newcomer_scores
 from tastemaker.pipeline.explain import sources
-from tastemaker.pipeline.gather import Gatherer
+from tastemaker.pipeline.gather import FAILED, Gatherer
 from tastemaker.pipeline.reserve import Reserve
-from tastemaker.pipeline.select import FRESH_SLOT, Facts, pick
+from tastemaker.pipeline.select import FRESH_SLOT, Facts, Picked, pick
 from tastemaker.pipeline.trip import FEWER, NO_RANKER, POPULAR, PRECOMPUTED, Found, Trip
-from tastemaker.schema.candidates import ChannelScores, Ranked
+from tastemaker.schema.candidates import ChannelScores, Ranked, joined, part
 from tastemaker.schema.protocols import (
+    Asked,
     BoolArray,
     CandidateRanker,
     ChannelSource,
@@ -43,20 +45,35 @@ class Source:
 
     def __call__(self, trip: Trip) -> None:
         """Fills `found`."""
+        self._look([trip], self._depth(trip))
+
+    def many(self, trips: Sequence[Trip]) -> None:
+        """The same for several; those who bar the same items (the same array) are looked for together."""
+        alike: dict[tuple[int, int], list[Trip]] = {}
+        for trip in trips:
+            alike.setdefault((id(trip.wish.barred), self._depth(trip)), []).append(trip)
+        for (_, depth), some in alike.items():
+            self._look(some, depth)
+
+    def _depth(self, trip: Trip) -> int:
         wish = trip.wish
-        depth = max(self.depth if wish.level < FEWER else -(-self.depth // LEAST_SHARE), wish.k)
-        allowed = None if wish.barred is None else ~wish.barred
+        return max(self.depth if wish.level < FEWER else -(-self.depth // LEAST_SHARE), wish.k)
+
+    def _look(self, trips: Sequence[Trip], depth: int) -> None:
+        barred = trips[0].wish.barred
+        allowed = None if barred is None else ~barred
 
         def gather(calls: Mapping[str, Callable[[], FloatArray]]) -> Mapping[str, FloatArray]:
             done, missing = self.gatherer.run(calls)
-            if missing:
+            for trip in trips if missing else ():
                 trip.down(FEWER, *(f"source {name}: {why}" for name, why in missing.items()))
             if not done:
                 raise LookupError(f"none of {len(calls)} sources answered")
             return done
 
-        found = self.channels.candidates([trip.state], depth, allowed, gather=gather)[0]
-        trip.found = with_pins(self.channels, found, trip)
+        found = self.channels.candidates([trip.state for trip in trips], depth, allowed, gather=gather)
+        for trip, one in zip(trips, found, strict=True):
+            trip.found = with_pins(self.channels, one, trip)
 
 
 def with_pins(channels: ChannelSource, found: ChannelScores, trip: Trip) -> ChannelScores:
@@ -86,13 +103,6 @@ def with_rows(found: ChannelScores, items: IntArray) -> ChannelScores:
     )
 
 
-def part(found: ChannelScores, places: NDArray[np.int64]) -> ChannelScores:
-    """Some of the candidates, in the order of `places`."""
-    return ChannelScores(
-        found.items[places], found.channels, found.scores[places], found.ranks[places], found.counts[places], found.depth
-    )
-
-
 class Filter:
     """Nothing barred, nothing met before and nothing twice goes on, whatever a source brought; where fewer than k are left, popular items come along.
 
@@ -101,11 +111,14 @@ class Filter:
 
     def __init__(self, reserve: Reserve) -> None:
         self._reserve = reserve
+        self._met = np.zeros(0, dtype=bool)
 
     def __call__(self, trip: Trip) -> None:
         """Narrows `found`."""
         found, wish, history = trip.candidates, trip.wish, trip.state.history
-        keep = kept(found.items, wish.barred, history)
+        if wish.barred is not None and len(self._met) < len(wish.barred):
+            self._met = np.zeros(len(wish.barred) * 3 // 2, dtype=bool)
+        keep = kept(found.items, wish.barred, history, self._met)
         if keep is not None:
             found = part(found, np.flatnonzero(keep))
         if len(found.items) < wish.k:
@@ -116,15 +129,20 @@ class Filter:
         trip.found = found
 
 
-def kept(items: IntArray, barred: BoolArray | None, history: IntArray) -> BoolArray | None:
-    """Which candidates may go on, bool [M]; None: all of them."""
+def kept(items: IntArray, barred: BoolArray | None, history: IntArray, marks: BoolArray) -> BoolArray | None:
+    """Which candidates may go on, bool [M]; None: all of them.
+
+    Args:
+        items: item indices, int32 [M]. barred: bool [N]; None: nothing is. history: item indices that were met.
+        marks: as long as `barred`, all False before and after.
+    """
     keep = np.ones(len(items), dtype=bool)
     if barred is not None:
-        out = barred
+        keep = ~barred[items]
         if len(history):
-            out = barred.copy()
-            out[history] = True
-        keep = ~out[items]
+            marks[history] = True
+            keep &= ~marks[items]
+            marks[history] = False
     elif len(history):
         keep = ~np.isin(items, history)
     if len(items) > 1 and not (items[1:] > items[:-1]).all():  # not in growing order: there may be doubles
@@ -143,6 +161,23 @@ class Score:
     def __call__(self, trip: Trip) -> None:
         """Fills `scores`."""
         trip.scores = self._fusion.score(trip.candidates, len(trip.state.history))
+
+    def many(self, trips: Sequence[Trip]) -> None:
+        """The same for several, whose candidates stand one behind the other."""
+        for some in of_one_kind(trips):
+            sizes = [len(trip.candidates.items) for trip in some]
+            lengths = np.repeat([len(trip.state.history) for trip in some], sizes)
+            scores = self._fusion.score(joined([trip.candidates for trip in some]), lengths)
+            for trip, mine in zip(some, np.split(scores, np.cumsum(sizes)[:-1]), strict=True):
+                trip.scores = mine
+
+
+def of_one_kind(trips: Sequence[Trip]) -> list[list[Trip]]:
+    """Trips whose candidates have the same channels and depth, side by side."""
+    kinds: dict[tuple[tuple[str, ...], int], list[Trip]] = {}
+    for trip in trips:
+        kinds.setdefault((trip.candidates.channels, trip.candidates.depth), []).append(trip)
+    return list(kinds.values())
 
 
 class Hydrate:
@@ -190,6 +225,23 @@ class Rank:
             return
         trip.scores, trip.chances, trip.heads = ranked.scores, ranked.chances, ranked.heads
 
+    def many(self, trips: Sequence[Trip]) -> None:
+        """The same for several in one piece; where that fails, one by one."""
+        asked = [(trip, first) for trip in trips if (first := trip.first) is not None]
+        if not asked:
+            return
+        questions = [Asked(trip.candidates, trip.scored, trip.state, first, trip.told) for trip, first in asked]
+        ranked, why = self._gatherer.one("ranker", lambda: self._ranker.rank_many(questions))
+        if ranked is None and why == FAILED and len(asked) > 1:
+            for trip, _ in asked:
+                self(trip)
+            return
+        for place, (trip, _) in enumerate(asked):
+            if ranked is None:
+                trip.down(NO_RANKER, f"ranker: {why}")
+            else:
+                trip.scores, trip.chances, trip.heads = ranked[place].scores, ranked[place].chances, ranked[place].heads
+
 
 class Select:
     """Who stands where, by scores and rules, and where each comes from.
@@ -203,6 +255,20 @@ class Select:
 
     def __call__(self, trip: Trip) -> None:
         """Fills `result`."""
+        self.many([trip])
+
+    def many(self, trips: Sequence[Trip]) -> None:
+        """The same for several; what each channel brought is computed in one piece."""
+        chosen = {id(trip): self._chosen(trip) for trip in trips}
+        parts: dict[int, FloatArray] = {}
+        for some in of_one_kind([trip for trip in trips if trip.level < PRECOMPUTED]):
+            brought = self._parts(some, [chosen[id(trip)].best for trip in some])
+            parts |= {id(trip): mine for trip, mine in zip(some, brought, strict=True)}
+        for trip in trips:
+            trip.result = self._result(trip, chosen[id(trip)], parts.get(id(trip)))
+
+    def _chosen(self, trip: Trip) -> _Chosen:
+        """Who stands in a list."""
         found, state, wish, scores = trip.candidates, trip.state, trip.wish, trip.scored
         full = trip.level < PRECOMPUTED
         if full:
@@ -211,33 +277,60 @@ class Select:
             scores = newcomer_scores(scores, found, state)
         explore = wish.explore if len(state.history) and full else None
         picked = pick(found, scores, wish.k, wish.rules, explore, self._facts)
+        return _Chosen(picked, part(found, picked.places), scores)
+
+    def _parts(self, trips: Sequence[Trip], chosen: Sequence[ChannelScores]) -> list[FloatArray]:
+        """What each channel brought of the lists."""
+        if len(trips) == 1:
+            return [self._fusion.parts(chosen[0], len(trips[0].state.history))]
+        sizes = [len(one.items) for one in chosen]
+        begin = np.concatenate([[0], np.cumsum(sizes)])
+        lengths = np.repeat([len(trip.state.history) for trip in trips], sizes)
+        return np.split(self._fusion.parts(joined(chosen), lengths, begin), begin[1:-1])
+
+    def _result(self, trip: Trip, chosen: _Chosen, parts: FloatArray | None) -> Found:
+        found, state, picked, best = trip.candidates, trip.state, chosen.picked, chosen.best
         places = picked.places
-        chosen = part(found, places)
-        parts, names, near = None, ["popular" if trip.level >= POPULAR else "precomputed"] * len(places), [-1] * len(places)
-        if full:
-            parts = self._fusion.parts(chosen, len(state.history))
-            names = _sources(parts, chosen, state)
-            names = [FRESH_SLOT if slot else name for slot, name in zip(picked.slot.tolist(), names, strict=True)]
-            near = self._near(chosen.items, state)
+        names = ["popular" if trip.level >= POPULAR else "precomputed"] * len(places)
+        if parts is not None:
+            names = _sources(parts, best, state)
+            if picked.slot.any():
+                names = [FRESH_SLOT if slot else name for slot, name in zip(picked.slot.tolist(), names, strict=True)]
+        nearest = partial(self._near, best.items, state) if parts is not None else partial(_nothing_near, len(places))
         chances = None if trip.chances is None else trip.chances[places]
-        trip.result = Found(
-            chosen.items, scores[places], names, near, parts, picked, found.items, state.segment, chances, trip.heads,
-            trip.level, trip.degraded, scores,
+        return Found(
+            best.items, chosen.scores[places], names, nearest, parts, picked, found.items, state.segment, chances, trip.heads,
+            trip.level, trip.degraded, chosen.scores,
         )  # fmt: skip
 
     def _near(self, items: IntArray, state: QueryState) -> list[int]:
         recent = state.history[-20:]
         if not len(recent) or not len(items):
-            return [-1] * len(items)
+            return _nothing_near(len(items))
         alike = self._vectors(items) @ self._vectors(recent).T
         return [int(recent[place]) for place in np.argmax(alike, axis=1)]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """How a list came about, its candidates, and the scores of all candidates by which they were picked."""
+
+    picked: Picked
+    best: ChannelScores
+    scores: FloatArray
+
+
+def _nothing_near(count: int) -> list[int]:
+    return [-1] * count
 
 
 def modest(scores: FloatArray, found: ChannelScores, newest: int) -> FloatArray:
     """New items stand no higher among the others than their text does: they suit some people, not everybody."""
     new = found.items >= newest
+    if not new.any():
+        return scores
     others = np.sort(np.where(np.isfinite(scores[~new]), scores[~new], -np.inf))[::-1]
-    if not new.any() or not len(others):
+    if not len(others):
         return scores
     known = [place for place, name in enumerate(found.channels) if name in CONTENT] or list(range(len(found.channels)))
     closest = np.minimum(found.ranks[new][:, known].min(axis=1), len(others) - 1)

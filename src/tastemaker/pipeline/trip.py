@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from functools import cached_property
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,11 @@ from tastemaker.pipeline.explore import Explore
 from tastemaker.pipeline.rules import Rules
 from tastemaker.pipeline.select import Picked
 from tastemaker.schema.candidates import ChannelScores
+from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, QueryState
 from tastemaker.schema.queries import FEWER, FULL, LEVELS, NO_RANKER, POPULAR, PRECOMPUTED
 
-__all__ = ["FEWER", "FULL", "LEVELS", "NO_RANKER", "POPULAR", "PRECOMPUTED", "Found", "Stage", "Trip", "Wish"]
+__all__ = ["FEWER", "FULL", "LEVELS", "NO_RANKER", "POPULAR", "PRECOMPUTED", "Found", "Stage", "Together", "Trip", "Wish"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Found:
     """The list: item indices, scores and sources, best first.
 
     Attributes:
-        near: for each place the item of the history that is closest, or -1.
+        nearest: computes `near`.
         parts: how much each channel brought, float32 [n, C]; None unless asked for.
         picked: how the list came about, its places those of `candidates` (item indices, int32 [M]); None where nothing was picked.
         segment: whose popularity it was, in words; empty where nobody's.
@@ -60,7 +62,7 @@ class Found:
     items: IntArray
     scores: FloatArray
     sources: list[str]
-    near: list[int] = field(default_factory=list)
+    nearest: Callable[[], list[int]] = list
     parts: FloatArray | None = None
     picked: Picked | None = None
     candidates: IntArray | None = None
@@ -71,6 +73,11 @@ class Found:
     degraded: list[str] = field(default_factory=list)
     candidate_scores: FloatArray | None = None
 
+    @cached_property
+    def near(self) -> list[int]:
+        """For each place the item of the history that is closest, or -1; computed when it is asked for, as only reasons read it."""
+        return self.nearest()
+
 
 @dataclass
 class Trip:
@@ -79,7 +86,8 @@ class Trip:
     Attributes:
         found: the candidates. scores: one each, [M].
         first: places of the candidates that the ranker orders, best first, [n]; None: it is not asked. told: what was hydrated of them, [n, G].
-        chances, heads: as of `Ranked`. result: the list.
+        chances, heads: as of `Ranked`. result: the list. error: what is wrong with the question; there is no list then.
+        fell: a stage broke under it.
         level, degraded: as of `Found`.
     """
 
@@ -92,6 +100,8 @@ class Trip:
     chances: FloatArray | None = None
     heads: tuple[str, ...] = ()
     result: Found | None = None
+    error: InputError | None = None
+    fell: bool = False
     level: int = FULL
     degraded: list[str] = field(default_factory=list)
 
@@ -118,3 +128,11 @@ class Trip:
 Stage: TypeAlias = Callable[[Trip], None]
 """One shape for all of them. A stage may lower the trip's level; when it raises, the reserve answers."""
 Stages: TypeAlias = Sequence[tuple[str, Stage]]
+
+
+@runtime_checkable
+class Together(Protocol):
+    """A stage that takes several trips in one piece for less than one by one, to the same end. When it raises, they are taken one by one."""
+
+    def many(self, trips: Sequence[Trip]) -> None:
+        """Leaves each trip richer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,22 @@ class ChannelScores:
     ranks: NDArray[np.int32]
     counts: NDArray[np.float32]
     depth: int
+
+
+def joined(lists: Sequence[ChannelScores]) -> ChannelScores:
+    """The candidates of several queries one behind the other; an item may stand there more than once. They have the same channels and depth."""
+    if len(lists) == 1:
+        return lists[0]
+    first = lists[0]
+    items, counts = (np.concatenate([getattr(one, name) for one in lists]) for name in ("items", "counts"))
+    scores, ranks = (np.concatenate([getattr(one, name).T for one in lists], axis=1).T for name in ("scores", "ranks"))
+    return ChannelScores(items, first.channels, scores, ranks, counts, first.depth)
+
+
+def part(found: ChannelScores, places: NDArray[np.int64]) -> ChannelScores:
+    """Some of the candidates, in the order of `places`."""
+    scores, ranks = found.scores.T[:, places].T, found.ranks.T[:, places].T
+    return ChannelScores(found.items[places], found.channels, scores, ranks, found.counts[places], found.depth)
 
 
 @dataclass(frozen=True)

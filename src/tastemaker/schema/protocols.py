@@ -13,6 +13,10 @@ from tastemaker.schema.candidates import ChannelScores, Ranked
 
 FloatArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int32]
+Lengths: TypeAlias = int | NDArray[np.integer]
+"""Of one asker's history, or of each candidate's own asker's, [M]."""
+Begins: TypeAlias = NDArray[np.int64]
+"""Where each of some lists that stand one behind the other begins, and where the last one ends, [Q + 1]."""
 BoolArray: TypeAlias = NDArray[np.bool_]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(what, done, total) by everything that takes longer than a second."""
@@ -56,6 +60,22 @@ class QueryState:
     user: int = -1
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A query whose candidates are to be ordered.
+
+    Attributes:
+        found: all candidates. scores: of the fusion, float32 [M]. state: who asks.
+        first: places of the candidates that are looked at, best first, [n]. told: declared features of these, float32 [n, G]; None: nothing is told.
+    """
+
+    found: ChannelScores
+    scores: FloatArray
+    state: QueryState
+    first: NDArray[np.int64]
+    told: FloatArray | None
+
+
 class ChannelSource(Protocol):
     """Gives candidates with every channel's score. Implemented by `index.channels.Channels`."""
 
@@ -83,11 +103,11 @@ class ChannelSource(Protocol):
 class FusionModel(Protocol):
     """Turns channel scores into one number per item. Implemented by `models.fusion.Fusion`."""
 
-    def score(self, found: ChannelScores, history_length: int) -> FloatArray:
-        """Final score, float32 [M]; higher is better, always finite."""
+    def score(self, found: ChannelScores, history_length: Lengths) -> FloatArray:
+        """Final score, float32 [M]; higher is better, always finite. Candidates of several askers have a history's length each, [M]."""
 
-    def parts(self, found: ChannelScores, history_length: int) -> FloatArray:
-        """How much of the score each channel brings, float32 [M, C]; what the reasons are made of."""
+    def parts(self, found: ChannelScores, history_length: Lengths, begin: Begins | None = None) -> FloatArray:
+        """How much of the score each channel brings, float32 [M, C]; what the reasons are made of. `begin`: where each of several lists begins, and M."""
 
 
 class CandidateRanker(Protocol):
@@ -111,6 +131,9 @@ class CandidateRanker(Protocol):
         Args:
             found: the candidates. scores: of the fusion, float32 [M]. state: who asks. first, told: of `first` and `hydrate`.
         """
+
+    def rank_many(self, asked: Sequence[Asked]) -> list[Ranked]:
+        """The same for several queries in one piece."""
 
 
 class ItemVectors(Protocol):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -40,6 +42,7 @@ from tastemaker.serving.why import stopped
 from tastemaker.serving.wire import Live
 from tastemaker.streaming.link import Pulse
 
+T = TypeVar("T")
 AUDIENCE = 200
 """So many users' lists are made to tell whom an item would be shown to."""
 Notice = Callable[[Live, RecommendQuery, Answer, Found, float], None]
@@ -89,15 +92,19 @@ class Answers:
 
     def recommend(self, query: RecommendQuery) -> Answer:
         """A list for a user, a session, or nobody in particular; of items, or of people."""
-        if query.target == "users":
-            return self._people(self._now(), query)
-        live = self._now()
-        answer, found = self._list(live, query)
-        if found is not None:
-            self._keep(answer, query.user_id, found)
-            if self.notice is not None:
-                self.notice(live, query, answer, found, self.clock())
+        answer = self.recommend_many([query])[0]
+        if isinstance(answer, Exception):
+            raise answer
         return answer
+
+    def recommend_many(self, queries: Sequence[RecommendQuery]) -> list[Answer | Exception]:
+        """Answers to questions that were asked at the same time, each as if it had been asked alone; for one that can't be answered, why."""
+        live = self._now()
+        told: list[Answer | Exception | _Plan] = [_tried(partial(self._plan, live, query)) for query in queries]
+        plans = [plan for plan in told if isinstance(plan, _Plan)]
+        askers = [Asker(plan.query.user_id or "", self.clock(), plan.query.context) for plan in plans]
+        found = iter(live.recommend_together([plan.history for plan in plans], askers, [plan.wish for plan in plans]))
+        return [_tried(partial(self._finished, live, one, next(found))) if isinstance(one, _Plan) else one for one in told]
 
     def rank(self, query: RankQuery) -> Answer:
         """The given items in the order in which they suit a user; unknown ones are left out."""
@@ -285,7 +292,20 @@ class Answers:
         return barred
 
     def _list(self, live: Live, query: RecommendQuery) -> tuple[Answer, Found | None]:
-        """The answer to a question, and how it came about; None where nothing was looked for."""
+        """The answer to a question about items, and how it came about; None where nothing was looked for."""
+        plan = self._plan(live, query)
+        if not isinstance(plan, _Plan):
+            return plan, None
+        asker = Asker(query.user_id or "", self.clock(), query.context)
+        found = live.recommend_together([plan.history], [asker], [plan.wish])[0]
+        if isinstance(found, InputError):
+            raise found
+        return self._told_of(live, plan, found), found
+
+    def _plan(self, live: Live, query: RecommendQuery) -> _Plan | Answer:
+        """What a question asks of the road; the answer where it need not be asked."""
+        if query.target == "users":
+            return self._people(live, query)
         request_id = query.request_id or secrets.token_hex(8)
         check_text(request_id)
         history = self._history(live, query)
@@ -296,18 +316,30 @@ class Answers:
         if k == 0 or barred.all():
             if k:
                 notes.append("Nothing may be shown: every item is hidden, filtered or excluded.")
-            return self._answer(live, [], request_id, notes), None
-        level = self.level()
-        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain, level)
-        asker = Asker(query.user_id or "", self.clock(), query.context)
-        found = live.recommend(history, asker, wish)
-        rows = self._listed(live, found, query.explain, history)
-        left = self._left_out(live, found) if query.explain else None
-        notes += found.picked.notes if found.picked is not None else []
-        answer = self._answer(live, rows, request_id, notes, left)
+            return self._answer(live, [], request_id, notes)
+        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain, self.level())
+        return _Plan(query, request_id, history, wish, notes)
+
+    def _finished(self, live: Live, plan: _Plan, found: Found | InputError) -> Answer:
+        """The answer, kept and told of."""
+        if isinstance(found, InputError):
+            raise found
+        answer = self._told_of(live, plan, found)
+        self._keep(answer, plan.query.user_id, found)
+        if self.notice is not None:
+            self.notice(live, plan.query, answer, found, self.clock())
+        return answer
+
+    def _told_of(self, live: Live, plan: _Plan, found: Found) -> Answer:
+        """A list as an answer."""
+        explain = plan.query.explain
+        rows = self._listed(live, found, explain, plan.history)
+        left = self._left_out(live, found) if explain else None
+        notes = plan.notes + (found.picked.notes if found.picked is not None else [])
+        answer = self._answer(live, rows, plan.request_id, notes, left)
         if found.degraded:
             answer = msgspec.structs.replace(answer, degraded=[*(answer.degraded or []), *found.degraded], level=found.level)
-        return answer, found
+        return answer
 
     def _people(self, live: Live, query: RecommendQuery) -> Answer:
         """The people whom somebody might know."""
@@ -444,6 +476,29 @@ class Answers:
             notes=notes or None,
             left_out=left_out or None,
         )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a question asks of the road.
+
+    Attributes:
+        history: what the asker met. notes: rules that can't be kept.
+    """
+
+    query: RecommendQuery
+    request_id: str
+    history: IntArray
+    wish: Wish
+    notes: list[str]
+
+
+def _tried(call: Callable[[], T]) -> T | Exception:
+    """What a call gives or raises: a question falls alone."""
+    try:
+        return call()
+    except Exception as error:
+        return error
 
 
 def _named(heads: Sequence[str], chances: FloatArray) -> dict[str, float]:

@@ -106,7 +106,7 @@ class Exchange:
             if row.scope is None:
                 request.scope["route_name"] = row.name
             else:
-                self._enter(request, row.name, row.scope)
+                self._enter(request, row.name, row.scope, row.waits)
             arguments: list[Any] = [_path_id(value) for value in request.path_params.values()]
             arguments += [_integer(request, name, default) for name, default in limits.items()]
             if row.asks:
@@ -138,15 +138,16 @@ class Exchange:
             self.metrics.rejected("too slow")
             return problem(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds.", {"Connection": "close"})
 
-    def _enter(self, request: Request, name: str, scope: Scope) -> None:
-        """Lets a request in, before any of its body is read.
+    def _enter(self, request: Request, name: str, scope: Scope, waits: bool = False) -> None:
+        """Lets a request in, before any of its body is read; one that `waits` has its turn still before it.
 
         Raises:
             NoKey, NotAllowed, TooMany, Busy: it is not let in.
         """
         request.scope["route_name"] = name
-        now = time.monotonic()
-        self.ladder.take(now - request.scope.get("arrived", now), now)
+        if not waits:
+            now = time.monotonic()
+            self.ladder.take(now - request.scope.get("arrived", now), now)
         key = self.keys.enter(token_of(request.scope["headers"]), scope)
         if key is None:
             check_own(request.scope["headers"])

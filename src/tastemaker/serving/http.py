@@ -18,11 +18,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tastemaker.journal.catalogue import EDGE_SCHEMA
-from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.events import AppendResult
-from tastemaker.schema.graph import SELF_LOOP
 from tastemaker.schema.free_json import check_json, check_text
+from tastemaker.schema.graph import SELF_LOOP
 from tastemaker.schema.items import Item, User
 from tastemaker.schema.queries import (
     Answer,
@@ -45,6 +44,7 @@ from tastemaker.serving.problems import problem
 from tastemaker.serving.record import AccessLog, Recorded
 from tastemaker.serving.releases import ReleaseBody, Releases
 from tastemaker.serving.routes import TABLE, EdgesBatch, ItemPatch, ItemsBatch, Stored, UserBody, UsersBatch
+from tastemaker.serving.together import Turns
 from tastemaker.serving.watching import trained_of
 from tastemaker.serving.writer import Crowded, Writer
 
@@ -52,12 +52,13 @@ from tastemaker.serving.writer import Crowded, Writer
 class Api:
     """The handlers, one method a row of the table."""
 
-    def __init__(self, answers: Answers, writer: Writer, metrics: Metrics, releases: Releases) -> None:
-        self.answers, self.writer, self.metrics, self.kept = answers, writer, metrics, releases
+    def __init__(self, answers: Answers, writer: Writer, exchange: Exchange, releases: Releases) -> None:
+        self.answers, self.writer, self.metrics, self.kept = answers, writer, exchange.metrics, releases
+        self._turns = Turns(answers.recommend_many, exchange.settings.together, exchange.ladder.take)
 
-    async def recommend(self, query: RecommendQuery) -> Answer:
-        """A list for a user or a session."""
-        return self.answers.recommend(query)
+    async def recommend(self, request: Request, query: RecommendQuery) -> Answer:
+        """A list for a user or a session; those who ask at the same time are answered together."""
+        return await self._turns.ask(query, request.scope.get("arrived") or time.monotonic())
 
     async def rank(self, query: RankQuery) -> Answer:
         """Given items in order."""
@@ -260,7 +261,7 @@ def make_app(
         await asyncio.gather(*tasks, return_exceptions=True)
         writer.close()
 
-    routes = exchange.routes(TABLE, Api(answers, writer, metrics, releases))
+    routes = exchange.routes(TABLE, Api(answers, writer, exchange, releases))
     for door in doors:
         routes += exchange.routes(door.table, door.make(answers, writer), door.show)
     routes += [Route("/openapi.json", openapi), Route("/healthz", healthz), Route("/readyz", readyz)]

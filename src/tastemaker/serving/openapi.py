@@ -33,6 +33,7 @@ class Operation:
         scope: what an API key must be allowed; None: nobody needs one.
         query: integer query parameters with their defaults.
         asks: the handler is given the request, too, before the body.
+        waits: the handler has requests wait for a turn and tells the ladder itself how long they did.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Operation:
     scope: Scope | None = "read"
     query: tuple[tuple[str, int], ...] = ()
     asks: bool = False
+    waits: bool = False
 
 
 def document(table: Sequence[Operation]) -> dict[str, Any]:

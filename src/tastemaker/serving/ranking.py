@@ -15,7 +15,7 @@ from tastemaker.index.channels import Channels
 from tastemaker.models.fusion import Fusion
 from tastemaker.models.ranker import Ranker
 from tastemaker.schema.candidates import ChannelScores, Ranked
-from tastemaker.schema.protocols import FloatArray, IntArray, QueryState
+from tastemaker.schema.protocols import Asked, FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import RankerSettings
 from tastemaker.streaming.state import LiveState
 
@@ -58,6 +58,10 @@ class LiveRanker:
     ) -> Ranked:
         """Final scores, float32 [M], and the chances where they decide or are wanted."""
         return self.list.ranked(found, scores, state, first, told)
+
+    def rank_many(self, asked: Sequence[Asked]) -> list[Ranked]:
+        """The same for several queries in one piece."""
+        return self.list.ranked_many(asked)
 
     def effects(
         self, found: ChannelScores, scores: FloatArray, state: QueryState, place: int, most: int = 5

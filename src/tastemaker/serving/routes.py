@@ -76,7 +76,9 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 TABLE: tuple[Operation, ...] = (
-    Operation("POST", "/v1/recommend", "recommend", "A list for a user or a session.", RecommendQuery, Answer),
+    Operation(
+        "POST", "/v1/recommend", "recommend", "A list for a user or a session.", RecommendQuery, Answer, asks=True, waits=True
+    ),
     Operation("POST", "/v1/rank", "rank", "Given items in the order in which they suit a user.", RankQuery, Answer),
     Operation("POST", "/v1/search", "search", "Items by words and by meaning.", SearchQuery, Answer),
     Operation("POST", "/v1/explain", "explain", "Why an item stands where it does.", ExplainQuery, dict[str, Any]),

@@ -23,9 +23,10 @@ from tastemaker.models.fusion import Fusion
 from tastemaker.models.segments import Segments, newcomer_scores, with_profile
 from tastemaker.pipeline.engine import Found, Road, Wish
 from tastemaker.pipeline.fields import Fields
+from tastemaker.pipeline.gather import FAILED
 from tastemaker.pipeline.rerank import order
 from tastemaker.pipeline.select import pick
-from tastemaker.schema.errors import BundleError
+from tastemaker.schema.errors import BundleError, InputError
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
 from tastemaker.schema.manifest import DataFingerprint
@@ -141,17 +142,38 @@ class Live:
         """The state of somebody with this history and the asker's friends; without a history, of somebody with the asker's attributes."""
         return self.queries([history], None if asker is None else [asker])[0]
 
-    def recommend(self, history: IntArray, asker: Asker, wish: Wish) -> Found:
-        """A list for somebody with this history; where the user tower is late or fails, without what it would say."""
-        if wish.level >= PRECOMPUTED:
-            return self.road.recommend(QueryState(history, None, asker=asker), wish)
-        state, why = self.road.gatherer.one("user", lambda: self.query(history, asker))
-        if state is not None:
-            return self.road.recommend(state, wish)
-        found = self.road.recommend(QueryState(history, None, asker=asker), wish)
-        found.level = max(found.level, FEWER)
-        found.degraded.insert(0, f"user vector: {why}")
+    def recommend_together(
+        self, histories: Sequence[IntArray], askers: Sequence[Asker], wishes: Sequence[Wish]
+    ) -> list[Found | InputError]:
+        """Lists for people with these histories who ask at the same time; where the user tower is late or fails, without what it would say.
+
+        What is wrong with a question is given back in its place.
+        """
+        states = [QueryState(history, None, asker=asker) for history, asker in zip(histories, askers, strict=True)]
+        wanted = [place for place, wish in enumerate(wishes) if wish.level < PRECOMPUTED]
+        lacking = self._know(states, wanted)
+        found = self.road.recommend_together(states, wishes)
+        for place, why in lacking.items():
+            one = found[place]
+            if isinstance(one, Found):
+                one.level = max(one.level, FEWER)
+                one.degraded.insert(0, f"user vector: {why}")
         return found
+
+    def _know(self, states: list[QueryState], wanted: Sequence[int]) -> dict[int, str]:
+        """Completes some of the states, in place; tells by place why one could not be: if it was for a failure, one that fails alone."""
+        if not wanted:
+            return {}
+        askers = [asker for place in wanted if (asker := states[place].asker) is not None]
+        histories = [states[place].history for place in wanted]
+        known, why = self.road.gatherer.one("user", lambda: self.queries(histories, askers))
+        if known is None and why == FAILED and len(wanted) > 1:
+            return {place: words for one in wanted for place, words in self._know(states, [one]).items()}
+        if known is None:
+            return dict.fromkeys(wanted, str(why))
+        for place, state in zip(wanted, known, strict=True):
+            states[place] = state
+        return {}
 
     def queries(self, histories: Sequence[IntArray], askers: Sequence[Asker] | None = None) -> list[QueryState]:
         """The states of many, their user vectors computed together; who asks, and when, where that is known.
