@@ -15,11 +15,9 @@ from onnx import helper, numpy_helper
 
 from tastemaker.bundle.record import RECORD, read_record
 from tastemaker.bundle.registry import Registry
-from tastemaker.bundle.verify import read_manifest
-from tastemaker.bundle.write import write_bundle
 from tastemaker.cli.app import call
 from tastemaker.models.fusion import Fusion
-from toy_bundle import fusion, write_later_workspace
+from toy_bundle import candidate, fusion, write_later_workspace
 
 USERS = 400
 
@@ -29,24 +27,6 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gates") / "space"
     write_later_workspace(folder, USERS)
     return folder
-
-
-def candidate(space: Path, spoil: Callable[[Path], None] = lambda folder: None, behind: int = 0) -> str:
-    """The live bundle's payload, spoiled, as a candidate."""
-    registry = Registry(space / "bundles")
-    live = registry.live()
-    old = read_manifest(live)
-
-    def fill(folder: Path) -> None:
-        for name in old.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((live / name).read_bytes())
-        spoil(folder)
-
-    data = msgspec.structs.replace(old.data, position=old.data.position - behind)
-    version = write_bundle(space / "bundles", fill, data=data)
-    registry.add(version)
-    return version
 
 
 def refused(space: Path, version: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tastemaker.bundle.rollout import CANARY, LIVE
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import Served, ServedLog
 from tastemaker.pipeline.engine import Found, Timed, Wish, reasons
@@ -36,6 +37,7 @@ from tastemaker.schema.queries import (
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.audience import audience
 from tastemaker.serving.free_json import check_json, check_text
+from tastemaker.serving.trial import GaveUp, Trial, gave_up, spent
 from tastemaker.serving.why import stopped
 from tastemaker.serving.wire import Live
 from tastemaker.streaming.link import Pulse
@@ -62,6 +64,7 @@ class Answers:
 
     Attributes:
         pulse: of the link to other machines; None where this one is alone.
+        trial: a bundle beside the live one, which makes lists that nobody sees or answers some users; None: there is none.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Answers:
     ) -> None:
         self.journal, self.settings, self.served, self.level = journal, settings, served, level
         self.pulse: Pulse | None = None
+        self.trial: Trial | None = None
         self.notice, self.clock, self.timed = notice, clock, timed
         self.take(live)
 
@@ -85,21 +89,46 @@ class Answers:
         live.road.timed = self.timed
         self.live = live
 
+    def poll(self, seconds: float) -> bool:
+        """Folds what happened into every bundle that answers, as much as can be done in some seconds; True if more is left."""
+        answering = [self.live, *([self.trial.live] if self.trial is not None and self.trial.answers else [])]
+        for live in answering:
+            live.poll(seconds)
+        return any(live.behind for live in answering)
+
     def recommend(self, query: RecommendQuery) -> Answer:
         """A list for a user, a session, or nobody in particular; of items, or of people."""
         if query.target == "users":
-            return self._people(self._now(), query)
-        live = self._now()
+            return self._by(query.user_id, lambda live: self._people(live, query))
+        return self._by(query.user_id, lambda live: self._recommend(live, query), counts=True)
+
+    def _recommend(self, live: Live, query: RecommendQuery) -> Answer:
+        began = spent(live)
         answer, found = self._list(live, query)
+        if live is not self.live and gave_up(answer, self.level()):
+            raise GaveUp(f"{live.version} could not make a list")
         if found is not None:
-            self._keep(answer, query.user_id, found)
+            cpu, trial = spent(live) - began, self.trial
+            self._keep(answer, query.user_id, found, trial)
             if self.notice is not None:
                 self.notice(live, query, answer, found, self.clock())
+            if trial is not None and live is self.live:
+                same = msgspec.structs.replace(query, request_id=answer.request_id)  # chance falls alike for both
+                trial.mirror(query, answer, cpu, lambda other: self._list(other, same)[0])
         return answer
+
+    def _by(self, user_id: str | None, make: Callable[[Live], Answer], counts: bool = False) -> Answer:
+        """An answer by the bundle whose turn it is for a user; `counts`: a list, by which bundles are compared."""
+        live, trial = self._now(), self.trial
+        return (
+            make(live) if trial is None else trial.answer(user_id, live, make, counts, lambda other: other.poll(CATCH_UP_SECONDS))
+        )
 
     def rank(self, query: RankQuery) -> Answer:
         """The given items in the order in which they suit a user; unknown ones are left out."""
-        live = self._now()
+        return self._by(query.user_id, lambda live: self._rank(live, query))
+
+    def _rank(self, live: Live, query: RankQuery) -> Answer:
         history = live.state.history(query.user_id) if query.user_id is not None else _EMPTY
         places = [live.state.index_of[item] for item in dict.fromkeys(query.items) if item in live.state.index_of]
         items = np.array([place for place in places if not live.state.barred[place]], dtype=np.int32)
@@ -111,7 +140,9 @@ class Answers:
 
     def search(self, query: SearchQuery) -> Answer:
         """Items by words and by meaning, with a user's eyes where one is given."""
-        live = self._now()
+        return self._by(query.user_id, lambda live: self._search(live, query))
+
+    def _search(self, live: Live, query: SearchQuery) -> Answer:
         k = min(query.k, self.settings.max_k, live.channels.n_items)
         history = live.state.history(query.user_id) if query.user_id is not None else None
         places, scores = live.search(query.query, k, history)
@@ -131,7 +162,7 @@ class Answers:
 
     def explain(self, query: ExplainQuery) -> dict[str, Any]:
         """Why an item stands where it does in a user's list."""
-        live = self._now()
+        live = self._of(query.user_id)
         place = live.state.index_of.get(query.item_id)
         if place is None:
             raise NotFound(f"There is no item {query.item_id!r}.")
@@ -251,6 +282,14 @@ class Answers:
         """What an answer lacks now: see `Live.behind`; `peers` where other machines can't be heard."""
         return live.behind + (["peers"] if self.pulse is not None and not self.pulse.alive else [])
 
+    def _of(self, user_id: str) -> Live:
+        """The bundle that answers a user."""
+        live, trial = self._now(), self.trial
+        if trial is None or trial.variant(user_id) != CANARY:
+            return live
+        trial.live.poll(CATCH_UP_SECONDS)
+        return trial.live
+
     def _now(self) -> Live:
         live = self.live
         live.poll(CATCH_UP_SECONDS)
@@ -349,13 +388,15 @@ class Answers:
         rows = sorted(picked.left_out.items(), key=lambda one: one[1][1])
         return [LeftOut(live.state.rows[int(items[place])]["item_id"], rule, before + 1) for place, (rule, before) in rows]
 
-    def _keep(self, answer: Answer, user_id: str | None, found: Found) -> None:
-        """Keeps an answer with its propensities, if the settings want it."""
+    def _keep(self, answer: Answer, user_id: str | None, found: Found, trial: Trial | None) -> None:
+        """Keeps an answer with its propensities, if the settings want it, and of those who are compared in a trial every one."""
         chance = found.picked is not None and found.picked.chance
-        if self.served is None or self.settings.record == "none" or (self.settings.record == "explored" and not chance):
+        variant = LIVE if trial is None else trial.variant(user_id)
+        wanted = self.settings.record == "all" or chance or variant != LIVE
+        if self.served is None or self.settings.record == "none" or not wanted:
             return
         items = [(one.item_id, one.score, one.source, 1.0 if one.propensity is None else one.propensity) for one in answer.items]
-        self.served.write(Served(answer.request_id, user_id, self.clock(), answer.model_version, items))
+        self.served.write(Served(answer.request_id, user_id, self.clock(), answer.model_version, items, variant))
 
     def _told(self, live: Live, user_id: str, item_id: str) -> dict[str, float]:
         """The features of a user and an item at this moment, by name; none where the bundle has none."""
