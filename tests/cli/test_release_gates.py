@@ -82,6 +82,15 @@ def slow(folder: Path) -> None:
     onnx.save(model, path)
 
 
+def heavy(folder: Path) -> None:
+    """Its tokenizer knows many words that nobody uses: small on disk for what it takes in memory."""
+    path = folder / "text_encoder" / "tokenizer.json"
+    told = msgspec.json.decode(path.read_bytes())
+    words = told["model"]["vocab"]
+    words |= {f"w{number:x}": len(words) + number for number in range(250_000)}
+    path.write_bytes(msgspec.json.encode(told))
+
+
 def only_popular(old: Fusion) -> Fusion:
     linear = np.zeros_like(old.linear)
     linear[21] = 1.0
@@ -104,6 +113,12 @@ BAD: dict[str, tuple[Callable[[Path], None], int, str]] = {
 def test_a_bad_bundle_is_kept_out(space: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     spoil, behind, words = BAD[kind]
     assert words in refused(space, candidate(space, spoil, behind), capsys)
+
+
+def test_a_bundle_that_needs_much_memory_is_kept_out(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    version = candidate(space, heavy)
+    assert call(["release", str(space), version, "--check", "--set", "release.larger=1000", "--set", "release.slower=5"]) == 1
+    assert "MB of memory" in capsys.readouterr().err
 
 
 def test_a_damaged_bundle_is_kept_out_even_by_force(space: Path) -> None:

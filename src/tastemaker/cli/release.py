@@ -169,7 +169,7 @@ def examined(workspace: Workspace, registry: Registry, version: str, live: str) 
     """
     from tastemaker.bundle.read import open_bundle
     from tastemaker.journal.append import Journal
-    from tastemaker.serving.exam import Finding, examine, later_questions, remembered_questions, sit
+    from tastemaker.serving.exam import Finding, examine, later_questions, remembered_questions, sit, weighed
     from tastemaker.serving.wire import Live
 
     limits = workspace.settings.release
@@ -189,4 +189,7 @@ def examined(workspace: Workspace, registry: Registry, version: str, live: str) 
     except Exception as error:
         return [Finding("answers", f"it can't be asked: {type(error).__name__}: {error}", True)], unseen
     sizes = [sum(entry.bytes for entry in one.files.values()) for one in manifests]
-    return examine(new, old, [question.user_id for question in asked], unseen, (sizes[0], sizes[1]), limits), unseen
+    found = examine(new, old, [question.user_id for question in asked], unseen, (sizes[0], sizes[1]), limits)
+    if not any(finding.against for finding in found):  # the last gate, as it loads both once more
+        found.append(weighed([registry.folder(version), registry.folder(live)], limits))
+    return found, unseen

@@ -113,8 +113,9 @@ class Tally:
         """Something happened; the first of a list's items that is taken counts."""
         if event.event_type in self._shown:
             return
-        arm, user = self._open.pop(event.request_id or "", (None, ""))
+        arm, user = self._open.get(event.request_id or "", (None, ""))
         if arm is not None and user == event.user_id:
+            del self._open[event.request_id or ""]
             arm.users[user][1] += 1
 
 
