@@ -15,6 +15,7 @@ from onnx import numpy_helper, parser
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tastemaker.bundle.registry import Registry
+from tastemaker.bundle.verify import read_manifest
 from tastemaker.bundle.write import write_bundle
 from tastemaker.index.channels import Channels, Decays
 from tastemaker.index.neighbours import Neighbours
@@ -238,6 +239,24 @@ def write_later_workspace(folder: Path, users: int) -> None:
         later.append(Event(user_id=f"u{user}", item_id=unseen[user % len(unseen)], timestamp=1.7e9 + user))
     journal.append(later)
     journal.close()
+
+
+def candidate(space: Path, spoil: Callable[[Path], None] = lambda place: None, behind: int = 0) -> str:
+    """The live bundle's payload, spoiled, as a candidate."""
+    registry = Registry(space / "bundles")
+    live = registry.live()
+    old = read_manifest(live)
+
+    def fill(folder: Path) -> None:
+        for name in old.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((live / name).read_bytes())
+        spoil(folder)
+
+    data = msgspec.structs.replace(old.data, position=old.data.position - behind)
+    version = write_bundle(space / "bundles", fill, data=data)
+    registry.add(version)
+    return version
 
 
 def _sparse(dense: NDArray[np.float32]) -> Any:

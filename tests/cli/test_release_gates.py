@@ -15,11 +15,9 @@ from onnx import helper, numpy_helper
 
 from tastemaker.bundle.record import RECORD, read_record
 from tastemaker.bundle.registry import Registry
-from tastemaker.bundle.verify import read_manifest
-from tastemaker.bundle.write import write_bundle
 from tastemaker.cli.app import call
 from tastemaker.models.fusion import Fusion
-from toy_bundle import fusion, write_later_workspace
+from toy_bundle import candidate, fusion, write_later_workspace
 
 USERS = 400
 
@@ -29,24 +27,6 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gates") / "space"
     write_later_workspace(folder, USERS)
     return folder
-
-
-def candidate(space: Path, spoil: Callable[[Path], None] = lambda folder: None, behind: int = 0) -> str:
-    """The live bundle's payload, spoiled, as a candidate."""
-    registry = Registry(space / "bundles")
-    live = registry.live()
-    old = read_manifest(live)
-
-    def fill(folder: Path) -> None:
-        for name in old.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((live / name).read_bytes())
-        spoil(folder)
-
-    data = msgspec.structs.replace(old.data, position=old.data.position - behind)
-    version = write_bundle(space / "bundles", fill, data=data)
-    registry.add(version)
-    return version
 
 
 def refused(space: Path, version: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -102,6 +82,15 @@ def slow(folder: Path) -> None:
     onnx.save(model, path)
 
 
+def heavy(folder: Path) -> None:
+    """Its tokenizer knows many words that nobody uses: small on disk for what it takes in memory."""
+    path = folder / "text_encoder" / "tokenizer.json"
+    told = msgspec.json.decode(path.read_bytes())
+    words = told["model"]["vocab"]
+    words |= {f"w{number:x}": len(words) + number for number in range(250_000)}
+    path.write_bytes(msgspec.json.encode(told))
+
+
 def only_popular(old: Fusion) -> Fusion:
     linear = np.zeros_like(old.linear)
     linear[21] = 1.0
@@ -124,6 +113,12 @@ BAD: dict[str, tuple[Callable[[Path], None], int, str]] = {
 def test_a_bad_bundle_is_kept_out(space: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     spoil, behind, words = BAD[kind]
     assert words in refused(space, candidate(space, spoil, behind), capsys)
+
+
+def test_a_bundle_that_needs_much_memory_is_kept_out(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    version = candidate(space, heavy)
+    assert call(["release", str(space), version, "--check", "--set", "release.larger=1000", "--set", "release.slower=5"]) == 1
+    assert "MB of memory" in capsys.readouterr().err
 
 
 def test_a_damaged_bundle_is_kept_out_even_by_force(space: Path) -> None:

@@ -210,6 +210,14 @@ def test_release_refusal_and_rollback(tmp_path: Path, browser: Any) -> None:
         page.locator("dialog").get_by_role("button", name="Roll back").click()
         page.get_by_text(f"{first} is live.").wait_for()
         assert registry.stages().live == first
+        page.locator("tr", has_text=bad).get_by_role("button", name="In stages").click()
+        page.locator("dialog").get_by_role("button", name="In stages").click()
+        page.get_by_text(f"{bad} is on trial.").wait_for()
+        assert registry.stages().shadow == bad
+        page.get_by_role("button", name="End the trial").click()
+        page.locator("dialog").get_by_role("button", name="End the trial").click()
+        page.get_by_role("heading", name="On trial").wait_for(state="detached")
+        assert (registry.stages().live, registry.stages().rollout) == (first, None)
 
 
 def test_a_release_is_asked_for_in_words_that_a_process_can_be_given(service: Service) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tastemaker.features.key import ITEM
 from tastemaker.features.memories.memory import Moment
-from tastemaker.features.memories.window import Times, Window
+from tastemaker.features.memories.window import FEW, Times, Window
 
 SPAN = 5.0
 EVENTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20).map(float)), max_size=25)
@@ -40,3 +40,5 @@ def test_law_all_roads_hold_the_same(
     parted = memory.unpack(memory.pack(whole, np.unique(slots[slots >= 0])))
     for content in (folded(memory, memory.empty(), both), joined, gone_on, whole, some, parted):
         assert memory.read(content, slots, now).tolist() == expected
+        many = FEW + 1  # so many questions are answered from arrays at once
+        assert memory.read(content, np.tile(slots, many), np.tile(now, many)).tolist() == expected * many

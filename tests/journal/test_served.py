@@ -25,7 +25,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     assert found["request_id"].to_list() == ["r0", "r0", "r1", "r1", "r2", "r2"]
     assert found.row(3, named=True) == {
         "request_id": "r1", "user_id": "u", "timestamp": now + 1, "model_version": "v1", "item_id": "b1", "position": 1, "score": 0.5,
-        "source": "fresh slot", "propensity": 0.25,
+        "source": "fresh slot", "propensity": 0.25, "variant": "live",
     }  # fmt: skip
     assert read_served(tmp_path / "nothing").height == 0
 

@@ -96,6 +96,7 @@ CASES: list[Case] = [
     *_pair("StreamUnread", _gauge("stream_read_timestamp_seconds", 0), (("tastemaker_stream_read_timestamp_seconds", {}, 0, 60),)),
     *_pair("ModelStale", _gauge("model_trained_timestamp_seconds", 0), _gauge("model_trained_timestamp_seconds", 5 * 86_400), 31, DAY),
     *_pair("ModelNotLoaded", _counter("model_load_failures", 1), _counter("model_load_failures", 0)),
+    *_pair("ReleaseEnded", _counter("rollouts", 1, outcome="aborted"), _counter("rollouts", 1, outcome="live")),
     *_pair("Miscalibrated", _gauge("calibration_ratio", 2.1, head="click"), _gauge("calibration_ratio", 1.9, head="click"), 40),
     Case("Miscalibrated", True, _gauge("calibration_ratio", 0.4, head="click"), 40),
     *_pair("IndexInexact", _gauge("index_recall_ratio", 0.85), _gauge("index_recall_ratio", 0.95)),

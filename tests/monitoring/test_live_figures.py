@@ -166,9 +166,10 @@ def test_dashboards_and_rules_ask_for_what_is_there(service: Service) -> None:
             "tastemaker_peer_rows",
             "tastemaker_requests_rejected",
             "tastemaker_webhook_deliveries",
+            "tastemaker_rollouts",
         )
     }
-    assert all(hasattr(registry, name) for name in ("_degraded", "_missing", "_relayed", "_rejected", "_webhook"))
+    assert all(hasattr(registry, name) for name in ("_degraded", "_missing", "_relayed", "_rejected", "_webhook", "_rollouts"))
     asked = {}
     for path in (ROOT / "deploy" / "grafana").glob("*.json"):
         for panel in json.loads(path.read_text())["panels"]:

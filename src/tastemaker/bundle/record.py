@@ -16,7 +16,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line.
 
     Attributes:
-        action: `release`, `rollback` or `refused`. version: which bundle. before: the one that was live. time: seconds since 1970.
+        action: `release`, `rollback`, `refused`; of a release in stages `shadow`, `canary` (a step of it) and `aborted`. version: which bundle.
+        before: the one that was live. time: seconds since 1970. share: of the users, in a canary.
         who: as the system or the API key calls them. why: their words. against, findings: what the gates said.
     """
 
@@ -28,6 +29,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     why: str = ""
     against: list[str] = []
     findings: list[str] = []
+    share: float = 0.0
 
 
 def note(bundles: Path, release: Release) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from tastemaker.bundle.rollout import SHADOW, Rollout
 from tastemaker.bundle.verify import MANIFEST
-from tastemaker.schema.errors import BundleError
+from tastemaker.schema.errors import BundleError, InputError
 
 STAGES = ("candidate", "shadow", "canary", "live", "previous")
 REGISTRY = "registry.json"
@@ -20,13 +21,22 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 
 
 class Stages(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """The version at each stage, if any."""
+    """The version at each stage, if any; `rollout`: how a bundle in the shadow or the canary goes on."""
 
     candidate: str | None = None
     shadow: str | None = None
     canary: str | None = None
     live: str | None = None
     previous: str | None = None
+    rollout: Rollout | None = None
+
+    def put(self, rollout: Rollout | None) -> None:
+        """Changes what is on trial; None: nothing is."""
+        self.rollout = rollout
+        self.shadow = rollout.version if rollout is not None and rollout.stage == SHADOW else None
+        self.canary = rollout.version if rollout is not None and rollout.stage != SHADOW else None
+        if rollout is not None and self.candidate == rollout.version:
+            self.candidate = None
 
 
 class Registry:
@@ -88,22 +98,55 @@ class Registry:
             return "candidate"
 
     def release(self, version: str) -> None:
-        """Makes a bundle live; the one that was live becomes the previous one."""
+        """Makes a bundle live; the one that was live becomes the previous one. What was on trial is no more."""
         self.folder(version)
         with self._changing() as stages:
-            if stages.live == version:
-                return
-            stages.previous, stages.live = stages.live, version
-            if stages.candidate == version:
-                stages.candidate = None
+            stages.put(None)
+            _live(stages, version)
 
-    def rollback(self) -> str:
-        """Makes the previous bundle live again and gives its version.
+    def begin(self, rollout: Rollout) -> None:
+        """Puts a bundle on trial.
 
         Raises:
-            BundleError: there is no previous bundle.
+            InputError: another one is, or it is live already.
+        """
+        self.folder(rollout.version)
+        with self._changing() as stages:
+            if stages.rollout is not None:
+                raise InputError(
+                    f"Bundle {stages.rollout.version} is on trial ({stages.rollout.stage}), one at a time. "
+                    "End it with `tastemaker rollback`, or wait until it is live."
+                )
+            if stages.live in (None, rollout.version):
+                raise InputError(
+                    f"Bundle {rollout.version} needs another live bundle to be tried against; the live one is {stages.live}."
+                )
+            stages.put(rollout)
+
+    def change(self, seen: Rollout, to: Rollout | None, live: bool = False) -> bool:
+        """Takes a release one stage further, live, or off; False if it is not as it was seen: somebody else was quicker.
+
+        Args:
+            seen: as it was when this was decided. to: as it is to be; None: its trial is over. live: it takes the place of the live one.
         """
         with self._changing() as stages:
+            if stages.rollout != seen:
+                return False
+            stages.put(to)
+            if live:
+                _live(stages, seen.version)
+            return True
+
+    def rollback(self) -> str:
+        """Ends a trial, if a bundle is on one; else makes the previous bundle live again. Gives the version that is live then.
+
+        Raises:
+            BundleError: nothing is on trial and there is no previous bundle.
+        """
+        with self._changing() as stages:
+            if stages.rollout is not None and stages.live is not None:
+                stages.put(None)
+                return stages.live
             if stages.previous is None:
                 raise BundleError("There is no previous bundle to go back to: nothing was released after the first one.")
             self.folder(stages.previous)
@@ -123,3 +166,11 @@ class Registry:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
+
+
+def _live(stages: Stages, version: str) -> None:
+    if stages.live == version:
+        return
+    stages.previous, stages.live = stages.live, version
+    if stages.candidate == version:
+        stages.candidate = None

@@ -22,7 +22,8 @@ def run(
     """Replay sampled live lists from the journal; exit code 1 if fewer features are equal than `alerts.equal_share`."""
     workspace = open_workspace(directory, overrides or ())
     from tastemaker.journal.append import Journal
-    from tastemaker.journal.sampled import SampleReader
+    from tastemaker.journal.lines import LineReader
+    from tastemaker.journal.sampled import Sampled
     from tastemaker.monitoring.rules import prometheus
     from tastemaker.serving.replaying import replay
     from tastemaker.serving.watching import EQUAL_FILE
@@ -30,7 +31,7 @@ def run(
     if rules is not None:
         rules.write_text(prometheus(workspace.settings.alerts))
     journal = Journal.open(workspace.journal)
-    found = replay(workspace.bundles, journal, SampleReader(workspace.journal / "sampled").new())
+    found = replay(workspace.bundles, journal, LineReader(workspace.journal / "sampled", Sampled).new())
     journal.close()
     workspace.reports.mkdir(exist_ok=True)
     text = msgspec.json.encode(found)

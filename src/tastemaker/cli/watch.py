@@ -45,7 +45,7 @@ def run(
 
 
 def look(workspace: Workspace, overrides: tuple[str, ...] = (), now: bool = False) -> dict[str, Any]:
-    """One round: goes on with what was cut short, else begins if there is a reason. Gives `state` (idle, released, refused, candidate, failed) and `words`."""
+    """One round: goes on with what was cut short, else begins if there is a reason. Gives `state` (idle, released, trial, refused, candidate, failed) and `words`."""
     round_ = Round.open(workspace)
     if round_ is None:
         because = "asked for" if now else reason(workspace)
@@ -115,6 +115,8 @@ def reason(workspace: Workspace) -> str | None:
     """Why to learn anew now; None: there is none yet."""
     limits = workspace.settings.watch
     live, new = _live(workspace), _new_events(workspace)
+    if _on_trial(workspace):
+        return None
     if live is None:
         return "there is no bundle yet" if new else None
     if new >= limits.new_events:
@@ -158,11 +160,13 @@ def _steps(workspace: Workspace, begun: Round, overrides: tuple[str, ...]) -> di
         return {"state": "released" if _live_version(workspace) == version else "candidate", "version": version,
                 "words": f"{version} is made, because {begun.because}."}  # fmt: skip
     try:
-        _verb(workspace, "release", version, "--why", f"watch: {begun.because}", "--who", "watch", *words)
+        done = _verb(workspace, "release", version, "--why", f"watch: {begun.because}", "--who", "watch", *words)
     except TastemakerError as error:
         if "was not released" not in str(error):
             raise
         return {"state": "refused", "version": version, "words": str(error)}
+    if done.get("trial"):
+        return {"state": "trial", "version": version, "words": f"{version} is on trial, because {begun.because}."}
     return {"state": "released", "version": version, "words": f"{version} is live, because {begun.because}."}
 
 
@@ -202,7 +206,16 @@ def _held(workspace: Workspace) -> int:
     return math.floor(min(workspace.settings.watch.hold * _new_events(workspace), 2 * workspace.settings.release.questions))
 
 
+def _on_trial(workspace: Workspace) -> str | None:
+    from tastemaker.bundle.registry import Registry
+
+    rollout = Registry(workspace.bundles).stages().rollout
+    return None if rollout is None else rollout.version
+
+
 def _waiting(workspace: Workspace) -> str:
+    if version := _on_trial(workspace):
+        return f"{version} is on trial"
     return f"{_new_events(workspace):,} events came since the live bundle learned, {workspace.settings.watch.new_events:,} are waited for"
 
 

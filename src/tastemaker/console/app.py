@@ -15,14 +15,12 @@ import uvicorn
 from starlette.types import ASGIApp
 from threadpoolctl import threadpool_limits
 
-from tastemaker.bundle.registry import Registry
 from tastemaker.inference.brain import Texts
 from tastemaker.inference.engine import TextEncoder
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.pipeline.engine import Timed
-from tastemaker.schema.errors import BundleError, SettingsError
 from tastemaker.schema.settings import ServingSettings, Settings
 from tastemaker.serving.admission import Admission
 from tastemaker.serving.answers import Answers
@@ -30,20 +28,21 @@ from tastemaker.serving.auth import KEYS_FILE, KeyFile, Keyring
 from tastemaker.serving.compat import doors
 from tastemaker.serving.drain import Server
 from tastemaker.serving.exchange import Exchange
+from tastemaker.serving.follow import Follower
 from tastemaker.serving.http import make_app
+from tastemaker.serving.judge import Judge
 from tastemaker.serving.page import Page
 from tastemaker.serving.record import log_of
 from tastemaker.serving.releases import Releases
 from tastemaker.serving.sampling import Sampler
-from tastemaker.serving.watching import Watch, trained_of
-from tastemaker.serving.wire import Live, open_live
+from tastemaker.serving.watching import Watch
+from tastemaker.serving.wire import open_live
 from tastemaker.serving.writer import Writer
 from tastemaker.streaming.intake import Intake, Taken
 from tastemaker.streaming.link import Pulse
 from tastemaker.streaming.log import open_log
 from tastemaker.streaming.relay import Relay, relay_of
 
-WATCH_SECONDS = 0.5
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -89,7 +88,12 @@ def create(
         lambda: follow_stream(workspace / "journal", settings.serving, exchange.metrics),
     ]
     if not version:
-        follow.append(lambda: follow_releases(workspace / "bundles", answers, settings, exchange.metrics, texts))
+        follower = Follower(workspace / "bundles", answers, settings, exchange.metrics, texts)
+        follower.begin()
+        follow.append(follower.follow)
+    if watches and not version:
+        judge = Judge(workspace / "bundles", Journal.open(workspace / "journal"), settings, exchange.metrics)
+        follow.append(judge.follow)
     if watches:
         own = Journal.open(workspace / "journal")
         follow.append(Watch(settings, exchange.metrics, answers, own, samples, workspace / "reports").follow)
@@ -152,13 +156,14 @@ async def follow_events(answers: Answers) -> None:
     """Folds events as they come, asked or not, in slices: a burst neither piles up nor holds up an answer."""
     while True:
         try:
-            answers.live.poll(FOLD_SECONDS)
+            behind = answers.poll(FOLD_SECONDS)
         except (
             Exception
         ) as error:  # a disk that can't be read now, or whatever else: the next look may do, and a request tells its own fault
             print(f"events could not be folded: {error!r}", flush=True)
+            behind = False
             await asyncio.sleep(1.0)
-        await asyncio.sleep(FOLD_SECONDS / 4 if answers.live.behind else FOLD_EVERY)
+        await asyncio.sleep(FOLD_SECONDS / 4 if behind else FOLD_EVERY)
 
 
 def _timed(exchange: Exchange, collector: str) -> Timed:
@@ -175,32 +180,6 @@ def _timed(exchange: Exchange, collector: str) -> Timed:
         traces.stage(stage, seconds)
 
     return told
-
-
-async def follow_releases(
-    bundles: Path,
-    answers: Answers,
-    service: Settings | None = None,
-    metrics: Metrics | None = None,
-    texts: Texts = TextEncoder,
-) -> None:
-    """Swaps to a newly released bundle: loaded and checked beside, then put in place at once; a bad one changes nothing."""
-    registry, refused = Registry(bundles), ""
-    while True:
-        await asyncio.sleep(WATCH_SECONDS)
-        try:
-            wanted = registry.stages().live
-            if wanted and wanted not in (answers.live.version, refused):
-                refused = wanted
-                folder = registry.folder(wanted)
-                answers.take(await asyncio.to_thread(Live, folder, answers.journal, service=service, texts=texts))
-                refused = ""
-                if metrics is not None:
-                    metrics.model(wanted, answers.live.channels.n_items, trained_of(answers.live), time.time())
-        except (BundleError, SettingsError, OSError, KeyError, ValueError) as error:
-            if metrics is not None:
-                metrics.load_failed()
-            print(f"the released bundle was refused, the old one answers on: {error}", flush=True)
 
 
 def pages() -> dict[str, Page]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from tastemaker.journal.catalogue import Catalogue
@@ -210,7 +211,9 @@ class Journal(Catalogue):
             yield staging
 
     def event_numbers(self, rows: int = 1_000_000) -> Iterator[Words]:
-        """The numbers that name all events, imported and live, uint64, in pieces of about `rows`."""
+        """The numbers that name all events, imported, live and erased, uint64, in pieces of about `rows`."""
+        erased = [number for (number,) in self._database.execute("SELECT number FROM erased_number")]
+        yield np.array(erased, dtype=np.int64).astype(np.uint64)
         for name in self._segments(0, self.position()):
             yield from segment_numbers(self.segments / name)
         live = self._database.execute("SELECT event_id FROM event")

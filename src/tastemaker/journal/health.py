@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from tastemaker.journal.append import Journal
+from tastemaker.schema.columns import Columns
 
 
 def faults(journal: Journal) -> list[str]:
@@ -25,12 +26,14 @@ def faults(journal: Journal) -> list[str]:
         path = journal.segments / name
         if not path.is_file():
             found.append(f"Segment {name} is missing.")
-        elif (rows := _rows(path)) != last - first + 1:
+        elif (rows := _rows(path)) != last - first + 1 and not _erased(path):
             found.append(f"Segment {name} holds {rows:,} rows; expected {last - first + 1:,}.")
         if first <= before:
             found.append(f"Segment {name} begins before the end of the one before it.")
         before = last
-    numbered = live[0] + sum(last - first + 1 for _, first, last in segments)
+    erased = int(database.execute("SELECT value FROM counter WHERE name='erased'").fetchone()[0])
+    sizes = [(journal.segments / name, last - first + 1) for name, first, last in segments]
+    numbered = live[0] + erased + sum(_rows(path) if path.is_file() and _erased(path) else size for path, size in sizes)
     position = journal.position()
     if max(live[1], before) > position or numbered != position:
         found.append(f"The counter says {position:,} events; {numbered:,} are there, the last has number {max(live[1], before):,}.")
@@ -42,3 +45,8 @@ def _rows(path: Path) -> int:
         return int(pl.scan_parquet(path).select(pl.len()).collect().item())
     except (pl.exceptions.PolarsError, OSError):
         return -1
+
+
+def _erased(path: Path) -> bool:
+    """Whether a person's events were taken out of a segment."""
+    return Columns.SEQ in pl.read_parquet_schema(path)

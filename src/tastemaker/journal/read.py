@@ -37,10 +37,13 @@ def segment_frame(path: Path, first: int) -> pl.LazyFrame:
     """A sealed segment as the journal's columns, lazily; ids of contents become text only where `event_id` is asked for.
 
     Args:
-        path: the Parquet file; columns that it lacks are null. first: sequence number of its first row.
+        path: the Parquet file; columns that it lacks are null. first: sequence number of its first row; one from which somebody was erased says
+            each row's own.
     """
-    table = pl.scan_parquet(path, row_index_name=Columns.SEQ, row_index_offset=first)
+    table = pl.scan_parquet(path)
     there = set(table.collect_schema().names())
+    if Columns.SEQ not in there:
+        table, there = pl.scan_parquet(path, row_index_name=Columns.SEQ, row_index_offset=first), there | {Columns.SEQ}
     columns = [(pl.col(name) if name in there else pl.lit(None)).cast(kind).alias(name) for name, kind in EVENT_SCHEMA.items()]
     if NUMBER in there:
         texts = pl.col(NUMBER).map_batches(hexadecimal, return_dtype=pl.String, is_elementwise=True)

@@ -6,9 +6,7 @@ does not depend on what stands in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import blake2b
-from pathlib import Path
 
 import msgspec
 
@@ -49,39 +47,3 @@ def in_sample(request_id: str, share: float) -> bool:
         return False
     drawn = int.from_bytes(blake2b(request_id.encode("utf-8", "replace"), digest_size=8, person=b"sample").digest(), "big")
     return drawn < share * 2.0**64
-
-
-class SampleReader:
-    """Follows what all processes of a service keep.
-
-    Args:
-        folder: of the sample; it may come to be later.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._read = folder, dict[Path, int]()
-        self._decode = msgspec.json.Decoder(Sampled).decode
-
-    def skip(self) -> None:
-        """Leaves out what was kept before now."""
-        self._read = {path: path.stat().st_size for path in self._folder.glob("*.jsonl")}
-
-    def new(self) -> list[Sampled]:
-        """What was kept since the last call, oldest first; a line that is not whole is read when it is."""
-        found = [one for path in sorted(self._folder.glob("*.jsonl")) for one in self._of(path)]
-        return sorted(found, key=lambda one: one.time)
-
-    def _of(self, path: Path) -> Iterator[Sampled]:
-        try:
-            with path.open("rb") as file:
-                file.seek(self._read.get(path, 0))
-                text = file.read()
-        except OSError:
-            return
-        whole = text.rfind(b"\n") + 1
-        self._read[path] = self._read.get(path, 0) + whole
-        for line in text[:whole].splitlines():
-            try:
-                yield self._decode(line)
-            except msgspec.DecodeError:
-                continue

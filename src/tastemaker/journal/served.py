@@ -14,17 +14,19 @@ import msgspec
 import polars as pl
 
 from tastemaker.journal.sampled import Sampled
+from tastemaker.journal.trial import Tried
 from tastemaker.schema.columns import Columns
 
 DAY = 86_400.0
 _encode = msgspec.json.Encoder().encode
 
 
-class Served(msgspec.Struct, frozen=True):
+class Served(msgspec.Struct, frozen=True, omit_defaults=True):
     """One answer.
 
     Attributes:
         time: epoch seconds. items: item_id, score, source, propensity of each place, the top first.
+        variant: `live`; while a bundle is on trial `canary` and `control`, too.
     """
 
     request_id: str
@@ -32,6 +34,7 @@ class Served(msgspec.Struct, frozen=True):
     time: float
     model_version: str
     items: list[tuple[str, float, str, float]]
+    variant: str = "live"
 
 
 class ServedLog:
@@ -48,7 +51,7 @@ class ServedLog:
         self.folder, self._days, self.lost = folder, days, 0
         self._day, self._file = "", -1
 
-    def write(self, answer: Served | Sampled) -> None:
+    def write(self, answer: Served | Sampled | Tried) -> None:
         """Keeps an answer; never fails, as the answer itself matters more."""
         try:
             day = time.strftime("%Y-%m-%d", time.gmtime(answer.time))
@@ -76,7 +79,7 @@ class ServedLog:
 
 
 def read_served(folder: Path) -> pl.DataFrame:
-    """The kept answers, oldest first: request_id, user_id, timestamp, model_version, item_id, position (0 is the top), score, source, propensity.
+    """The kept answers, oldest first: request_id, user_id, timestamp, model_version, item_id, position (0 is the top), score, source, propensity, variant.
 
     A line that was cut off, as by a crash, is left out.
     """
@@ -90,7 +93,18 @@ def read_served(folder: Path) -> pl.DataFrame:
                 continue
     found.sort(key=lambda answer: answer.time)
     rows = [
-        (answer.request_id, answer.user_id, answer.time, answer.model_version, item_id, place, score, source, propensity)
+        (
+            answer.request_id,
+            answer.user_id,
+            answer.time,
+            answer.model_version,
+            item_id,
+            place,
+            score,
+            source,
+            propensity,
+            answer.variant,
+        )
         for answer in found
         for place, (item_id, score, source, propensity) in enumerate(answer.items)
     ]
@@ -104,5 +118,6 @@ def read_served(folder: Path) -> pl.DataFrame:
         Columns.SCORE: pl.Float64,
         "source": pl.String,
         Columns.PROPENSITY: pl.Float64,
+        "variant": pl.String,
     }
     return pl.DataFrame(rows, schema=schema, orient="row")

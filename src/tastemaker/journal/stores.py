@@ -36,7 +36,9 @@ CREATE INDEX IF NOT EXISTS item_change ON item (change);
 CREATE TABLE IF NOT EXISTS user (user_id TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS edge (head TEXT, relation TEXT, tail TEXT, weight REAL, PRIMARY KEY (head, relation, tail))
     WITHOUT ROWID;
-INSERT OR IGNORE INTO counter VALUES ('clock', 0);
+INSERT OR IGNORE INTO counter VALUES ('clock', 0), ('erased', 0);
+CREATE TABLE IF NOT EXISTS erasure (number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL, time REAL NOT NULL, user_id TEXT);
+CREATE TABLE IF NOT EXISTS erased_number (number INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS node (here TEXT PRIMARY KEY, name TEXT NOT NULL, born INTEGER NOT NULL, born_change INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS peer (node TEXT PRIMARY KEY, seq INTEGER NOT NULL, change INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS received (seq INTEGER PRIMARY KEY, node TEXT NOT NULL, origin INTEGER NOT NULL);
@@ -83,6 +85,7 @@ def connect(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
         database.execute("PRAGMA busy_timeout=30000")
+        database.execute("PRAGMA secure_delete=ON")
         database.executescript(SCHEMA)
     except sqlite3.Error as error:
         raise JournalError(f"The journal {path} can't be opened ({error}). Is it a file of another program?") from None

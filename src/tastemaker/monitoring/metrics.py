@@ -43,6 +43,9 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "tastemaker_feature_lag_seconds": ("How much older the latest event is that features know than the latest in the journal.", ()),
     "tastemaker_events_behind": ("Events in the journal that have not been folded.", ()),
     "tastemaker_watch_timestamp_seconds": ("When data was last looked at.", ()),
+    "tastemaker_rollout_share_ratio": ("Share of the users who are answered by the bundle on trial; 0 in the shadow and where none is.", ()),
+    "tastemaker_rollout_overlap_ratio": ("Mean share of the live top 10 in that of the bundle in the shadow.", ()),
+    "tastemaker_rollout_taken_ratio": ("Share of the lists of a trial of which something was taken, by variant.", ("variant",)),
     "tastemaker_alert_firing": ("1 while an alert fires, by the service's own evaluation.", ("alert", "severity")),
 }  # fmt: skip
 """Figures of a moment: help and labels by name."""
@@ -82,9 +85,21 @@ class Metrics:
         self._refused = self._counter("model_load_failures_total", "Released bundles that could not be loaded.")
         self._webhook = self._counter("webhook_deliveries_total", "Calls of the alerts' webhook by outcome.", "outcome")
         self._relayed = self._counter("peer_rows_total", "Events and items sent to and received from other machines.", "way")
+        self._tried = self._histogram("variant_seconds", "Time of the lists of a trial.", ("variant",), BUCKETS)
+        self._trials = self._counter("variant_lists_total", "Lists of a trial by what became of them.", "variant", "outcome")
+        self._rollouts = self._counter("rollouts_total", "Stages of releases that ended, by how.", "outcome")
         self._peers: Callable[[], bool] | None = None
         self._pairs: dict[tuple[str, int], tuple[Histogram, Counter]] = {}
         self._results: dict[str, Counter] = {}
+
+    def tried(self, variant: str, seconds: float, outcome: str) -> None:
+        """A list of a trial: `canary`, `control` or `shadow`; `ok`, `degraded` or `failed`."""
+        self._tried.labels(variant).observe(seconds)
+        self._trials.labels(variant, outcome).inc()
+
+    def rolled(self, outcome: str) -> None:
+        """A stage of a release ended: `passed`, `live` or `aborted`."""
+        self._rollouts.labels(outcome).inc()
 
     def relayed(self, sent: int, received: int) -> None:
         """Rows that went to other machines and came from them."""

@@ -90,6 +90,8 @@ def _model(settings: AlertSettings) -> list[Rule]:
              "The live bundle was trained {{ $value | humanizeDuration }} ago."),
         Rule("ModelNotLoaded", "page", Grew(Series("tastemaker_model_load_failures_total"), 15 * MINUTE), 0,
              "A released bundle could not be loaded; the one before answers."),
+        Rule("ReleaseEnded", "ticket", Grew(Series("tastemaker_rollouts_total", (("outcome", "aborted"),)), HOUR), 0,
+             "A bundle on trial was ended by itself; the live one answers everybody."),
         Rule("Miscalibrated", "ticket", Either(Above(calibration, settings.calibration), Above(calibration, 1 / settings.calibration, below=True)), 30 * MINUTE,
              "Chances of {{ $labels.head }} are {{ $value }} times what happens."),
         Rule("IndexInexact", "ticket", Above(Series("tastemaker_index_recall_ratio"), settings.recall_share, below=True), 10 * MINUTE,

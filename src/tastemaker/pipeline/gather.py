@@ -35,11 +35,15 @@ class Gatherer:
         seconds: what they have together; 0: as long as they need, one after the other.
         lanes: threads that share the calls from the start; more than one is worth it where cores are idle and calls are long.
         memory: all calls compute over memory alone, and may earn trust.
+
+    Attributes:
+        spent: seconds of the processor that calls took in other threads than the caller's, since the beginning.
     """
 
     def __init__(self, seconds: float, lanes: int = 1, memory: bool = False) -> None:
         self.seconds, self._lanes, self._memory = seconds, lanes, memory
         self._quick: dict[str, int] = {}
+        self.spent = 0.0
         self._lock, self._out = threading.Lock(), set[str]()
 
     def run(self, calls: Mapping[str, Callable[[], T]]) -> tuple[dict[str, T], dict[str, str]]:
@@ -50,11 +54,14 @@ class Gatherer:
             return _in_turn(calls, self._timed)
         return self._handed(calls)
 
+    def _worked(self, seconds: float) -> None:
+        self.spent += seconds
+
     def _timed(self, name: str, seconds: float) -> None:
         self._quick[name] = self._quick.get(name, 0) + 1 if seconds < QUICK * self.seconds else 0
 
     def _handed(self, calls: Mapping[str, Callable[[], T]]) -> tuple[dict[str, T], dict[str, str]]:
-        batch = _Batch({name: call for name, call in calls.items() if name not in self._out}, self._back, self._timed)
+        batch = _Batch({name: call for name, call in calls.items() if name not in self._out}, self._back, self._timed, self._worked)
         if batch.total:
             for _ in range(min(self._lanes, batch.total)):
                 _lane().put(batch)
@@ -87,9 +94,13 @@ class _Batch(Generic[T]):
     """Calls under way. `closed`: nobody waits for them any more."""
 
     def __init__(
-        self, calls: Mapping[str, Callable[[], T]], back: Callable[[str], None], timed: Callable[[str, float], None]
+        self,
+        calls: Mapping[str, Callable[[], T]],
+        back: Callable[[str], None],
+        timed: Callable[[str, float], None],
+        worked: Callable[[float], None],
     ) -> None:
-        self.waiting, self.total, self._back, self._timed = deque(calls.items()), len(calls), back, timed
+        self.waiting, self.total, self._back, self._timed, self._worked = deque(calls.items()), len(calls), back, timed, worked
         self.done: dict[str, T] = {}
         self.failed: dict[str, Exception] = {}
         self.under_way: list[str] = []
@@ -103,11 +114,12 @@ class _Batch(Generic[T]):
             except IndexError:
                 return
             self.under_way.append(name)
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.thread_time()
             try:
                 self.done[name] = call()
             except Exception as error:  # a source that breaks takes nobody along
                 self.failed[name] = error
+            self._worked(time.thread_time() - busy)
             self._timed(name, time.perf_counter() - began)
             if self.closed:
                 self._back(name)

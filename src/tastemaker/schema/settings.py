@@ -632,6 +632,30 @@ class ReleaseSettings(Section, kw_only=True, frozen=True):
     """Its files may hold so many times the bytes."""
     load_seconds: Annotated[float, Meta(gt=0.0)] = 60.0
     """Seconds until it can answer."""
+    slower_tail: Annotated[float, Meta(ge=1.0)] = 1.1
+    """The 99th percentile of its answers' times may for sure not be more than so many times that of the live one."""
+    heavier: Annotated[float, Meta(ge=1.0)] = 1.2
+    """A process that answers with it may keep so many times the memory (resident set)."""
+    shadow: Annotated[int, Meta(ge=0)] = 0
+    """So many lists are made by the bundle beside those of the live one before anybody is shown any; 0: no shadow."""
+    canary: tuple[Annotated[float, Meta(gt=0.0, lt=1.0)], ...] = ()
+    """Shares of the users who are answered by it, one after the other, before all are; empty: no canary."""
+    step_lists: Positive = 1_000
+    """Each step of the canary lasts until its users were answered so often,"""
+    step_seconds: Annotated[float, Meta(ge=0.0)] = 600.0
+    """and at least so long."""
+    mirror: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.1
+    """Share of the lists that the shadow makes, too."""
+    mirror_busy: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.25
+    """Share of the time of one core and worker that the shadow may take; what would be more is not made."""
+    overlap: Share = 0.3
+    """In the shadow, at least this share of the live top 10 must on average be in its own."""
+    trial_errors: Annotated[float, Meta(ge=1.0)] = 2.0
+    """In the canary, failures and degraded lists may for sure not be so many times those of the control group; in the shadow there may be no failure."""
+    trial_slower: Annotated[float, Meta(ge=1.0)] = 1.2
+    """Its lists may for sure not be slower than so many times the live one's 99th percentile more than twice as often as the live one's are."""
+    trial_loss: Share = 0.05
+    """A canary is ended when the share of taken lists has for sure fallen by more than this share."""
 
 
 class WatchSettings(Section, kw_only=True, frozen=True):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from tastemaker.bundle.rollout import CANARY, LIVE
 from tastemaker.journal.append import Journal
 from tastemaker.journal.incoming import event_of
 from tastemaker.journal.served import Served, ServedLog
@@ -38,6 +39,7 @@ from tastemaker.schema.queries import (
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.audience import audience
 from tastemaker.serving.far_encoder import FarEncoder
+from tastemaker.serving.trial import GaveUp, Trial, gave_up, spent
 from tastemaker.serving.why import stopped
 from tastemaker.serving.wire import Live
 from tastemaker.streaming.link import Pulse
@@ -67,6 +69,7 @@ class Answers:
 
     Attributes:
         pulse: of the link to other machines; None where this one is alone.
+        trial: a bundle beside the live one, which makes lists that nobody sees or answers some users; None: there is none.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Answers:
     ) -> None:
         self.journal, self.settings, self.served, self.level = journal, settings, served, level
         self.pulse: Pulse | None = None
+        self.trial: Trial | None = None
         self.notice, self.clock, self.timed = notice, clock, timed
         self.take(live)
 
@@ -89,6 +93,13 @@ class Answers:
         """From now on this bundle answers."""
         live.road.timed = self.timed
         self.live = live
+
+    def poll(self, seconds: float) -> bool:
+        """Folds what happened into every bundle that answers, as much as can be done in some seconds; True if more is left."""
+        answering = [self.live, *([self.trial.live] if self.trial is not None and self.trial.answers else [])]
+        for live in answering:
+            live.poll(seconds)
+        return any(live.behind for live in answering)
 
     def recommend(self, query: RecommendQuery) -> Answer:
         """A list for a user, a session, or nobody in particular; of items, or of people."""
@@ -98,7 +109,12 @@ class Answers:
         return answer
 
     def recommend_many(self, queries: Sequence[RecommendQuery]) -> list[Answer | Exception]:
-        """Answers to questions that were asked at the same time, each as if it had been asked alone; for one that can't be answered, why."""
+        """Answers to questions that were asked at the same time, each as if it had been asked alone; for one that can't be answered, why.
+
+        While a bundle is on trial each is made alone, as bundles are compared by what a list takes.
+        """
+        if self.trial is not None:
+            return [_tried(partial(self._alone, query)) for query in queries]
         live = self._now()
         told: list[Answer | Exception | _Plan] = [_tried(partial(self._plan, live, query)) for query in queries]
         plans = [plan for plan in told if isinstance(plan, _Plan)]
@@ -106,9 +122,39 @@ class Answers:
         found = iter(live.recommend_together([plan.history for plan in plans], askers, [plan.wish for plan in plans]))
         return [_tried(partial(self._finished, live, one, next(found))) if isinstance(one, _Plan) else one for one in told]
 
+    def _alone(self, query: RecommendQuery) -> Answer:
+        """The answer by the bundle whose turn it is."""
+        if query.target == "users":
+            return self._by(query.user_id, lambda live: self._people(live, query))
+        return self._by(query.user_id, lambda live: self._recommend(live, query), counts=True)
+
+    def _recommend(self, live: Live, query: RecommendQuery) -> Answer:
+        began = spent(live)
+        answer, found = self._list(live, query)
+        if live is not self.live and gave_up(answer, self.level()):
+            raise GaveUp(f"{live.version} could not make a list")
+        if found is not None:
+            cpu, trial = spent(live) - began, self.trial
+            self._keep(answer, query.user_id, found, trial)
+            if self.notice is not None:
+                self.notice(live, query, answer, found, self.clock())
+            if trial is not None and live is self.live:
+                same = msgspec.structs.replace(query, request_id=answer.request_id)  # chance falls alike for both
+                trial.mirror(query, answer, cpu, lambda other: self._list(other, same)[0])
+        return answer
+
+    def _by(self, user_id: str | None, make: Callable[[Live], Answer], counts: bool = False) -> Answer:
+        """An answer by the bundle whose turn it is for a user; `counts`: a list, by which bundles are compared."""
+        live, trial = self._now(), self.trial
+        return (
+            make(live) if trial is None else trial.answer(user_id, live, make, counts, lambda other: other.poll(CATCH_UP_SECONDS))
+        )
+
     def rank(self, query: RankQuery) -> Answer:
         """The given items in the order in which they suit a user; unknown ones are left out."""
-        live = self._now()
+        return self._by(query.user_id, lambda live: self._rank(live, query))
+
+    def _rank(self, live: Live, query: RankQuery) -> Answer:
         history = live.state.history(query.user_id) if query.user_id is not None else _EMPTY
         places = [live.state.index_of[item] for item in dict.fromkeys(query.items) if item in live.state.index_of]
         items = np.array([place for place in places if not live.state.barred[place]], dtype=np.int32)
@@ -127,7 +173,9 @@ class Answers:
 
     def search(self, query: SearchQuery, meaning: Meaning | None = None) -> Answer:
         """Items by words and by meaning, with a user's eyes where one is given; `meaning` of the query where it was read before."""
-        live = self._now()
+        return self._by(query.user_id, lambda live: self._search(live, query, meaning))
+
+    def _search(self, live: Live, query: SearchQuery, meaning: Meaning | None) -> Answer:
         k = min(query.k, self.settings.max_k, live.channels.n_items)
         history = live.state.history(query.user_id) if query.user_id is not None else None
         vector = meaning[1] if meaning is not None and meaning[0] == live.brain.text.version else None
@@ -148,7 +196,7 @@ class Answers:
 
     def explain(self, query: ExplainQuery) -> dict[str, Any]:
         """Why an item stands where it does in a user's list."""
-        live = self._now()
+        live = self._of(query.user_id)
         place = live.state.index_of.get(query.item_id)
         if place is None:
             raise NotFound(f"There is no item {query.item_id!r}.")
@@ -264,6 +312,14 @@ class Answers:
         """What an answer lacks now: see `Live.behind`; `peers` where other machines can't be heard."""
         return live.behind + (["peers"] if self.pulse is not None and not self.pulse.alive else [])
 
+    def _of(self, user_id: str) -> Live:
+        """The bundle that answers a user."""
+        live, trial = self._now(), self.trial
+        if trial is None or trial.variant(user_id) != CANARY:
+            return live
+        trial.live.poll(CATCH_UP_SECONDS)
+        return trial.live
+
     def _now(self) -> Live:
         live = self.live
         live.poll(CATCH_UP_SECONDS)
@@ -325,7 +381,7 @@ class Answers:
         if isinstance(found, InputError):
             raise found
         answer = self._told_of(live, plan, found)
-        self._keep(answer, plan.query.user_id, found)
+        self._keep(answer, plan.query.user_id, found, None)
         if self.notice is not None:
             self.notice(live, plan.query, answer, found, self.clock())
         return answer
@@ -387,13 +443,15 @@ class Answers:
         rows = sorted(picked.left_out.items(), key=lambda one: one[1][1])
         return [LeftOut(live.state.rows[int(items[place])]["item_id"], rule, before + 1) for place, (rule, before) in rows]
 
-    def _keep(self, answer: Answer, user_id: str | None, found: Found) -> None:
-        """Keeps an answer with its propensities, if the settings want it."""
+    def _keep(self, answer: Answer, user_id: str | None, found: Found, trial: Trial | None) -> None:
+        """Keeps an answer with its propensities, if the settings want it, and of those who are compared in a trial every one."""
         chance = found.picked is not None and found.picked.chance
-        if self.served is None or self.settings.record == "none" or (self.settings.record == "explored" and not chance):
+        variant = LIVE if trial is None else trial.variant(user_id)
+        wanted = self.settings.record == "all" or chance or variant != LIVE
+        if self.served is None or self.settings.record == "none" or not wanted:
             return
         items = [(one.item_id, one.score, one.source, 1.0 if one.propensity is None else one.propensity) for one in answer.items]
-        self.served.write(Served(answer.request_id, user_id, self.clock(), answer.model_version, items))
+        self.served.write(Served(answer.request_id, user_id, self.clock(), answer.model_version, items, variant))
 
     def _told(self, live: Live, user_id: str, item_id: str) -> dict[str, float]:
         """The features of a user and an item at this moment, by name; none where the bundle has none."""

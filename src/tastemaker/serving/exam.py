@@ -18,11 +18,13 @@ from tastemaker.schema.columns import Columns
 from tastemaker.schema.labels import parse_label
 from tastemaker.schema.protocols import IntArray
 from tastemaker.schema.settings import ReleaseSettings, Settings
+from tastemaker.serving.footprint import footprints
 from tastemaker.serving.wire import Live
 
 K = 10
 PROBES = 50
 """Of so many questions the raw scores are looked at, too."""
+RESAMPLED = 200
 Values = NDArray[np.float64]
 Found = TypeVar("Found")
 
@@ -144,11 +146,27 @@ def examine(
     ratio = float(np.median(np.array(new.seconds) / np.array(live.seconds)))
     words = f"an answer takes {ratio:.2f} times as long as the live bundle's ({1e3 * np.median(new.seconds):.2f} ms)"
     found.append(Finding("latency", words, ratio > limits.slower))
+    found.append(_tail(np.array(new.seconds), np.array(live.seconds), limits))
     found.append(
         Finding("size", f"{sizes[0] / 1e6:.1f} MB, the live bundle {sizes[1] / 1e6:.1f} MB", sizes[0] > limits.larger * sizes[1])
     )
     found.append(Finding("loading", f"it can answer {new.load:.1f} s after it is opened", new.load > limits.load_seconds))
     return found
+
+
+def weighed(folders: Sequence[Path], limits: ReleaseSettings) -> Finding:
+    """The memory of a process with the new bundle, the first one, beside that with the live one."""
+    new, live = footprints(folders)
+    words = f"a process keeps {new / 1e6:.0f} MB of memory, with the live bundle {live / 1e6:.0f} MB"
+    return Finding("memory", words, new > limits.heavier * live)
+
+
+def _tail(new: Values, live: Values, limits: ReleaseSettings) -> Finding:
+    """99th percentiles of the times, and their ratio between resampled questions (B. Efron, 1979: percentile bootstrap, the same questions for both)."""
+    places = np.random.default_rng(0).integers(len(new), size=(RESAMPLED, len(new)))
+    low, high = np.quantile(np.quantile(new[places], 0.99, axis=1) / np.quantile(live[places], 0.99, axis=1), (0.025, 0.975))
+    words = f"99 of 100 answers take at most {1e3 * np.quantile(new, 0.99):.2f} ms, {low:.2f} to {high:.2f} times as long as the live bundle's"
+    return Finding("slow answers", words, bool(low > limits.slower_tail))
 
 
 def _ask(live: Live, question: Question, sitting: Sitting, popular: NDArray[np.int64]) -> None:

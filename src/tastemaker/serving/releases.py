@@ -13,11 +13,12 @@ import msgspec
 from msgspec import Meta
 
 from tastemaker.bundle.record import read_record
-from tastemaker.bundle.registry import STAGES, Registry
+from tastemaker.bundle.registry import STAGES, Registry, Stages
 from tastemaker.bundle.verify import read_manifest
 from tastemaker.schema.errors import BundleError, InputError
 from tastemaker.schema.free_json import check_text
 from tastemaker.serving.answers import NotFound
+from tastemaker.serving.judge import FIGURES, Standing
 
 SHOWN = 50
 """At most so many bundles are told of, the newest first."""
@@ -29,10 +30,16 @@ class Refused(InputError):
 
 
 class ReleaseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which bundle is to go live; `force` although a gate speaks against it; `why` for the record."""
+    """Which bundle is to go live; `force` although a gate speaks against it; `why` for the record.
+
+    `shadow`: lists that it makes beside the live one first. `canary`: shares of the users who get it first, each larger than the one before. Without
+    them as the settings have it; 0 and an empty list: none.
+    """
 
     version: Annotated[str, Meta(max_length=128)]
     force: bool = False
+    shadow: Annotated[int, Meta(ge=0, le=1_000_000_000)] | None = None
+    canary: Annotated[list[Annotated[float, Meta(gt=0.0, lt=1.0)]], Meta(max_length=20)] | None = None
     why: Annotated[str, Meta(max_length=1_000, pattern=r"^[^\x00]*$")] = ""
 
 
@@ -53,13 +60,14 @@ class Releases:
         return {
             "stages": {name: getattr(stages, name) for name in STAGES},
             "bundles": [self._told(version, stage_of) for version in self.registry.versions()[::-1][:SHOWN]],
+            "trial": self._trial(stages),
             "record": msgspec.to_builtins(read_record(self.registry.bundles)[:-SHOWN:-1]),
             "compression": self._table("compression"),
             "evaluation": self._table("report"),
         }
 
     async def release(self, body: ReleaseBody, who: str) -> dict[str, Any]:
-        """Makes a bundle live, if the gates let it: in a process of its own, so that answers don't wait for the examination.
+        """Makes a bundle live or puts it on trial, if the gates let it: in a process of its own, so that answers don't wait for the examination.
 
         Args:
             who: whose name stands in the record.
@@ -71,10 +79,12 @@ class Releases:
             raise NotFound(f"There is no bundle {body.version!r}.")
         check_text(body.why)
         words = [body.version, f"--why={body.why}", f"--who={who}", *(["--force"] if body.force else [])]
+        words += [] if body.shadow is None else [f"--shadow={body.shadow}"]
+        words += [] if body.canary is None else [f"--canary={','.join(map(str, body.canary)) or 'none'}"]
         return dict(msgspec.json.decode(await self._verb("release", *words)))
 
     async def rollback(self, who: str) -> dict[str, Any]:
-        """Makes the previous bundle live again.
+        """Ends the trial of a bundle, if one is on trial; else makes the previous bundle live again.
 
         Raises:
             Refused: there is none, or it is gone.
@@ -125,6 +135,18 @@ class Releases:
             "metrics": manifest.metrics,
             "bytes": sum(entry.bytes for entry in manifest.files.values()),
         }
+
+    def _trial(self, stages: Stages) -> dict[str, Any] | None:
+        """The bundle on trial: its stage, and what is known of it by now; None where none is."""
+        if stages.rollout is None:
+            return None
+        told = {**msgspec.to_builtins(stages.rollout), "stage": stages.rollout.stage, "share": stages.rollout.share}
+        try:
+            found = msgspec.json.decode((self.registry.bundles / FIGURES).read_bytes(), type=Standing)
+        except (OSError, msgspec.MsgspecError):
+            return told
+        same = (found.version, found.began) == (stages.rollout.version, stages.rollout.began)
+        return told | ({"standing": msgspec.to_builtins(found)} if same else {})
 
     def _table(self, name: str) -> Any:
         try:

@@ -113,10 +113,24 @@ TABLE: tuple[Operation, ...] = (
     Operation("DELETE", "/v1/users/{user_id:path}", "delete_user", "Delete a user's attributes.", None, Stored, scope="admin"),
     Operation("GET", "/v1/bundles", "bundles", "Bundles with their stages and figures.", None, dict[str, Any], scope="admin"),
     Operation(
-        "POST", "/v1/bundles:release", "release", "Make a bundle live.", ReleaseBody, dict[str, Any], scope="admin", asks=True
+        "POST",
+        "/v1/bundles:release",
+        "release",
+        "Make a bundle live, at once or in stages.",
+        ReleaseBody,
+        dict[str, Any],
+        scope="admin",
+        asks=True,
     ),
     Operation(
-        "POST", "/v1/bundles:rollback", "rollback", "Make the previous bundle live.", None, dict[str, Any], scope="admin", asks=True
+        "POST",
+        "/v1/bundles:rollback",
+        "rollback",
+        "End a trial, or make the previous bundle live.",
+        None,
+        dict[str, Any],
+        scope="admin",
+        asks=True,
     ),
     Operation("GET", "/v1/reports", "reports", "Names of the reports.", None, dict[str, Any], scope="admin"),
     Operation("GET", "/v1/reports/{name}", "report", "A report as an HTML page.", None, dict[str, Any], scope="admin"),

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from tastemaker.journal.append import Journal
-from tastemaker.journal.sampled import SampleReader
+from tastemaker.journal.lines import LineReader
+from tastemaker.journal.sampled import Sampled
 from tastemaker.monitoring.alerts import Alerts, Change, Webhook
 from tastemaker.monitoring.drift import Bins
 from tastemaker.monitoring.health import FeatureReference, Health, NewItem, Reference, within
@@ -50,7 +51,7 @@ class Watch:
         self.health = Health(settings.alerts, metrics, settings.profile.bot_events_per_minute)
         self.alerts = Alerts(rules(settings.alerts), metrics)
         self._webhook = Webhook(settings.alerts.webhook) if settings.alerts.webhook else None
-        self._samples, self._reports = SampleReader(samples), reports
+        self._samples, self._reports = LineReader(samples, Sampled), reports
         self._samples.skip()
         self._position, self._change = journal.marks()
         self._version = ""

@@ -5,6 +5,7 @@ import { intervals } from '/console/plot.js';
 import { t } from '/console/words.js';
 
 const STAGES = ['candidate', 'shadow', 'canary', 'live', 'previous'];
+const IN_STAGES = { shadow: 1000, canary: [0.01, 0.05, 0.25] };
 const KIND = { live: 'tag good', candidate: 'tag', previous: 'tag plain', shadow: 'tag', canary: 'tag warn' };
 
 export function show(place) {
@@ -13,25 +14,38 @@ export function show(place) {
 
   function draw(told) {
     const stages = told.stages;
-    const back = stages.previous && button(t('rollback'), () => confirm(t('rollback'), t('rollbackAsk', stages.previous), async () => { await call('/v1/bundles:rollback', undefined, 'POST'); toast(t('released', stages.previous)); await refresh(); }, t('rollback')), 'line tight');
+    const back = !told.trial && stages.previous && button(t('rollback'), () => confirm(t('rollback'), t('rollbackAsk', stages.previous), async () => { await call('/v1/bundles:rollback', undefined, 'POST'); toast(t('released', stages.previous)); await refresh(); }, t('rollback')), 'line tight');
     return [
       el('section', { class: 'card' }, el('div', { class: 'row' }, el('h2', { class: 'grow' }, t('stages')), back),
         el('div', { class: 'rail' }, STAGES.map(name => el('div', { class: `stop ${stages[name] ? 'full' : ''} ${name === 'live' ? 'live' : ''}` }, el('h3', {}, t(name)), el('div', { class: stages[name] ? 'mono' : 'soft' }, stages[name] || t('none')))))),
+      told.trial ? card(t('onTrial'), trial(told.trial, stages.live)) : null,
       card(t('bundles'), table(told)),
       card(t('record'), record(told.record || [])),
       card(t('evaluation'), evaluation(told.evaluation)),
-      card(t('compression'), compression(told.compression))];
+      card(t('compression'), compression(told.compression))].filter(Boolean);
+  }
+
+  function trial(one, live) {
+    const now = one.standing, end = () => confirm(t('endTrial'), t('endTrialAsk', one.version, live), async () => { await call('/v1/bundles:rollback', undefined, 'POST'); toast(t('released', live)); await refresh(); }, t('endTrial'), 'danger');
+    const reached = now ? Math.min(1, now.lists / Math.max(1, now.wanted)) : 0;
+    return el('div', { class: 'stack' },
+      el('div', { class: 'row' }, el('span', { class: KIND[one.stage] }, one.stage === 'canary' ? `${t('canary')} ${+(100 * one.share).toFixed(2)} %` : t('shadow')), el('span', { class: 'mono grow' }, one.version), button(t('refresh'), refresh, 'line tight'), button(t('endTrial'), end, 'line tight')),
+      el('progress', { max: 1, value: reached, 'aria-label': t('onTrial') }),
+      el('p', { class: 'soft small' }, now ? t('trialLists', number(now.lists), number(now.wanted)) : t('trialWaits')),
+      now ? el('ul', { class: 'list small' }, now.words.map(words => el('li', {}, words))) : null);
   }
 
   const ask = version => confirm(t('release'), t('releaseAsk', version), () => release(version, false), t('release'));
-  async function release(version, force) {
+  const askInStages = version => confirm(t('inStages'), t('inStagesAsk', version), () => release(version, false, IN_STAGES), t('inStages'));
+  async function release(version, force, stages = {}) {
     toast(t('examining'));
-    try { await call('/v1/bundles:release', { version, force }); } catch (error) {
+    let done;
+    try { done = await call('/v1/bundles:release', { version, force, ...stages }); } catch (error) {
       if (error.status !== 409) throw error;
-      const box = dialog(t('failed'), el('p', { class: 'note warn' }, error.message), el('div', { class: 'row' }, button(t('anyway'), guard(async () => { box.close(); await release(version, true); }), 'danger'), button(t('cancel'), () => box.close(), 'line')));
+      const box = dialog(t('failed'), el('p', { class: 'note warn' }, error.message), el('div', { class: 'row' }, button(t('anyway'), guard(async () => { box.close(); await release(version, true, stages); }), 'danger'), button(t('cancel'), () => box.close(), 'line')));
       return;
     }
-    toast(t('released', version));
+    toast(done.trial ? t('begun', version) : t('released', version));
     await refresh();
   }
 
@@ -44,7 +58,7 @@ export function show(place) {
         el('td', {}, one.damaged ? el('span', { class: 'tag bad', title: one.damaged }, t('damaged')) : one.stage ? el('span', { class: KIND[one.stage] }, t(one.stage)) : ''),
         el('td', { class: 'small' }, one.created ? new Date(one.created).toLocaleString() : '–'),
         el('td', { class: 'n' }, one.metrics?.validation_ndcg_fusion?.toFixed?.(4) ?? '–'), el('td', { class: 'n' }, number(one.items)), el('td', { class: 'n' }, one.bytes ? bytes(one.bytes) : '–'),
-        el('td', {}, one.stage === 'live' || one.damaged ? '' : button(t('release'), () => ask(one.version), 'line tight')))))));
+        el('td', {}, one.stage === 'live' || one.damaged ? '' : el('div', { class: 'row' }, button(t('release'), () => ask(one.version), 'line tight'), told.trial ? null : button(t('inStages'), () => askInStages(one.version), 'line tight'))))))));
   }
   refresh();
   place.append(inside);
@@ -52,7 +66,7 @@ export function show(place) {
 
 function record(lines) {
   if (!lines.length) return el('p', { class: 'soft' }, t('none'));
-  return el('ul', { class: 'list' }, lines.map(line => el('li', {}, el('span', { class: line.action === 'refused' ? 'tag warn' : 'tag good' }, t(line.action)), el('span', { class: 'mono' }, line.version),
+  return el('ul', { class: 'list' }, lines.map(line => el('li', {}, el('span', { class: ['refused', 'aborted'].includes(line.action) ? 'tag warn' : 'tag good' }, line.action === 'canary' ? `${t('canary')} ${+(100 * line.share).toFixed(2)} %` : t(line.action)), el('span', { class: 'mono' }, line.version),
     el('span', { class: 'grow small' }, [line.why, ...(line.against || [])].filter(Boolean).join(' · ')), el('span', { class: 'soft small' }, `${line.who} · ${new Date(1000 * line.time).toLocaleString()}`))));
 }
 

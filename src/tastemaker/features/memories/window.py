@@ -3,83 +3,81 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.features.key import Key
+from tastemaker.features.memories.lists import NONE, Lists
 from tastemaker.features.memories.memory import SLOT, Moment
 from tastemaker.features.rows import TIMELESS
 from tastemaker.features.runs import lower_bounds
 from tastemaker.features.timeline import Asked, Timeline
 from tastemaker.features.which import ALL, Which
 
+NEVER = np.empty(0)
+FEW = 16
+"""Questions that are answered one by one: quicker than arrays are set up."""
 
-@dataclass
-class Times:
+
+class Times(Lists[float]):
     """Content: times by slot, ascending, as far back as the window reaches from the latest.
 
-    Attributes:
-        slots: int64 [K], ascending. starts: where the times of each begin, int64 [K + 1]. times: float64 [E].
-        touched: all times of the slots that single events came to since, which count instead of those above.
+    Args:
+        slots: of the times, int64 [E], ascending. times: float64 [E].
     """
 
-    slots: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
-    times: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    touched: dict[int, list[float]] = field(default_factory=dict)
+    def __init__(self, slots: NDArray[np.int64] = NONE, times: NDArray[np.float64] = NEVER) -> None:
+        super().__init__(slots)
+        self.times = times
 
     @classmethod
     def of(cls, slots: NDArray[np.int64], times: NDArray[np.float64], span: float) -> Times:
-        """Times of slots, [E] each, by slot and ascending; those that no window reaches any more are left out."""
-        begins = np.ones(len(slots), dtype=bool)
-        begins[1:] = slots[1:] != slots[:-1]
-        first = np.flatnonzero(begins)
-        lengths = np.diff(np.append(first, len(slots)))
-        latest = times[first + lengths - 1]
-        kept = np.isfinite(times) & (times >= np.repeat(latest - span, lengths))
-        counts = np.add.reduceat(kept, first, dtype=np.int64) if len(first) else lengths
-        there = counts > 0
-        return cls(slots[first[there]], np.append(0, np.cumsum(counts[there])), times[kept])
+        """Times of slots in any order, [E] each; those that no window reaches any more are left out."""
+        slots, times = _sorted(slots, times)
+        ends = np.append(slots[1:] != slots[:-1], True)[: len(slots)]
+        latest = times[np.flatnonzero(ends)][np.cumsum(ends) - ends]
+        kept = np.isfinite(times) & (times >= latest - span)
+        return cls(slots[kept], times[kept])
 
-    def find(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places of slots in `slots`, int64 [m]; -1 for those that are not there."""
-        if not len(self.slots):
-            return np.full(len(slots), -1, dtype=np.int64)
-        place = np.minimum(np.searchsorted(self.slots, slots), len(self.slots) - 1)
-        return np.where(self.slots[place] == slots, place, -1)
-
-    def own(self, slot: int) -> list[float]:
-        """The list of a slot, which may be changed."""
-        if slot not in self.touched:
-            place = int(self.find(np.array([slot]))[0])
-            self.touched[slot] = [] if place < 0 else self.times[self.starts[place] : self.starts[place + 1]].tolist()
-        return self.touched[slot]
+    def part(self, begin: int, end: int) -> list[float]:
+        """Some of the times as they came."""
+        found: list[float] = self.times[begin:end].tolist()
+        return found
 
     def all(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """All times, and the slot of each, by slot and ascending, [E] each."""
-        slots = np.repeat(self.slots, np.diff(self.starts))
-        if not self.touched:
+        lengths = np.diff(np.asarray(self.starts))
+        slots = np.repeat(np.arange(len(lengths)), lengths)
+        if not self.changed:
             return slots, self.times
-        touched = np.fromiter(self.touched, dtype=np.int64, count=len(self.touched))
-        lengths = [len(own) for own in self.touched.values()]
-        times = np.fromiter((time for own in self.touched.values() for time in own), dtype=np.float64, count=sum(lengths))
-        rest = ~np.isin(slots, touched)
-        return _in_order(np.append(slots[rest], np.repeat(touched, lengths)), np.append(self.times[rest], times))
+        changed = np.fromiter(self.changed, dtype=np.int64, count=len(self.changed))
+        lengths = np.array([len(own) for own in self.changed.values()])
+        times = np.fromiter((time for own in self.changed.values() for time in own), dtype=np.float64, count=lengths.sum())
+        rest = ~np.isin(slots, changed)
+        return _sorted(np.append(slots[rest], np.repeat(changed, lengths)), np.append(self.times[rest], times))
 
     def some(self, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """`all` of some slots, which are ascending."""
-        if self.touched:
+        if self.changed:
             slots, times = self.all()
             there = np.isin(slots, wanted)
             return slots[there], times[there]
-        place = self.find(wanted)
-        place = place[place >= 0]
-        begin, lengths = self.starts[place], self.starts[place + 1] - self.starts[place]
+        starts = np.asarray(self.starts)
+        wanted = wanted[(wanted >= 0) & (wanted < len(starts) - 1)]
+        begin, lengths = starts[wanted], starts[wanted + 1] - starts[wanted]
         rows = np.repeat(begin - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
-        return np.repeat(self.slots[place], lengths), self.times[rows]
+        return np.repeat(wanted, lengths), self.times[rows]
+
+    def count(self, slot: int, now: float, span: float) -> int:
+        """Times of a slot in the span before a moment; one before the slot's latest time is answered as that."""
+        times = self.get(slot)
+        if not times:
+            return 0
+        now = max(now, times[-1])
+        return bisect_left(times, now) - bisect_left(times, now - span)
 
 
 @dataclass(frozen=True)
@@ -115,22 +113,24 @@ class Window:
 
     def read(self, content: Times, slots: NDArray[np.int64], now: NDArray[np.float64]) -> NDArray[np.int64]:
         """Events in the windows before moments, int64 [m]."""
-        place = content.find(slots)
-        told = np.zeros(len(slots), dtype=np.int64)
-        there = np.flatnonzero(place >= 0)
-        if len(there):
-            of = place[there]
-            end, latest = content.starts[of + 1], content.times[content.starts[of + 1] - 1]
-            moment = np.maximum(now[there], latest)
+        if len(slots) <= FEW:
+            return np.array(
+                [content.count(*pair, self.span) for pair in zip(slots.tolist(), now.tolist(), strict=True)], dtype=np.int64
+            )
+        told, starts = np.zeros(len(slots), dtype=np.int64), np.asarray(content.starts)
+        rows = np.flatnonzero((slots >= 0) & (slots < len(starts) - 1))
+        rows = rows[starts[slots[rows]] < starts[slots[rows] + 1]]
+        if len(rows):
+            of = slots[rows]
+            end, latest = starts[of + 1], content.times[starts[of + 1] - 1]
+            moment = np.maximum(now[rows], latest)
             if (at_latest := np.flatnonzero(moment == latest)).size:
-                end[at_latest] = lower_bounds(content.times, content.starts, of[at_latest], moment[at_latest])
-            told[there] = end - lower_bounds(content.times, content.starts, of, moment - self.span)
-        if content.touched:
-            for row, (slot, asked) in enumerate(zip(slots.tolist(), now.tolist(), strict=True)):
-                times = content.touched.get(slot)
-                if times is not None:
-                    at = max(asked, times[-1])
-                    told[row] = bisect_left(times, at) - bisect_left(times, at - self.span)
+                end[at_latest] = lower_bounds(content.times, starts, of[at_latest], moment[at_latest])
+            told[rows] = end - lower_bounds(content.times, starts, of, moment - self.span)
+        if content.changed:
+            for row, (slot, at) in enumerate(zip(slots.tolist(), now.tolist(), strict=True)):
+                if slot in content.changed:
+                    told[row] = content.count(slot, at, self.span)
         return told
 
     def as_of(self, asked: Asked, before: Times | None = None) -> NDArray[np.int64]:
@@ -141,12 +141,12 @@ class Window:
 
     def batch(self, line: Timeline, slots: NDArray[np.int64], ids: pl.DataFrame) -> Times:
         """Times of a whole log."""
-        return Times.of(*_in_order(slots[line.rows_of()], line.times), self.span)
+        return Times.of(slots[line.rows_of()], line.times, self.span)
 
     def joined(self, content: Times, other: Times) -> Times:
         """Times of both, as far back as the window reaches from the latest."""
         (slots, times), (also, later) = content.all(), other.all()
-        return Times.of(*_in_order(np.append(slots, also), np.append(times, later)), self.span)
+        return Times.of(np.append(slots, also), np.append(times, later), self.span)
 
     def pack(self, content: Times, slots: NDArray[np.int64] | None = None) -> pl.DataFrame:
         """One row for each time."""
@@ -155,10 +155,10 @@ class Window:
 
     def unpack(self, table: pl.DataFrame) -> Times:
         """Content of a table."""
-        return Times.of(*_in_order(table[SLOT].to_numpy(), table["time"].to_numpy()), self.span)
+        return Times.of(table[SLOT].to_numpy(), table["time"].to_numpy(), self.span)
 
 
-def _in_order(slots: NDArray[np.int64], times: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _sorted(slots: NDArray[np.int64], times: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Times and the slot of each, by slot and ascending; two parts that are so already are merged."""
     if (slots[1:] < slots[:-1]).any():
         order = np.argsort(slots, kind="stable")
