@@ -7,6 +7,7 @@ prints a JSON list of bytes (resident set after some lists), one a bundle.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import subprocess
@@ -31,11 +32,12 @@ def footprints(folders: Sequence[Path]) -> list[int]:
     command = [sys.executable, "-m", "tastemaker.serving.footprint", *map(str, folders)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-        return [int(found) for found in msgspec.json.decode(done.stdout, type=list[int])]
-    except (subprocess.TimeoutExpired, msgspec.DecodeError) as error:
-        raise BundleError(
-            f"The memory of {', '.join(folder.name for folder in folders)} could not be measured ({error})."
-        ) from None
+        if not done.returncode:
+            return msgspec.json.decode(done.stdout, type=list[int])
+        why = (done.stderr.strip().splitlines() or ["its process was ended"])[-1]
+    except subprocess.TimeoutExpired as error:
+        why = str(error)
+    raise BundleError(f"The memory of {', '.join(folder.name for folder in folders)} could not be measured ({why}).")
 
 
 def _child(folder: Path) -> int:
@@ -44,7 +46,8 @@ def _child(folder: Path) -> int:
 
     live = Live(folder, check=False)
     for user in list(live.brain.users)[:LISTS]:
-        live.best([live.query(live.state.history(user))], 10)
+        with contextlib.suppress(Exception):  # whether it can answer is asked elsewhere; here, what it keeps
+            live.best([live.query(live.state.history(user))], 10)
     gc.collect()
     return resident()
 
@@ -70,6 +73,8 @@ def _main(folders: Sequence[Path]) -> None:
         if not child:
             try:
                 os.write(writing, str(_child(folder)).encode())
+            except Exception as error:
+                print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             finally:
                 os._exit(0)
         os.close(writing)
