@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tastemaker.models.blocks import BLOCKS, Block, HstuBlock, LigrBlock, make_block
-from tastemaker.models.user_sequence import UserSequence
+from tastemaker.models.user_sequence import LastState, UserSequence
 from tastemaker.schema.errors import SettingsError
 
 D, HEADS, L = 16, 2, 8
@@ -33,6 +33,19 @@ def test_what_comes_later_or_pads_changes_nothing_and_order_matters(name: str) -
     assert torch.allclose(tower(vectors, five), tower(vectors[:, :5], five), atol=1e-6)
     earlier = torch.cat([vectors[:, [2, 1, 0]], vectors[:, 3:5]], dim=1)
     assert not torch.allclose(tower(vectors, five), tower(earlier, five), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", list(BLOCKS))
+def test_the_last_state_alone_is_the_same_as_among_all(name: str) -> None:
+    tower, vectors = _tower(name), torch.randn(7, L, D)
+    lengths = torch.tensor([8, 1, 5, 0, 2, 7, 3])
+    with torch.no_grad():
+        assert torch.allclose(LastState(tower)(vectors, lengths), tower(vectors, lengths), atol=2e-6)
+        seen: list[tuple[int, ...]] = []
+        last = tower.blocks[-1]
+        last.out.register_forward_hook(lambda module, given, found: seen.append(tuple(found.shape)))
+        LastState(tower)(vectors, lengths)
+    assert seen == [(7, 1, D)], "the last block answers for one place only"
 
 
 @pytest.mark.parametrize("name", list(BLOCKS))

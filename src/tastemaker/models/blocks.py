@@ -38,6 +38,25 @@ class Block(nn.Module):
         hidden_BLD = hidden_BLD + dropout(self.heard(hidden_BLD), self.dropout, self.training)
         return hidden_BLD + dropout(self.thought(hidden_BLD), self.dropout, self.training)
 
+    def latest(self, hidden_BLD: Tensor, last_B: Tensor) -> Tensor:
+        """The state after this block at one place of each history, float32 [B, 1, D]: all that a last block must compute; no dropout."""
+        asked_B1D = at(hidden_BLD, last_B)
+        asked_B1D = asked_B1D + self.heard_at(hidden_BLD, asked_B1D, last_B)
+        return asked_B1D + self.thought(asked_B1D)
+
+    def heard_at(self, hidden_BLD: Tensor, asked_B1D: Tensor, last_B: Tensor) -> Tensor:
+        """What attention brings to one place of each history, float32 [B, 1, D]."""
+        length, dim = hidden_BLD.shape[1:]
+        ask, answer = torch.split(self.query_key_value.weight, [dim, 2 * dim])
+        query = F.linear(self.norm_attention(asked_B1D), ask).view(-1, 1, self.heads, dim // self.heads).transpose(1, 2)
+        split = F.linear(self.norm_attention(hidden_BLD), answer).view(-1, length, 2, self.heads, dim // self.heads)
+        key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+        distance_B1L = _distances_of(last_B, length)
+        bias_BH1L = self.distance[:, distance_B1L.clamp(min=0)].transpose(0, 1) + _MASKED * (distance_B1L < 0)[:, None]
+        weight_BH1L = torch.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias_BH1L, dim=-1)
+        heard_B1D: Tensor = self.out((weight_BH1L @ value).transpose(1, 2).flatten(2))
+        return heard_B1D
+
     def heard(self, hidden_BLD: Tensor) -> Tensor:
         """What attention brings, float32 [B, L, D]."""
         length, dim = hidden_BLD.shape[1:]
@@ -74,6 +93,12 @@ class LigrBlock(Block):
         gate_BLD = torch.sigmoid(self.gate_forward(hidden_BLD))
         return hidden_BLD + gate_BLD * dropout(self.thought(hidden_BLD), self.dropout, self.training)
 
+    def latest(self, hidden_BLD: Tensor, last_B: Tensor) -> Tensor:
+        """As `Block.latest`."""
+        asked_B1D = at(hidden_BLD, last_B)
+        asked_B1D = asked_B1D + torch.sigmoid(self.gate_attention(asked_B1D)) * self.heard_at(hidden_BLD, asked_B1D, last_B)
+        return asked_B1D + torch.sigmoid(self.gate_forward(asked_B1D)) * self.thought(asked_B1D)
+
 
 class HstuBlock(nn.Module):
     """Pointwise attention whose answer is gated, without a feed-forward.
@@ -105,6 +130,24 @@ class HstuBlock(nn.Module):
         changed_BLD: Tensor = hidden_BLD + self.out(dropout(heard_BLD, self.dropout, self.training))
         return changed_BLD
 
+    def latest(self, hidden_BLD: Tensor, last_B: Tensor) -> Tensor:
+        """As `Block.latest`."""
+        length, dim = hidden_BLD.shape[1:]
+        gate_W, value_W, query_W, key_W = torch.split(self.gate_value_query_key.weight, dim)
+        asked_B1D, normed_BLD = at(hidden_BLD, last_B), self.norm(hidden_BLD)
+        normed_B1D = self.norm(asked_B1D)
+
+        def mixed(normed: Tensor, weight: Tensor) -> Tensor:
+            return F.silu(F.linear(normed, weight)).view(-1, normed.shape[1], self.heads, dim // self.heads).transpose(1, 2)
+
+        query, key, value = mixed(normed_B1D, query_W), mixed(normed_BLD, key_W), mixed(normed_BLD, value_W)
+        distance_B1L = _distances_of(last_B, length)
+        bias_BH1L = self.distance[:, distance_B1L.clamp(min=0)].transpose(0, 1)
+        weight_BH1L = F.silu(query @ key.transpose(-1, -2) + bias_BH1L) * ((distance_B1L >= 0) / self.max_length)[:, None]
+        heard_B1D = self.norm_heard((weight_BH1L @ value).transpose(1, 2).flatten(2)) * F.silu(F.linear(normed_B1D, gate_W))
+        changed_B1D: Tensor = asked_B1D + self.out(heard_B1D)
+        return changed_B1D
+
 
 BLOCKS: dict[str, type[Block] | type[HstuBlock]] = {TRANSFORMER: Block, "hstu": HstuBlock, "ligr": LigrBlock}
 
@@ -118,6 +161,16 @@ def make_block(name: str, dim: int, heads: int, max_length: int, dropout: float)
     if name not in BLOCKS:
         raise SettingsError(f"sequence.block is {name!r}; expected {', '.join(BLOCKS)}.")
     return BLOCKS[name](dim, heads, max_length, dropout)
+
+
+def at(hidden_BLD: Tensor, last_B: Tensor) -> Tensor:
+    """The states at one place of each history, float32 [B, 1, D]."""
+    return hidden_BLD.gather(1, last_B[:, None, None].expand(-1, 1, hidden_BLD.shape[-1]))
+
+
+def _distances_of(last_B: Tensor, length: int) -> Tensor:
+    """How many events one place of each history lies behind each other one, int64 [B, 1, L]; below 0 for what comes later."""
+    return last_B[:, None, None] - torch.arange(length, device=last_B.device)
 
 
 def _distances(length: int, device: torch.device) -> Tensor:

@@ -6,12 +6,13 @@ The output is a unit vector times a learned temperature, so that `user · item +
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tastemaker.models.blocks import TRANSFORMER, make_block
+from tastemaker.models.blocks import TRANSFORMER, at, make_block
 from tastemaker.models.dropout import dropout
 
 TEMPERATURE = 12.0
@@ -39,11 +40,11 @@ class UserSequence(nn.Module):
 
     def states(self, vectors_BLD: Tensor) -> Tensor:
         """The user vector after each event, float32 [B, L, D]; what follows an event does not change its state."""
-        hidden_BLD = vectors_BLD * (math.sqrt(vectors_BLD.shape[-1]) / 4)
+        hidden_BLD = _scaled(vectors_BLD)
         hidden_BLD = dropout(hidden_BLD, self.dropout, self.training)
         for block in self.blocks:
             hidden_BLD = block(hidden_BLD)
-        return F.normalize(self.norm(hidden_BLD), dim=-1) * self.log_temperature.exp()
+        return self._told(hidden_BLD)
 
     def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
         """The user vector after the last event, float32 [B, D]; zero for an empty history.
@@ -52,6 +53,34 @@ class UserSequence(nn.Module):
             vectors: item vectors, oldest first, float32 [B, L, D] with L up to `max_length`.
             lengths: events of each history, int64 [B].
         """
-        states_BLD = self.states(vectors)
-        last_B1D = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, states_BLD.shape[-1])
-        return states_BLD.gather(1, last_B1D)[:, 0] * (lengths > 0)[:, None].to(states_BLD.dtype)
+        last_BD = at(self.states(vectors), (lengths - 1).clamp(min=0))[:, 0]
+        return last_BD * (lengths > 0)[:, None].to(last_BD.dtype)
+
+    def _told(self, hidden_BLD: Tensor) -> Tensor:
+        return F.normalize(self.norm(hidden_BLD), dim=-1) * self.log_temperature.exp()
+
+
+class LastState(nn.Module):
+    """The same answers as a tower's, without what the last block would compute of earlier events: what is served. It learns nothing.
+
+    Args:
+        tower: in evaluation mode.
+    """
+
+    def __init__(self, tower: UserSequence) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """As `UserSequence.forward`."""
+        *earlier, last_block = list(self.tower.blocks)
+        latest: Callable[[Tensor, Tensor], Tensor] = last_block.latest  # type: ignore[assignment]  # every block has it
+        hidden_BLD, last_B = _scaled(vectors), (lengths - 1).clamp(min=0)
+        for block in earlier:
+            hidden_BLD = block(hidden_BLD)
+        last_BD = self.tower._told(latest(hidden_BLD, last_B))[:, 0]
+        return last_BD * (lengths > 0)[:, None].to(last_BD.dtype)
+
+
+def _scaled(vectors_BLD: Tensor) -> Tensor:
+    return vectors_BLD * (math.sqrt(vectors_BLD.shape[-1]) / 4)
