@@ -27,6 +27,9 @@ class Answering(Protocol):
     def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
         """The k best items of each history, best first, its own items left out."""
 
+    def chances(self, histories: Sequence[IntArray], items: Sequence[IntArray]) -> list[FloatArray]:
+        """How likely each of some items is taken next, [n] for each history: the first head's chance, or the score where there is no ranker."""
+
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Whitened unit vectors of texts, float32 [n, T]."""
 
