@@ -47,6 +47,8 @@ from tastemaker.training.export import export_text, export_users
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE, TOKENS, EVENTS, DIM = "{title}. {categories}", 32, 50, 128
+NARROW = ("narrow", "narrow-taylor")
+"""Arms that are asked for by name: two measures of importance side by side."""
 ARMS = ("whole", "int8", "healed", "layers-4", "layers-3", "layers-2", "static")
 REACH = {
     "encoder throughput": ("sentence-transformers, fp32 torch", "4 x", "10 x"),
@@ -158,6 +160,10 @@ def make(asked: argparse.Namespace, folder: Path, learn: list[str], arm: str, gr
             small, rate = WordTable(torch.from_numpy(lesson.word_vectors())), 5e-3
         elif arm == "healed":
             small, rate = lesson.teacher(), GENTLE * 5e-4
+        elif arm.startswith("narrow"):
+            measure = "taylor" if arm.endswith("taylor") else "activation"
+            small = cut(lesson.teacher(), 6, 0.67, 0.5, lesson.batches(64), measure)
+            print(f"{arm}: cosine {lesson.alike(small):.4f} before healing", flush=True)
         else:
             small = cut(lesson.teacher(), int(arm.split("-")[1]), 1.0, 1.0, lesson.batches(64))
         began = time.process_time()
@@ -348,7 +354,7 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--arms", nargs="*", default=list(ARMS))
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=[*ARMS, *NARROW])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--workspace", type=Path, default=ROOT / "demo")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "compression")

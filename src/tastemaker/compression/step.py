@@ -99,5 +99,5 @@ def bring(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-TEXT, USER, VECTORS, DEAD = "text encoder", "user tower", "item vectors", "dead weight"
+TEXT, USER, MEDIA, VECTORS, DEAD = "text encoder", "user tower", "picture and sound models", "item vectors", "dead weight"
 """The parts that steps change."""
