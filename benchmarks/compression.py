@@ -1,18 +1,21 @@
 """What compression gives: the text encoder, the user tower and item vectors, beside what they were, as ratios.
 
-    python benchmarks/compression.py [--texts 1500] [--steps 600] [--arms NAME …] [--data ../shared/data] [--out benchmarks/compression.md]
+    python benchmarks/compression.py [--texts 1500] [--steps 600] [--arms NAME …] [--data ../shared/data] [--workspace demo] [--out benchmarks/compression.md]
 
 Encoder: all-MiniLM-L6-v2 on names of Amazon Beauty cut to 32 tokens, batches of 64 sorted by length, one thread; seconds are seconds of CPU (median), so that other
 work on the machine counts little. Neighbours: of the ten nearest texts how many are the same, of texts that no step has learned from (a fifth of them), among all, by the
 vectors as they are, without whitening. The peer is sentence-transformers with its defaults (float32, torch), in the same process. Runtimes other than ONNX Runtime are measured
 where they are installed. User tower: batch 1, 50 events, 128 numbers a vector, torch eager as the peer. Item vectors: 20,000 rows of 128 numbers in clusters.
-The matrix peak of the machine is measured with torch, 2,048 x 2,048.
+The matrix peak of the machine is measured with 2,048 x 2,048. Whole bundle: the newest bundle of a workspace that `tastemaker compress` made there, beside the one that it was
+made of, each in a fresh process. The first table is what the others found, beside what is wanted.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +28,8 @@ import onnx
 import polars as pl
 import torch
 
+from tastemaker.bundle.verify import read_manifest
+from tastemaker.cli.compress import memory_of
 from tastemaker.compression.distill import GENTLE, Lesson, export_encoder
 from tastemaker.compression.figures import held_back, neighbours_kept
 from tastemaker.compression.prune import cut
@@ -35,14 +40,27 @@ from tastemaker.index.coded import Bytes
 from tastemaker.inference.runtimes import openers
 from tastemaker.models.text import Whitening
 from tastemaker.models.text_template import fill
-from tastemaker.models.user_sequence import UserSequence
+from tastemaker.models.user_sequence import LastState, UserSequence
 from tastemaker.schema.settings import CompressSettings, TextSettings
 from tastemaker.training.encoder import find_model, load_encoder
 from tastemaker.training.export import export_text, export_users
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE, TOKENS, EVENTS, DIM = "{title}. {categories}", 32, 50, 128
+NARROW = ("narrow", "narrow-taylor")
+"""Arms that are asked for by name: two measures of importance side by side."""
 ARMS = ("whole", "int8", "healed", "layers-4", "layers-3", "layers-2", "static")
+REACH = {
+    "encoder throughput": ("sentence-transformers, fp32 torch", "4 x", "10 x"),
+    "encoder bytes on disk": ("fp32", "1/4", "1/8"),
+    "neighbours, bf16": ("fp32", ".985 (.9999)", ".99"),
+    "neighbours, int8": ("fp32", ".94 (.997)", ".96"),
+    "user tower, batch 1": ("torch eager", "3 x", "4 x"),
+    "item vectors": ("fp32", "1/4 at .99 recall@100", "1/16"),
+    "whole bundle resident": ("uncompressed", "1/3", ""),
+}
+Found = dict[str, list[str]]
+"""What was measured, by the rows of `REACH`."""
 FLOP_TOKEN = 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 
 
@@ -63,7 +81,7 @@ def read_texts(data: Path, count: int) -> list[str]:
     return [texts[place] for place in np.random.default_rng(0).permutation(len(texts))[:count]]
 
 
-def encoder(asked: argparse.Namespace, lines: list[str]) -> None:
+def encoder(asked: argparse.Namespace, lines: list[str], told: Found) -> None:
     """The table of the encoders, and how far each is from what the machine can do."""
     from sentence_transformers import SentenceTransformer
 
@@ -106,12 +124,24 @@ def encoder(asked: argparse.Namespace, lines: list[str]) -> None:
             size = graph.stat().st_size
             if arm in ("whole", "int8") and not name.endswith("-float"):
                 speeds[f"{arm}, {name}"] = speed
+            if not name.endswith("-float"):
+                told["encoder throughput"].append(f"{arm}, {name} **{speed / base:.2f} x**")
+            if name == "onnxruntime":
+                told["encoder bytes on disk"].append(f"{arm} **1/{whole / size:.1f}**")
+            if arm == "whole" and name.endswith("bf16"):
+                told["neighbours, bf16"].append(f"**{kept:.3f}** ({alike:.4f})")
+            if arm in ("int8", "healed") and not name.endswith("-float"):
+                told["neighbours, int8"].append(f"{arm}, {name} **{kept:.3f}** ({alike:.4f})")
             say(
                 lines,
                 f"| {arm} | {name} | {speed:.0f} | **{speed / base:.2f}** | {size:,} | 1/{whole / size:.1f} | {kept:.3f} | {alike:.4f} |",
             )
     if (asked.work / "int8.onnx").is_file():
-        roofline(lines, speeds, asked.work / "int8.onnx", batches(folder, sample)[0][len(sample) // 128])
+        feeds, _ = batches(folder, sample)
+        real, padded = (sum(int(np.sum(part)) for part in parts) / len(sample) for parts in (
+            [feed["attention_mask"] for feed in feeds], [np.ones_like(feed["attention_mask"]) for feed in feeds]))  # fmt: skip
+        say(lines, f"\nA text has {real:.1f} tokens, {padded:.1f} with those that fill up its batch.")
+        roofline(lines, speeds, real, asked.work / "int8.onnx", feeds[len(sample) // 128])
 
 
 def make(asked: argparse.Namespace, folder: Path, learn: list[str], arm: str, graph: Path, lesson: Lesson | None) -> Lesson | None:
@@ -130,6 +160,10 @@ def make(asked: argparse.Namespace, folder: Path, learn: list[str], arm: str, gr
             small, rate = WordTable(torch.from_numpy(lesson.word_vectors())), 5e-3
         elif arm == "healed":
             small, rate = lesson.teacher(), GENTLE * 5e-4
+        elif arm.startswith("narrow"):
+            measure = "taylor" if arm.endswith("taylor") else "activation"
+            small = cut(lesson.teacher(), 6, 0.67, 0.5, lesson.batches(64), measure)
+            print(f"{arm}: cosine {lesson.alike(small):.4f} before healing", flush=True)
         else:
             small = cut(lesson.teacher(), int(arm.split("-")[1]), 1.0, 1.0, lesson.batches(64))
         began = time.process_time()
@@ -157,7 +191,7 @@ def batches(folder: Path, texts: list[str]) -> tuple[list[dict[str, Any]], np.nd
     return [_padded([tokens[row] for row in batch]) for batch in rows], np.concatenate(rows)
 
 
-def user_tower(asked: argparse.Namespace, lines: list[str]) -> None:
+def user_tower(asked: argparse.Namespace, lines: list[str], told: Found) -> None:
     torch.manual_seed(0)
     tower = UserSequence(DIM, 1, 2, EVENTS, 0.4).eval()
     export_users(tower, DIM, asked.work / "user.onnx")
@@ -167,32 +201,39 @@ def user_tower(asked: argparse.Namespace, lines: list[str]) -> None:
         vectors = random.normal(size=(rows, EVENTS, DIM)).astype(np.float32)
         return {"vectors": vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), "lengths": np.full(rows, EVENTS)}
 
-    most_alike(asked.work / "user.onnx", asked.work / "user8.onnx", [history(8) for _ in range(16)])
+    most_alike(asked.work / "user.onnx", asked.work / "user8.onnx", [history(32) for _ in range(64)])
     one, many = history(1), history(64)
     given = [torch.from_numpy(one[name]) for name in ("vectors", "lengths")]
 
-    def eager() -> Any:
-        with torch.inference_mode():
-            return tower(*given)
+    def eager(module: Any) -> Callable[[], Any]:
+        def answer() -> Any:
+            with torch.inference_mode():
+                return module(*given)
+
+        return answer
 
     def ms(work: Callable[[], Any]) -> float:
         return 1e3 * cpu_seconds(lambda: [work() for _ in range(50)], 7) / 50
 
-    base = ms(eager)
+    base, last = ms(eager(tower)), ms(eager(LastState(tower)))
     with torch.inference_mode():
         wanted = tower(*(torch.from_numpy(many[name]) for name in ("vectors", "lengths"))).numpy()
     lines += ["", "| user tower | runtime | ms, batch 1 | ratio | cosine |", "|---|---|---|---|---|"]
     say(lines, f"| as it was | torch eager | {base:.3f} | 1.00 | 1 |")
-    for name, graph in (("as it was", "user.onnx"), ("int8", "user8.onnx")):
+    say(lines, f"| last block for the last event alone | torch eager | {last:.3f} | **{base / last:.2f}** | 1 |")
+    for name, graph in (("as it is served", "user.onnx"), ("int8", "user8.onnx")):
         for runtime, opener in openers().items():
             runs = opener(asked.work / graph, 1)
             took = ms(lambda runs=runs: runs.run(None, one))  # type: ignore[misc]
             found = runs.run(None, many)[0]
             alike = float(((found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)).mean())
             say(lines, f"| {name} | {runtime} | {took:.3f} | **{base / took:.2f}** | {alike:.5f} |")
+            if not runtime.endswith("-float"):
+                words = f"{name}, {runtime} **{base / took:.2f} x** ({last / took:.2f} x the same trick in torch)"
+                told["user tower, batch 1"].append(words)
 
 
-def item_vectors(lines: list[str]) -> None:
+def item_vectors(lines: list[str], told: Found) -> None:
     random = np.random.default_rng(0)
     centres = random.normal(size=(300, DIM))
     rows = centres[random.integers(0, 300, 20_000)] + 0.7 * random.normal(size=(20_000, DIM))
@@ -203,10 +244,46 @@ def item_vectors(lines: list[str]) -> None:
         ("int8", exact, exact.scanned),
         ("product codes, best 1,000 again in int8", product_codes(table, exact, 0), exact.scanned + DIM // 4),
     ):
-        say(lines, f"| {name} | {codes.scanned} | 1/{4 * DIM / codes.scanned:.0f} | {stored} | {recall(table, codes, 0):.4f} |")
+        kept = recall(table, codes, 0)
+        say(lines, f"| {name} | {codes.scanned} | 1/{4 * DIM / codes.scanned:.0f} | {stored} | {kept:.4f} |")
+        told["item vectors"].append(f"{name.split(',')[0]} **1/{4 * DIM / codes.scanned:.0f}** at {kept:.4f}")
 
 
-def roofline(lines: list[str], speeds: dict[str, float], graph: Path, feed: dict[str, Any]) -> None:
+def whole_bundle(workspace: Path, lines: list[str], told: Found) -> None:
+    """The newest compressed bundle of a workspace beside the one that it was made of."""
+    bundles = sorted((workspace / "bundles").glob("*/manifest.json"), reverse=True)
+    pairs = [(path.parent, parents[0]) for path in bundles if (parents := read_manifest(path.parent).parents)]
+    pairs = [(child, child.with_name(parent)) for child, parent in pairs if child.with_name(parent).is_dir()]
+    if not pairs:
+        print(f"{workspace} has no compressed bundle (tastemaker compress {workspace}): the whole bundle is not measured")
+        return
+    sizes, resident = [], []
+    lines += ["", "| bundle | MB on disk | MB resident, at rest | at the peak |", "|---|---|---|---|"]
+    for name, folder in zip(("compressed", "as it was"), pairs[0], strict=True):
+        memory_of(folder)  # the first process may have to choose its runtimes
+        both = [memory_of(folder) for _ in range(3)]
+        peak, rest = (float(np.median(column)) for column in zip(*both, strict=True))
+        sizes.append(sum(entry.bytes for entry in read_manifest(folder).files.values()))
+        resident.append(rest)
+        say(lines, f"| {name} | {sizes[-1] / 1e6:.1f} | {rest / 1e6:.1f} | {peak / 1e6:.1f} |")
+    told["whole bundle resident"].append(f"**{resident[0] / resident[1]:.2f}**; on disk 1/{sizes[1] / sizes[0]:.1f}")
+    report = workspace / "reports" / "compression.json"
+    if report.is_file():
+        rows = json.loads(report.read_text())["steps"]
+        lines.append("")
+        for one in (row for row in rows if row["verdict"]):
+            say(lines, f"- `{one['step']}` {one['state']}: {one['why']}")
+
+
+def summary(told: Found) -> list[str]:
+    """What was measured beside what is wanted."""
+    lines = ["| | against | reach | aim | measured |", "|---|---|---|---|---|"]
+    for name, wanted in REACH.items():
+        lines.append(f"| {' | '.join([name, *wanted])} | {'; '.join(told[name]) or 'not measured in this run'} |")
+    return lines
+
+
+def roofline(lines: list[str], speeds: dict[str, float], tokens: float, graph: Path, feed: dict[str, Any]) -> None:
     """What of the machine's matrix peak an encoder reaches, and where the rest of its time goes."""
     peaks = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -220,7 +297,7 @@ def roofline(lines: list[str], speeds: dict[str, float], graph: Path, feed: dict
     )
     lines += ["", "| encoder | G operations a second | of the fp32 peak | of bf16 | of int8 |", "|---|---|---|---|---|"]
     for name, speed in speeds.items():
-        done = speed * 28 * FLOP_TOKEN / 1e9
+        done = speed * tokens * FLOP_TOKEN / 1e9
         say(lines, f"| {name} | {done:.0f} | {' | '.join(f'{done / peak:.0%}' for peak in peaks.values())} |")
     told = ", ".join(f"{name} {share:.0%}" for name, share in shares(graph, feed).items())
     say(lines, f"\nWhere the time of the int8 encoder goes in ONNX Runtime, by operator: {told}.")
@@ -277,21 +354,28 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--arms", nargs="*", default=list(ARMS))
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=[*ARMS, *NARROW])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--workspace", type=Path, default=ROOT / "demo")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "compression")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "compression.md")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     asked.work.mkdir(parents=True, exist_ok=True)
-    lines = ["# What compression gives", "", "Made by `python benchmarks/compression.py`; what is measured is described there.", ""]
+    lines, told = list[str](), {name: list[str]() for name in REACH}
+    began = time.perf_counter()
     if (asked.data / "amazon-beauty").is_dir():
-        encoder(asked, lines)
+        encoder(asked, lines, told)
     else:
         print(f"{asked.data / 'amazon-beauty'} is absent: the encoder is not measured")
-    user_tower(asked, lines)
-    item_vectors(lines)
-    asked.out.write_text("\n".join(lines) + "\n")
+    user_tower(asked, lines, told)
+    item_vectors(lines, told)
+    whole_bundle(asked.workspace, lines, told)
+    table = summary(told)
+    print("\n" + "\n".join(table), flush=True)
+    words = f"`{' '.join(sys.argv[1:]) or 'no arguments'}`, {asked.steps} steps of healing, {(time.perf_counter() - began) / 60:.0f} minutes, load {os.getloadavg()[0]:.0f}"
+    head = ["# What compression gives", "", "Made by `python benchmarks/compression.py`; what is measured is described there.", ""]
+    asked.out.write_text("\n".join([*head, f"This run: {words}.", "", *table, *lines]) + "\n")
     print(f"Written: {asked.out}")
 
 

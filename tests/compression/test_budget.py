@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.compression.budget import Budget, Questions, gains, share_of
+from tastemaker.compression.budget import AUC_QUESTIONS, Budget, Questions, auc, gains, share_of
 from tastemaker.evaluation.ranking import per_user
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import FloatArray, IntArray
@@ -29,6 +30,11 @@ class Lists:
         begin = int(histories[0][0])
         self.asked += len(histories)
         return [one[:k] for one in self._lists[begin : begin + len(histories)]]
+
+    def chances(self, histories: Sequence[IntArray], items: Sequence[IntArray]) -> list[FloatArray]:
+        return [
+            np.isin(some, self._lists[int(history[0])]).astype(np.float32) for history, some in zip(histories, items, strict=True)
+        ]
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         return np.zeros((len(texts), 1), np.float32)
@@ -114,3 +120,53 @@ def test_a_budget_is_read_as_people_write_it(percent: float) -> None:
 def test_a_budget_that_is_none_is_told(text: str) -> None:
     with pytest.raises(InputError, match="such as 1%"):
         share_of(text)
+
+
+class Blurred(Lists):
+    """The same lists, but chances of which a share is drawn by lot."""
+
+    def __init__(self, lists: Sequence[IntArray], share: float) -> None:
+        super().__init__(lists)
+        self.share, self.told = share, 0
+
+    def chances(self, histories: Sequence[IntArray], items: Sequence[IntArray]) -> list[FloatArray]:
+        random, right = np.random.default_rng(0), super().chances(histories, items)
+        self.told += len(histories)
+        return [random.random(len(one)).astype(np.float32) if random.random() < self.share else one for one in right]
+
+
+def test_chances_that_got_worse_are_refused_though_the_lists_are_the_same() -> None:
+    questions, lists = world()
+    questions = replace(questions, catalogue=ITEMS)
+    same = Budget(0.01, questions, Lists(lists)).judge(Lists(lists))
+    assert same.accepted
+    assert same.auc is not None
+    assert same.auc > 0.8
+    assert same.auc_change is not None
+    assert same.auc_change.low == same.auc_change.high == 0
+    worse = Budget(0.01, questions, Lists(lists)).judge(Blurred(lists, 0.2))
+    assert not worse.accepted
+    assert worse.change.low == 0
+    assert worse.auc_change is not None
+    assert worse.auc_change.high < 0
+    assert "AUC by -" in worse.words
+    assert Budget(0.3, questions, Lists(lists)).judge(Blurred(lists, 0.2)).accepted, "with more allowed it is accepted"
+    few = replace(questions, histories=questions.histories[:12], targets=questions.targets[:12], users=questions.users[:12])
+    assert not Budget(0.05, few, Lists(lists)).judge(Blurred(lists, 0.2)).accepted, "what is not sure is refused"
+
+
+def test_chances_are_asked_of_few_questions_and_not_of_what_is_refused_anyhow() -> None:
+    questions, lists = world()
+    questions = replace(questions, catalogue=ITEMS)
+    good, bad = Blurred(lists, 0.0), Blurred(spoiled(lists, 0.9), 0.0)
+    budget = Budget(0.05, questions, Lists(lists))
+    assert budget.judge(good).accepted
+    assert good.told == AUC_QUESTIONS
+    assert not budget.judge(bad).accepted
+    assert bad.told == 0
+
+
+def test_the_auc_of_a_question_is_that_of_its_pairs() -> None:
+    wanted = np.array([True, False, False, True])
+    assert auc(np.array([0.9, 0.1, 0.9, 0.0], np.float32), wanted) == (1 + 0.5 + 0 + 0) / 4
+    assert auc(np.array([np.nan, 0.1, 0.2, 0.3], np.float32), wanted) == 0.5, "a chance that is no number never wins"

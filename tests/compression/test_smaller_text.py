@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
 from tastemaker.compression.distill import Lesson, export_encoder, pieces
 from tastemaker.compression.graph_weights import bert_of
-from tastemaker.compression.prune import best_layers, cut
+from tastemaker.compression.prune import best_layers, cut, taylor
 from tastemaker.compression.step import NotApplicable, Tools
 from tastemaker.compression.text import answers_of, pruned_rows, quantize, text_feeds, with_rows
 from tastemaker.models.bert import WordTable
@@ -83,6 +84,28 @@ def test_a_layer_that_does_nothing_goes_first(lesson: Lesson) -> None:
         torch.nn.init.zeros_(part.weight)
         torch.nn.init.zeros_(part.bias)
     assert best_layers(model, 3, lesson.batches(32)) == [0, 1, 3]
+
+
+def test_taylor_tells_how_far_the_answer_moves_without_a_part(lesson: Lesson) -> None:
+    whole, batches = lesson.teacher(), lesson.batches(32)
+    layer = whole.each_layer()[1]
+    with torch.no_grad():
+        layer.down.weight[:, 3] = 0.0
+        layer.out.weight[:, : whole.shape.head_dim] = 0.0
+    heads, neurons = taylor(whole, batches)
+    assert heads[1][0] == 0
+    assert neurons[1][3] == 0
+    assert (neurons[1] > 0).sum() == len(neurons[1]) - 1
+    moved = []
+    with torch.no_grad():
+        wanted = [whole(*batch) for batch in batches]
+        for place in range(len(neurons[1])):
+            column = layer.down.weight[:, place].clone()
+            layer.down.weight[:, place] = 0.0
+            moved.append(sum(float((whole(*batch) - answer).square().sum()) for batch, answer in zip(batches, wanted, strict=True)))
+            layer.down.weight[:, place] = column
+    assert spearmanr(moved, neurons[1]).statistic > 0.8
+    assert all(part.grad is None for part in whole.parameters())
 
 
 def test_cut_healed_and_written(encoder: Path, lesson: Lesson, tmp_path: Path, texts: list[str]) -> None:

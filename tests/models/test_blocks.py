@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tastemaker.models.blocks import BLOCKS, Block, HstuBlock, LigrBlock, make_block
-from tastemaker.models.user_sequence import UserSequence
+from tastemaker.models.user_sequence import LastState, UserSequence
 from tastemaker.schema.errors import SettingsError
 
 D, HEADS, L = 16, 2, 8
@@ -36,14 +36,16 @@ def test_what_comes_later_or_pads_changes_nothing_and_order_matters(name: str) -
 
 
 @pytest.mark.parametrize("name", list(BLOCKS))
-def test_the_state_after_the_last_event_is_that_of_all_states(name: str) -> None:
-    tower, vectors = _tower(name), torch.randn(5, L, D)
-    lengths = torch.tensor([1, 2, 5, L, 0])
-    states = tower.states(vectors)
-    for row, length in enumerate(lengths.tolist()):
-        wanted = states[row, length - 1] if length else torch.zeros(D)
-        assert torch.allclose(tower(vectors, lengths)[row], wanted, atol=1e-5)
-    assert states.abs().max() > 1
+def test_the_last_state_alone_is_the_same_as_among_all(name: str) -> None:
+    tower, vectors = _tower(name), torch.randn(7, L, D)
+    lengths = torch.tensor([8, 1, 5, 0, 2, 7, 3])
+    with torch.no_grad():
+        assert torch.allclose(LastState(tower)(vectors, lengths), tower(vectors, lengths), atol=2e-6)
+        seen: list[tuple[int, ...]] = []
+        last = tower.blocks[-1]
+        last.out.register_forward_hook(lambda module, given, found: seen.append(tuple(found.shape)))
+        LastState(tower)(vectors, lengths)
+    assert seen == [(7, 1, D)], "the last block answers for one place only"
 
 
 @pytest.mark.parametrize("name", list(BLOCKS))

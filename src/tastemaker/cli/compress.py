@@ -7,7 +7,7 @@ import json as json_module
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,21 +117,27 @@ class Served:
 
     def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
         """The k best items of each history, best first, its own items left out."""
-        from concurrent.futures import ThreadPoolExecutor
 
-        from threadpoolctl import threadpool_limits
+        def best(rows: slice) -> list[IntArray]:
+            return [items for items, _ in self._live.best(self._live.queries(histories[rows]), k)]
 
-        from tastemaker.inference.cpu import cores
+        return _in_parts(len(histories), best)
 
-        def best(part: Sequence[IntArray]) -> list[IntArray]:
-            return [items for items, _ in self._live.best(self._live.queries(part), k)]
+    def chances(self, histories: Sequence[IntArray], items: Sequence[IntArray]) -> list[FloatArray]:
+        """How likely each of some items is taken next, [n] for each history: the first head's chance, or the score where there is no ranker."""
+        import numpy as np
 
-        parts = [histories[begin : begin + 256] for begin in range(0, len(histories), 256)]
-        with threadpool_limits(1, "blas"):
-            if len(parts) < 2:
-                return best(histories)
-            with ThreadPoolExecutor(cores()) as pool:
-                return [items for found in pool.map(best, parts) for items in found]
+        channels, road, depth = self._live.channels, self._live.road, self._live.settings.fusion.depth
+
+        def told(rows: slice) -> list[FloatArray]:
+            found = []
+            for state, asked in zip(self._live.queries(histories[rows]), items[rows], strict=True):
+                ranked = road.scored(channels.score_items(state, asked, depth), state)
+                first = ranked.scores if ranked.chances is None else ranked.chances[:, 0]
+                found.append(first if np.isfinite(first).all() else ranked.scores)
+            return found
+
+        return _in_parts(len(histories), told)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Whitened unit vectors of texts, float32 [n, T]."""
@@ -140,6 +146,22 @@ class Served:
     def users(self, histories: Sequence[IntArray]) -> FloatArray:
         """User vectors, float32 [B, D]."""
         return self._live.brain.user.vectors(histories, self._live.channels.items.rows)
+
+
+def _in_parts(count: int, work: Callable[[slice], list[Any]]) -> list[Any]:
+    """What a work gives of so many rows, in parts on all cores."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from threadpoolctl import threadpool_limits
+
+    from tastemaker.inference.cpu import cores
+
+    parts = [slice(begin, begin + 256) for begin in range(0, count, 256)]
+    with threadpool_limits(1, "blas"):
+        if len(parts) < 2:
+            return [one for part in parts for one in work(part)]
+        with ThreadPoolExecutor(cores()) as pool:
+            return [one for found in pool.map(work, parts) for one in found]
 
 
 def memory_of(folder: Path) -> tuple[int, int]:
@@ -259,7 +281,7 @@ def _newer_questions(parent: Path, test: pl.DataFrame, words: str, most: int) ->
             wanted.setdefault(user, []).append(brain.index_of[item])
     asked = [user for user in list(wanted)[:most] if len(brain.history(user))]
     targets = [np.array(wanted[user], dtype=np.int32) for user in asked]
-    return Questions([brain.history(user) for user in asked], targets, np.arange(len(asked)), words)
+    return Questions([brain.history(user) for user in asked], targets, np.arange(len(asked)), words, len(brain.index_of))
 
 
 def _early(workspace: Workspace, parent: Path, data: Dataset, progress: Progress) -> tuple[Path, Questions]:
@@ -292,7 +314,7 @@ def _early(workspace: Workspace, parent: Path, data: Dataset, progress: Progress
         targets.append(np.array(wanted[asked.rows[row]], dtype=np.int32))
         groups.append(users.setdefault(asked.users[row], len(users)))
     words = f"{asked.words}; judged is a bundle of the earlier events alone, and what held there is done to the whole one"
-    return _whole_bundle(payload, parent), Questions(histories, targets, np.array(groups, dtype=np.int64), words)
+    return _whole_bundle(payload, parent), Questions(histories, targets, np.array(groups, dtype=np.int64), words, len(early))
 
 
 def _whole_bundle(payload: Path, parent: Path) -> Path:

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from tastemaker.compression.step import Answering
 from tastemaker.evaluation.significance import Groups, interval
 from tastemaker.schema.errors import InputError
-from tastemaker.schema.protocols import IntArray
+from tastemaker.schema.protocols import FloatArray, IntArray
 from tastemaker.schema.reports import Interval
 
 K = 10
 EARLY, LAST = 0.999, 0.95
 FEWEST = 1_000
 """Questions below which is not looked before all are asked."""
+AUC_QUESTIONS, OTHERS = 500, 50
+"""Questions by which AUC is judged (its interval is ten times as narrow as that of the NDCG), and items that each target is compared with."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -32,6 +34,8 @@ class Verdict(msgspec.Struct, frozen=True):
         overlap: share of the ten places that show the same items as before, in [0, 1].
         asked: questions.
         words: the sentence for people.
+        auc: of the uncompressed bundle: how often an item that came next is thought likelier than one that did not. None: it was not judged.
+        auc_change: paired difference to it, with its 95 % interval.
     """
 
     before: float
@@ -41,6 +45,8 @@ class Verdict(msgspec.Struct, frozen=True):
     overlap: float
     asked: int
     words: str
+    auc: float | None = None
+    auc_change: Interval | None = None
 
     @property
     def share(self) -> float:
@@ -57,12 +63,14 @@ class Questions:
         targets: item indices that came next, one array a question.
         users: the user of each question, as a number; intervals resample users.
         words: the protocol in plain words.
+        catalogue: items that there are, of which some that did not come next are drawn; 0: AUC is not judged.
     """
 
     histories: Sequence[IntArray]
     targets: Sequence[IntArray]
     users: Groups
     words: str = ""
+    catalogue: int = 0
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -84,9 +92,27 @@ class Budget:
     def __init__(self, share: float, questions: Questions, before: Answering, resamples: int = 1_000) -> None:
         self.share, self.questions, self.resamples = share, questions, resamples
         self._answers, self._before = before, list[IntArray]()
+        self._pools = _Pools(questions)
+        self._auc: NDArray[np.float64] | None = None
 
     def judge(self, answers: Answering) -> Verdict:
-        """What another bundle costs."""
+        """What another bundle costs: in its lists, and where these are good enough, in the chances that it tells."""
+        verdict = self._by_lists(answers)
+        if not verdict.accepted or not len(self._pools.rows):
+            return verdict
+        if self._auc is None:
+            self._auc = self._pools.auc(self._answers)
+        change = interval(self._pools.auc(answers) - self._auc, self.resamples, 0, self.questions.users[self._pools.rows])
+        before, words = (
+            float(self._auc.mean()),
+            f"{verdict.words}; AUC by {change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]",
+        )
+        allowed = self.share * before
+        return msgspec.structs.replace(
+            verdict, accepted=change.low >= -allowed, words=f"{words}, {-allowed:+.4f} is allowed", auc=before, auc_change=change
+        )
+
+    def _by_lists(self, answers: Answering) -> Verdict:
         lists: list[IntArray] = []
         for count in _looks(len(self.questions)):
             lists += answers.lists(self.questions.histories[len(lists) : count], K)
@@ -112,6 +138,39 @@ class Budget:
         words = f"NDCG@10 changes by {change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}] on {count:,} questions, {-allowed:+.4f} is allowed"
         kept = change.low >= -allowed if accepted is None else accepted
         return Verdict(quality, change, allowed, kept, float(np.mean(shared)) if shared else 1.0, count, words)
+
+
+class _Pools:
+    """For some questions: the items that came next, and items drawn from the catalogue that neither came next nor were met before; the same for every bundle."""
+
+    def __init__(self, questions: Questions) -> None:
+        self._items, self._wanted, rows = list[IntArray](), list[NDArray[np.bool_]](), list[int]()
+        random = np.random.default_rng(0)
+        for row in range(len(questions) if questions.catalogue else 0):
+            history, targets = questions.histories[row], questions.targets[row]
+            targets = np.unique(targets[(targets >= 0) & (targets < questions.catalogue)])
+            drawn = np.unique(random.integers(0, questions.catalogue, OTHERS))
+            others = np.setdiff1d(drawn, np.concatenate([targets, history]))
+            if len(targets) and len(others):
+                rows.append(row)
+                self._items.append(np.concatenate([targets, others]).astype(np.int32))
+                self._wanted.append(np.arange(len(self._items[-1])) < len(targets))
+            if len(rows) == AUC_QUESTIONS:
+                break
+        self.rows = np.array(rows, dtype=np.int64)
+        self._histories = [questions.histories[row] for row in rows]
+
+    def auc(self, answers: Answering) -> NDArray[np.float64]:
+        """AUC of each question, float64 [Q]."""
+        told = answers.chances(self._histories, self._items)
+        return np.array([auc(chances, wanted) for chances, wanted in zip(told, self._wanted, strict=True)])
+
+
+def auc(chances: FloatArray, wanted: NDArray[np.bool_]) -> float:
+    """Share of the pairs of a wanted and another item in which the wanted one has the larger chance, ties by half; a number that is none is the smallest."""
+    chances = np.where(np.isfinite(chances), chances, -np.inf)
+    one, other = chances[wanted][:, None], chances[~wanted][None, :]
+    return float(((one > other) + 0.5 * (one == other)).mean())
 
 
 def _looks(total: int) -> list[int]:

@@ -51,7 +51,7 @@ def layers(count: int, heads: float = 1.0, forward: float = 1.0, name: str = "")
             keep = count or len(whole.layers)
             if keep >= len(whole.layers) and heads >= 1 and forward >= 1 and count:
                 raise NotApplicable(f"the language model has {len(whole.layers)} layers, so {count} are not fewer")
-            small = cut(whole, keep, heads, forward, lesson.batches(IMPORTANCE))
+            small = cut(whole, keep, heads, forward, lesson.batches(IMPORTANCE), settings.importance)
             before = lesson.alike(small)
             gentle = 1.0 if keep < len(whole.layers) or heads < 1 or forward < 1 else GENTLE
             lesson.heal(small, settings.heal_steps, gentle * settings.heal_rate, settings.heal_batch)
@@ -59,7 +59,7 @@ def layers(count: int, heads: float = 1.0, forward: float = 1.0, name: str = "")
             facts: Facts = {"layers": len(small.layers), "heads": sum(small.shape.heads), "neurons": sum(small.shape.forward)}
             return facts | {"cosine cut": round(before, 4), "cosine healed": round(lesson.alike(small), 4)}
 
-        return changed(bundle, place, tools, name or f"layers-{count}", make, [count, heads, forward, heal])
+        return changed(bundle, place, tools, name or f"layers-{count}", make, [count, heads, forward, heal, settings.importance])
 
     return apply
 

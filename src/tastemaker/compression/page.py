@@ -112,7 +112,7 @@ def _body(report: dict[str, Any]) -> str:
 
 def _table(report: dict[str, Any]) -> str:
     head = ["step", "state", "MB", "parameters", "p50 ms", "p99 ms", "answers / CPU s", "texts / CPU s", "peak memory MB", "resident MB", "neighbours kept",
-            "NDCG@10", "change"]  # fmt: skip
+            "NDCG@10", "change", "AUC"]  # fmt: skip
     lines = [["as it was", "", *_cells(report["before"], None)]]
     lines += [[one["step"], one["state"], *_cells(one["figures"], one["verdict"])] for one in report["steps"]]
     return page.table(head, lines, "as it was")
@@ -120,7 +120,7 @@ def _table(report: dict[str, Any]) -> str:
 
 def _cells(figures: dict[str, Any] | None, verdict: dict[str, Any] | None) -> list[str]:
     if figures is None:
-        return [""] * 11
+        return [""] * 12
     memory, kept = figures["memory"], figures["neighbours"]
     resident = figures["resident"]
     cells = [f"{figures['bytes'] / 1e6:.1f}", f"{figures['parameters']:,}", f"{figures['p50']:.2f}", f"{figures['p99']:.2f}"]
@@ -128,10 +128,12 @@ def _cells(figures: dict[str, Any] | None, verdict: dict[str, Any] | None) -> li
     cells.append(f"{resident / 1e6:.0f}" if resident else "")
     cells.append("" if kept is None else f"{kept:.3f}")
     if verdict is None:
-        return [*cells, "", ""]
+        return [*cells, "", "", ""]
     change, before = verdict["change"], verdict["before"] or 1.0
     span = f"{change['low'] / before:+.2%} to {change['high'] / before:+.2%}"
-    return [*cells, f"{change['mean'] / before:+.2%}", span]
+    chances = verdict["auc_change"]
+    told = f"{chances['mean']:+.4f} [{chances['low']:+.4f}, {chances['high']:+.4f}]" if chances else ""
+    return [*cells, f"{change['mean'] / before:+.2%}", span, told]
 
 
 def _facts(report: dict[str, Any]) -> str:
@@ -148,8 +150,8 @@ def _facts(report: dict[str, Any]) -> str:
 def _protocol(report: dict[str, Any]) -> str:
     words = (
         f"A step is accepted if the lower end of the 95 % interval of its paired change of NDCG@10, against the bundle as it was, loses no more than {report['budget']:.1%} of "
-        "it: losses don't add up unseen. Intervals: bootstrap over users. A text's neighbours: the ten nearest, of texts that no step has learned from. Latency: one "
-        "history to ten items, one thread. Memory: what a fresh process takes on top of the program itself."
+        "it: losses don't add up unseen. The same holds of the AUC of the first head's chances (how often an item that came next is thought likelier than one that did not). Intervals: bootstrap over users. A text's neighbours: the ten nearest, of texts that no step has learned from. Latency: one "
+        "history to ten items, one thread. Memory: what a fresh process wrote, and the pages of the bundle that it read."
     )
     return f"<p class=soft>{words} Made {report['made']}.</p>"
 

@@ -47,17 +47,53 @@ def importance(model: Bert, batches: Sequence[Tokens]) -> tuple[list[Tensor], li
     return heads, neurons
 
 
-def cut(model: Bert, layers: int, heads: float, forward: float, batches: Sequence[Tokens]) -> Bert:
+def taylor(model: Bert, batches: Sequence[Tokens], seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
+    """How far the answer would move without each head and each neuron, to the first order, for each layer float32 [heads] and [F].
+
+    A part's activation times the gradient of the answer in a random direction, summed over the tokens of a text and squared (P. Molchanov et al., 2019, arXiv 1906.10771,
+    equation 8): unlike `importance` it knows of all layers behind the part, for three times the work.
+    """
+    heads = [torch.zeros(count) for count in model.shape.heads]
+    neurons = [torch.zeros(count) for count in model.shape.forward]
+    random = torch.Generator().manual_seed(seed)
+    for ids, mask in batches:
+        met, gradients = _gradients(model, ids, mask, random)
+        moved = [(given * gradient).detach() * mask[..., None] for given, gradient in zip(met, gradients, strict=True)]
+        for place in range(len(heads)):
+            heads[place] += moved[2 * place].sum(1).view(len(ids), -1, model.shape.head_dim).sum(2).square().sum(0)
+            neurons[place] += moved[2 * place + 1].sum(1).square().sum(0)
+    return heads, neurons
+
+
+def _gradients(model: Bert, ids: Tensor, mask: Tensor, random: torch.Generator) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+    """What heads and neurons bring, layer by layer, and its gradients of the answer in a random direction."""
+    met: list[Tensor] = []
+    watched = [part for layer in model.each_layer() for part in (layer.out, layer.down)]
+    hooks = [part.register_forward_pre_hook(lambda _, given: met.append(given[0])) for part in watched]
+    try:
+        with torch.enable_grad():
+            answer = model(ids, mask)
+            return met, torch.autograd.grad((answer * torch.randn(answer.shape, generator=random)).sum(), met)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+MEASURES = {"activation": importance, "taylor": taylor}
+"""How the importance of heads and neurons is told."""
+
+
+def cut(model: Bert, layers: int, heads: float, forward: float, batches: Sequence[Tokens], measure: str = "activation") -> Bert:
     """The model with its most important parts alone.
 
     Args:
         layers: how many stay. heads, forward: shares of each layer's heads and neurons that stay, in (0, 1].
-        batches: real texts by which importance is told.
+        batches: real texts by which importance is told. measure: one of `MEASURES`, for heads and neurons.
     """
     chosen = best_layers(model, layers, batches) if layers < len(model.layers) else list(range(len(model.layers)))
     if heads >= 1 and forward >= 1:
         return _only(model, chosen)
-    by_head, by_neuron = importance(model, batches)
+    by_head, by_neuron = MEASURES[measure](model, batches)
     some_heads = [_most(by_head[place], heads) for place in chosen]
     some_neurons = [_most(by_neuron[place], forward, 64) for place in chosen]
     return kept(model, chosen, some_heads, some_neurons)

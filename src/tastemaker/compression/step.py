@@ -27,6 +27,9 @@ class Answering(Protocol):
     def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
         """The k best items of each history, best first, its own items left out."""
 
+    def chances(self, histories: Sequence[IntArray], items: Sequence[IntArray]) -> list[FloatArray]:
+        """How likely each of some items is taken next, [n] for each history: the first head's chance, or the score where there is no ranker."""
+
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Whitened unit vectors of texts, float32 [n, T]."""
 
@@ -96,5 +99,5 @@ def bring(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-TEXT, USER, VECTORS, DEAD = "text encoder", "user tower", "item vectors", "dead weight"
+TEXT, USER, MEDIA, VECTORS, DEAD = "text encoder", "user tower", "picture and sound models", "item vectors", "dead weight"
 """The parts that steps change."""

@@ -6,17 +6,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tastemaker.compression import shared, text, user, vectors
+from tastemaker.compression import media, shared, text, user, vectors
 from tastemaker.compression.ladder import Group
-from tastemaker.compression.step import DEAD, TEXT, USER, VECTORS, Facts, Step, Tools
+from tastemaker.compression.step import DEAD, MEDIA, TEXT, USER, VECTORS, Facts, Step, Tools
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import CompressSettings
+from tastemaker.schema.signals import AUDIO, IMAGE
 
 VOCABULARY = Step("vocabulary", TEXT, "word pieces that the catalogue does not use are left out", text.vocabulary)
 INT8_TEXT = Step("int8-text", TEXT, "products and word vectors of the language model in eight bits", text.int8)
 INT8_SENSITIVE = Step("int8-text-sensitive", TEXT, "the same, the products that cost most left in float", text.int8_sensitive)
 INT8_TABLES = Step("int8-word-vectors", TEXT, "word vectors in eight bits, products in float", text.int8_tables)
 INT8_USER = Step("int8-user", USER, "products of the user tower in eight bits", user.int8)
+INT8_IMAGE = Step("int8-image", MEDIA, "products of the picture model in eight bits", media.int8(IMAGE))
+INT8_AUDIO = Step("int8-audio", MEDIA, "products of the sound model in eight bits", media.int8(AUDIO))
 NEIGHBOURS = Step("neighbours", DEAD, "the weaker half of each item's neighbours is left out", vectors.fewer_neighbours)
 BYTES = Step("int8-vectors", VECTORS, "item vectors in eight bits", vectors.to_bytes)
 CODES = Step("product-codes", VECTORS, "item vectors as product codes, the best scored again in eight bits", vectors.to_codes)
@@ -32,15 +35,19 @@ def ladder(settings: CompressSettings) -> list[Group]:
     """The groups of steps that the settings ask for.
 
     Raises:
-        SettingsError: a step or an effort that is not known.
+        SettingsError: a step, an effort or an importance that is not known.
     """
     if settings.effort not in ("quick", "normal"):
         raise SettingsError(f"compress.effort is {settings.effort!r}; expected quick or normal.")
+    if settings.importance not in ("activation", "taylor"):
+        raise SettingsError(f"compress.importance is {settings.importance!r}; expected activation or taylor.")
     groups: list[Group] = [
         [VOCABULARY],
         *([_smaller(settings)] if settings.effort == "normal" else []),
         [INT8_TEXT, INT8_SENSITIVE, INT8_TABLES],
         [INT8_USER],
+        [INT8_IMAGE],
+        [INT8_AUDIO],
         [NEIGHBOURS],
         [CODES, BYTES],
         [SHARED],

@@ -1,8 +1,5 @@
 """What a layer of the user tower is: three named choices that take states [B, L, D] and give states [B, L, D], none looking ahead.
 
-`last` gives the same state as `forward` at one place of each history and computes no other: an answer reads the state after the last event alone, and of the topmost layer
-that leaves a fifth of the work (keys and values of all events; query, feed-forward and all the rest of one).
-
 All have a norm before each part, and a learned bias for each distance in place of positions. Their sizes differ: with D numbers a state, a layer of `transformer` has
 10 D² weights, `ligr` 12 D², `hstu` 5 D².
 """
@@ -41,22 +38,22 @@ class Block(nn.Module):
         hidden_BLD = hidden_BLD + dropout(self.heard(hidden_BLD), self.dropout, self.training)
         return hidden_BLD + dropout(self.thought(hidden_BLD), self.dropout, self.training)
 
-    def last(self, hidden_BLD: Tensor, at_B: Tensor) -> Tensor:
-        """The states after this block at one place of each history, float32 [B, 1, D]."""
-        own_B1D = rows_at(hidden_BLD, at_B)
-        own_B1D = own_B1D + self.heard_last(hidden_BLD, at_B)
-        return own_B1D + self.thought(own_B1D)
+    def latest(self, hidden_BLD: Tensor, last_B: Tensor) -> Tensor:
+        """The state after this block at one place of each history, float32 [B, 1, D]: all that a last block must compute; no dropout."""
+        asked_B1D = at(hidden_BLD, last_B)
+        asked_B1D = asked_B1D + self.heard_at(hidden_BLD, asked_B1D, last_B)
+        return asked_B1D + self.thought(asked_B1D)
 
-    def heard_last(self, hidden_BLD: Tensor, at_B: Tensor) -> Tensor:
-        """What attention brings at one place of each history, float32 [B, 1, D]; dropout has no part in it."""
-        dim = hidden_BLD.shape[-1]
-        normed_BLD, weight = self.norm_attention(hidden_BLD), self.query_key_value.weight
-        query = _by_head(F.linear(rows_at(normed_BLD, at_B), weight[:dim]), self.heads)
-        both = F.linear(normed_BLD, weight[dim:])
-        key, value = _by_head(both[..., :dim], self.heads), _by_head(both[..., dim:], self.heads)
-        distance_BL = _behind(hidden_BLD, at_B)
-        bias_BHL = self.distance[:, distance_BL.clamp(min=0)].transpose(0, 1) + (_MASKED * (distance_BL < 0))[:, None]
-        weight_BH1L = torch.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias_BHL[:, :, None], dim=-1)
+    def heard_at(self, hidden_BLD: Tensor, asked_B1D: Tensor, last_B: Tensor) -> Tensor:
+        """What attention brings to one place of each history, float32 [B, 1, D]."""
+        length, dim = hidden_BLD.shape[1:]
+        ask, answer = torch.split(self.query_key_value.weight, [dim, 2 * dim])
+        query = F.linear(self.norm_attention(asked_B1D), ask).view(-1, 1, self.heads, dim // self.heads).transpose(1, 2)
+        split = F.linear(self.norm_attention(hidden_BLD), answer).view(-1, length, 2, self.heads, dim // self.heads)
+        key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+        distance_B1L = _distances_of(last_B, length)
+        bias_BH1L = self.distance[:, distance_B1L.clamp(min=0)].transpose(0, 1) + _MASKED * (distance_B1L < 0)[:, None]
+        weight_BH1L = torch.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias_BH1L, dim=-1)
         heard_B1D: Tensor = self.out((weight_BH1L @ value).transpose(1, 2).flatten(2))
         return heard_B1D
 
@@ -96,11 +93,11 @@ class LigrBlock(Block):
         gate_BLD = torch.sigmoid(self.gate_forward(hidden_BLD))
         return hidden_BLD + gate_BLD * dropout(self.thought(hidden_BLD), self.dropout, self.training)
 
-    def last(self, hidden_BLD: Tensor, at_B: Tensor) -> Tensor:
-        """The states after this block at one place of each history, float32 [B, 1, D]."""
-        own_B1D = rows_at(hidden_BLD, at_B)
-        own_B1D = own_B1D + torch.sigmoid(self.gate_attention(own_B1D)) * self.heard_last(hidden_BLD, at_B)
-        return own_B1D + torch.sigmoid(self.gate_forward(own_B1D)) * self.thought(own_B1D)
+    def latest(self, hidden_BLD: Tensor, last_B: Tensor) -> Tensor:
+        """As `Block.latest`."""
+        asked_B1D = at(hidden_BLD, last_B)
+        asked_B1D = asked_B1D + torch.sigmoid(self.gate_attention(asked_B1D)) * self.heard_at(hidden_BLD, asked_B1D, last_B)
+        return asked_B1D + torch.sigmoid(self.gate_forward(asked_B1D)) * self.thought(asked_B1D)
 
 
 class HstuBlock(nn.Module):
@@ -133,26 +130,29 @@ class HstuBlock(nn.Module):
         changed_BLD: Tensor = hidden_BLD + self.out(dropout(heard_BLD, self.dropout, self.training))
         return changed_BLD
 
-    def last(self, hidden_BLD: Tensor, at_B: Tensor) -> Tensor:
-        """The states after this block at one place of each history, float32 [B, 1, D]; dropout has no part in it."""
-        dim = hidden_BLD.shape[-1]
-        normed_BLD, weight = self.norm(hidden_BLD), self.gate_value_query_key.weight
-        mine = F.silu(F.linear(rows_at(normed_BLD, at_B), torch.cat([weight[:dim], weight[2 * dim : 3 * dim]])))
-        both = F.silu(F.linear(normed_BLD, torch.cat([weight[dim : 2 * dim], weight[3 * dim :]])))
-        gate, query = mine[..., :dim], _by_head(mine[..., dim:], self.heads)
-        value, key = _by_head(both[..., :dim], self.heads), _by_head(both[..., dim:], self.heads)
-        distance_BL = _behind(hidden_BLD, at_B)
-        bias_BH1L = self.distance[:, distance_BL.clamp(min=0)].transpose(0, 1)[:, :, None]
-        weight_BH1L = F.silu(query @ key.transpose(-1, -2) + bias_BH1L) * ((distance_BL >= 0) / self.max_length)[:, None, None]
-        heard_B1D = self.norm_heard((weight_BH1L @ value).transpose(1, 2).flatten(2)) * gate
-        changed_B1D: Tensor = rows_at(hidden_BLD, at_B) + self.out(heard_B1D)
+    def latest(self, hidden_BLD: Tensor, last_B: Tensor) -> Tensor:
+        """As `Block.latest`."""
+        length, dim = hidden_BLD.shape[1:]
+        gate_W, value_W, query_W, key_W = torch.split(self.gate_value_query_key.weight, dim)
+        asked_B1D, normed_BLD = at(hidden_BLD, last_B), self.norm(hidden_BLD)
+        normed_B1D = self.norm(asked_B1D)
+
+        def mixed(normed: Tensor, weight: Tensor) -> Tensor:
+            return F.silu(F.linear(normed, weight)).view(-1, normed.shape[1], self.heads, dim // self.heads).transpose(1, 2)
+
+        query, key, value = mixed(normed_B1D, query_W), mixed(normed_BLD, key_W), mixed(normed_BLD, value_W)
+        distance_B1L = _distances_of(last_B, length)
+        bias_BH1L = self.distance[:, distance_B1L.clamp(min=0)].transpose(0, 1)
+        weight_BH1L = F.silu(query @ key.transpose(-1, -2) + bias_BH1L) * ((distance_B1L >= 0) / self.max_length)[:, None]
+        heard_B1D = self.norm_heard((weight_BH1L @ value).transpose(1, 2).flatten(2)) * F.silu(F.linear(normed_B1D, gate_W))
+        changed_B1D: Tensor = asked_B1D + self.out(heard_B1D)
         return changed_B1D
 
 
 BLOCKS: dict[str, type[Block] | type[HstuBlock]] = {TRANSFORMER: Block, "hstu": HstuBlock, "ligr": LigrBlock}
 
 
-def make_block(name: str, dim: int, heads: int, max_length: int, dropout: float) -> Block | HstuBlock:
+def make_block(name: str, dim: int, heads: int, max_length: int, dropout: float) -> nn.Module:
     """One layer of the user tower.
 
     Raises:
@@ -163,20 +163,14 @@ def make_block(name: str, dim: int, heads: int, max_length: int, dropout: float)
     return BLOCKS[name](dim, heads, max_length, dropout)
 
 
-def rows_at(states_BLD: Tensor, at_B: Tensor) -> Tensor:
+def at(hidden_BLD: Tensor, last_B: Tensor) -> Tensor:
     """The states at one place of each history, float32 [B, 1, D]."""
-    return states_BLD.gather(1, at_B[:, None, None].expand(-1, 1, states_BLD.shape[-1]))
+    return hidden_BLD.gather(1, last_B[:, None, None].expand(-1, 1, hidden_BLD.shape[-1]))
 
 
-def _by_head(states_BLD: Tensor, heads: int) -> Tensor:
-    """Numbers of each head, float32 [B, H, L, D / H]."""
-    rows, length, dim = states_BLD.shape
-    return states_BLD.reshape(rows, length, heads, dim // heads).transpose(1, 2)
-
-
-def _behind(hidden_BLD: Tensor, at_B: Tensor) -> Tensor:
-    """How many events each place lies behind one place of its history, int64 [B, L]; below 0 for what comes later."""
-    return at_B[:, None] - torch.arange(hidden_BLD.shape[1], device=hidden_BLD.device)[None]
+def _distances_of(last_B: Tensor, length: int) -> Tensor:
+    """How many events one place of each history lies behind each other one, int64 [B, 1, L]; below 0 for what comes later."""
+    return last_B[:, None, None] - torch.arange(length, device=last_B.device)
 
 
 def _distances(length: int, device: torch.device) -> Tensor:

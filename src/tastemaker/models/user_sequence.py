@@ -6,12 +6,13 @@ The output is a unit vector times a learned temperature, so that `user · item +
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tastemaker.models.blocks import TRANSFORMER, Block, HstuBlock, make_block
+from tastemaker.models.blocks import TRANSFORMER, at, make_block
 from tastemaker.models.dropout import dropout
 
 TEMPERATURE = 12.0
@@ -39,27 +40,47 @@ class UserSequence(nn.Module):
 
     def states(self, vectors_BLD: Tensor) -> Tensor:
         """The user vector after each event, float32 [B, L, D]; what follows an event does not change its state."""
-        return self._out(self._through(vectors_BLD, len(self.blocks)))
+        hidden_BLD = _scaled(vectors_BLD)
+        hidden_BLD = dropout(hidden_BLD, self.dropout, self.training)
+        for block in self.blocks:
+            hidden_BLD = block(hidden_BLD)
+        return self._told(hidden_BLD)
 
     def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """The user vector after the last event, float32 [B, D], for answers (without dropout); zero for an empty history.
+        """The user vector after the last event, float32 [B, D]; zero for an empty history.
 
         Args:
             vectors: item vectors, oldest first, float32 [B, L, D] with L up to `max_length`.
             lengths: events of each history, int64 [B].
         """
-        top, at_B = len(self.blocks) - 1, (lengths - 1).clamp(min=0)
-        last: HstuBlock | Block = self.blocks[top]  # type: ignore[assignment]
-        state_BD = self._out(last.last(self._through(vectors, top), at_B))[:, 0]
-        return state_BD * (lengths > 0)[:, None].to(state_BD.dtype)
+        last_BD = at(self.states(vectors), (lengths - 1).clamp(min=0))[:, 0]
+        return last_BD * (lengths > 0)[:, None].to(last_BD.dtype)
 
-    def _through(self, vectors_BLD: Tensor, blocks: int) -> Tensor:
-        """The states after so many blocks, float32 [B, L, D]."""
-        hidden_BLD = vectors_BLD * (math.sqrt(vectors_BLD.shape[-1]) / 4)
-        hidden_BLD = dropout(hidden_BLD, self.dropout, self.training)
-        for block in self.blocks[:blocks]:
-            hidden_BLD = block(hidden_BLD)
-        return hidden_BLD
-
-    def _out(self, hidden_BLD: Tensor) -> Tensor:
+    def _told(self, hidden_BLD: Tensor) -> Tensor:
         return F.normalize(self.norm(hidden_BLD), dim=-1) * self.log_temperature.exp()
+
+
+class LastState(nn.Module):
+    """The same answers as a tower's, without what the last block would compute of earlier events: what is served. It learns nothing.
+
+    Args:
+        tower: in evaluation mode.
+    """
+
+    def __init__(self, tower: UserSequence) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """As `UserSequence.forward`."""
+        *earlier, last_block = list(self.tower.blocks)
+        latest: Callable[[Tensor, Tensor], Tensor] = last_block.latest  # type: ignore[assignment]  # every block has it
+        hidden_BLD, last_B = _scaled(vectors), (lengths - 1).clamp(min=0)
+        for block in earlier:
+            hidden_BLD = block(hidden_BLD)
+        last_BD = self.tower._told(latest(hidden_BLD, last_B))[:, 0]
+        return last_BD * (lengths > 0)[:, None].to(last_BD.dtype)
+
+
+def _scaled(vectors_BLD: Tensor) -> Tensor:
+    return vectors_BLD * (math.sqrt(vectors_BLD.shape[-1]) / 4)

@@ -476,6 +476,8 @@ class CompressSettings(Section, kw_only=True, frozen=True):
     """Share of the feed-forward neurons of each layer that the step `narrow` keeps."""
     heads: Share = 0.67
     """Share of the attention heads of each layer that the step `narrow` keeps."""
+    importance: str = "activation"
+    """How the step `narrow` tells which heads and neurons matter: by their `activation` times the weights behind it, or by `taylor` (activation times gradient)."""
     heal_steps: Annotated[int, Meta(ge=0)] = 600
     """Batches of distillation that heal what was cut."""
     heal_batch: Positive = 64

@@ -45,7 +45,7 @@ from tastemaker.index.paths import save_graph
 from tastemaker.index.tokens import words_of
 from tastemaker.models.item_tower import ContentOnly, ItemTower
 from tastemaker.models.text import TextTower, Whitening
-from tastemaker.models.user_sequence import UserSequence
+from tastemaker.models.user_sequence import LastState, UserSequence
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings_file import to_table
@@ -208,7 +208,33 @@ def export_users(users: UserSequence, dim: int, path: Path) -> None:
     rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=2, max=users.max_length)
     vectors, lengths = torch.randn(3, 5, dim), torch.tensor([5, 2, 0])
     shapes = {"vectors": {0: rows, 1: length}, "lengths": {0: rows}}
-    write_graph(users.eval(), (vectors, lengths), path, ["vectors", "lengths"], shapes)
+    write_graph(LastState(users.eval()), (vectors, lengths), path, ["vectors", "lengths"], shapes)
+    fold_weights(path)
+
+
+def fold_weights(path: Path) -> None:
+    """Makes weights of a graph that are parts of others, or turned ones, weights of their own: in products with these alone a runtime can compute in eight bits."""
+    import onnx
+    from onnx import numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    model = onnx.load(str(path))
+    known = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    left = []
+    for node in model.graph.node:
+        if node.op_type not in ("Split", "Transpose") or not all(name in known for name in node.input):
+            left.append(node)
+            continue
+        found = ReferenceEvaluator(node, opsets={"": OPSET}).run(None, {name: known[name] for name in node.input})
+        known |= dict(zip(node.output, found, strict=True))
+    del model.graph.node[:]
+    model.graph.node.extend(left)
+    used = {name for node in left for name in node.input}
+    constants = [numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in known.items() if name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(constants)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
 
 
 def write_graph(module: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], shapes: Any) -> None:
