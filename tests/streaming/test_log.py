@@ -21,7 +21,7 @@ from live_kafka import Broker, kafka_broker
 from live_redis import RedisServer, redis_server
 from tastemaker.features.base import FeatureQuery
 from tastemaker.journal.append import Journal
-from tastemaker.schema.errors import InputError
+from tastemaker.schema.errors import InputError, JournalError
 from tastemaker.schema.events import Event
 from tastemaker.serving.wire import open_live
 from tastemaker.streaming.intake import Intake, Taken
@@ -221,10 +221,30 @@ def test_a_consumer_that_is_killed_before_it_acknowledges_doubles_nothing(
 
 
 @pytest.mark.parametrize("place", ["journal", "redis"], indirect=True)
+def test_what_a_disk_refuses_is_held_and_comes_to_another_if_its_reader_ends(
+    place: Place, log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.send([told(number) for number in range(50)])
+    full = Journal.open(tmp_path / "full")
+    monkeypatch.setattr(full, "append", _refused)
+    intake = Intake(full, open_log(place.url), "g", place.session)
+    for _ in range(3):
+        with pytest.raises(JournalError):
+            intake.turn(0.2)
+    intake.close()
+    assert taken(place, "g", tmp_path / "other", 50).accepted == 50
+
+
+def _refused(events: list[Event]) -> None:
+    raise JournalError("the disk is full")
+
+
+@pytest.mark.parametrize("place", ["journal", "redis"], indirect=True)
 def test_a_writer_is_refused_where_readers_are_too_far_behind_and_nothing_is_lost(place: Place) -> None:
     """A topic of Kafka is as long as its retention says and never refuses for its readers' sake."""
     log = limited(place, 100)
     reader = log.reader("slow", place.session)
+    assert reader.poll(0.0) == []
     sent, asked = list[Event](), [[told(number, 1) for number in range(first, first + 40)] for first in range(0, 4_000, 40)]
     for batch in asked:
         try:

@@ -201,6 +201,19 @@ def test_a_copy_does_not_tell_again_what_it_had_when_it_was_copied(tmp_path: Pat
     second.close()
 
 
+def test_what_was_written_here_a_moment_ago_is_later_than_what_comes(tmp_path: Path) -> None:
+    first, second = Journal.open(tmp_path / "a"), Journal.open(tmp_path / "b")
+    here, there = first.peers(), second.peers()
+    second.put_users([User(user_id="x", extra={"word": "early"})])
+    upto, early = there.own_facts(0, 9)
+    first.put_users([User(user_id="x", extra={"word": "late"})])  # not told to anybody yet
+    assert here.receive_facts(there.name, upto, early) == 0
+    assert there.receive_facts(here.name, *here.own_facts(0, 9)) == 1
+    for journal in (first, second):
+        assert journal.user("x") == User(user_id="x", extra={"word": "late"})
+        journal.close()
+
+
 def edges(*rows: tuple[str, float]) -> pl.DataFrame:
     heads, weights = [head for head, _ in rows], [weight for _, weight in rows]
     return pl.DataFrame({"head": heads, "relation": ["knows"] * len(rows), "tail": ["user:y"] * len(rows), "weight": weights})
