@@ -176,13 +176,13 @@ def test_a_group_is_rewound_and_a_new_one_begins_at_the_beginning(place: Place, 
 @pytest.mark.parametrize(
     ("place", "guarded"), [("journal", True), ("redis", True), ("redis", False), ("kafka", True)], indirect=["place"]
 )
-def test_a_consumer_that_is_killed_before_it_acknowledges_doubles_nothing(
+def test_a_consumer_that_is_killed_beside_another_loses_and_doubles_nothing(
     place: Place, log: EventLog, tmp_path: Path, guarded: bool
 ) -> None:
     """The journal's count and the counters folded from it; without the names of events the same kill is seen to double."""
     write_workspace(tmp_path / "w", besides=write_features)
     journal, sent = tmp_path / "w" / "journal", 3_000
-    log.send([told(number) for number in range(sent)])
+    own = Journal.open(journal)
     command = [
         sys.executable,
         str(MORTAL),
@@ -190,15 +190,21 @@ def test_a_consumer_that_is_killed_before_it_acknowledges_doubles_nothing(
         place.url,
         "g",
         str(place.session),
-        "2",
+        "8",
         *([] if guarded else ["unguarded"]),
     ]
-    died = subprocess.run(command, env=os.environ, timeout=20, check=False)
-    assert died.returncode == -9
-    own = Journal.open(journal)
-    stored = own.position()
-    assert 0 < stored < sent, "it was not in the middle"
-    Mortal(journal, place.url, "g", place.session, -1, guarded).run(once=True)
+    with subprocess.Popen(command, env=os.environ) as dies:
+        until(lambda: dies.poll() is None and _trickled(log, own), 20)  # it has begun
+        other = Mortal(journal, place.url, "g", place.session, -1, guarded)
+        lives = threading.Thread(target=other.run, kwargs={"once": True})
+        lives.start()
+        for first in range(100, sent, 100):
+            log.send([told(number) for number in range(first, first + 100)])
+            time.sleep(0.02)
+        assert dies.wait(20) == -9
+    assert own.position() > 0
+    lives.join(60)
+    assert not lives.is_alive()
     if not guarded:
         assert own.position() > sent, "the fault was not seen"
         own.close()
@@ -277,6 +283,13 @@ def test_partitions_are_shared_fairly_and_a_user_stays_in_one() -> None:
         parts = [share(names, name, 8) for name in names]
         assert sorted(part for mine in parts for part in mine) == list(range(8))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def _trickled(log: EventLog, own: Journal) -> bool:
+    """Sends the first events and waits until some are stored."""
+    log.send([told(number) for number in range(100)])
+    until(lambda: own.position() > 0, 20)
+    return True
 
 
 def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
