@@ -227,6 +227,17 @@ def test_a_consumer_that_is_killed_beside_another_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("place", ["journal", "redis"], indirect=True)
+def test_who_comes_waits_for_a_partition_until_its_reader_has_let_go(place: Place, log: EventLog) -> None:
+    first, second = log.reader("g", 60.0), log.reader("g", 60.0)
+    first.poll(0.0)
+    second.poll(0.0)
+    assert len(first.owned) == log.partitions
+    assert second.owned == []
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("place", ["journal", "redis"], indirect=True)
 def test_what_a_disk_refuses_is_held_and_comes_to_another_if_its_reader_ends(
     place: Place, log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
