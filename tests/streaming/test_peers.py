@@ -317,6 +317,28 @@ def test_a_machine_that_was_away_gets_what_the_link_has_long_forgotten(tmp_path:
         there.close()
 
 
+def test_an_idle_server_is_not_taken_for_a_dead_one(redis: RedisServer) -> None:
+    """Redis ends a blocking command at the tick of its own clock, ten a second as a rule: waiting for it would be longer than the timeout."""
+    import redis as client
+
+    from tastemaker.streaming._redis import RedisLink
+
+    server = client.Redis(port=redis.port)
+    server.config_set("hz", 1)
+    heard = 0
+    for _ in range(6):
+        link = RedisLink(redis.url)
+        try:
+            assert link.read({"log:nobody": 0}, 0.01) == []
+            heard += 1
+        except Unreachable:  # a busy machine may be late now and then
+            continue
+        finally:
+            link.close()
+    server.config_set("hz", 10)
+    assert heard >= 4
+
+
 def test_a_call_to_a_black_hole_ends_in_time_and_the_breaker_spares_the_next(redis: RedisServer) -> None:
     from tastemaker.streaming._redis import RedisLink
 
