@@ -21,7 +21,7 @@ from live_kafka import Broker, kafka_broker
 from live_redis import RedisServer, redis_server
 from tastemaker.features.base import FeatureQuery
 from tastemaker.journal.append import Journal
-from tastemaker.schema.errors import InputError
+from tastemaker.schema.errors import InputError, JournalError
 from tastemaker.schema.events import Event
 from tastemaker.serving.wire import open_live
 from tastemaker.streaming.intake import Intake, Taken
@@ -176,13 +176,13 @@ def test_a_group_is_rewound_and_a_new_one_begins_at_the_beginning(place: Place, 
 @pytest.mark.parametrize(
     ("place", "guarded"), [("journal", True), ("redis", True), ("redis", False), ("kafka", True)], indirect=["place"]
 )
-def test_a_consumer_that_is_killed_before_it_acknowledges_doubles_nothing(
+def test_a_consumer_that_is_killed_beside_another_loses_and_doubles_nothing(
     place: Place, log: EventLog, tmp_path: Path, guarded: bool
 ) -> None:
     """The journal's count and the counters folded from it; without the names of events the same kill is seen to double."""
     write_workspace(tmp_path / "w", besides=write_features)
     journal, sent = tmp_path / "w" / "journal", 3_000
-    log.send([told(number) for number in range(sent)])
+    own = Journal.open(journal)
     command = [
         sys.executable,
         str(MORTAL),
@@ -190,15 +190,21 @@ def test_a_consumer_that_is_killed_before_it_acknowledges_doubles_nothing(
         place.url,
         "g",
         str(place.session),
-        "2",
+        "8",
         *([] if guarded else ["unguarded"]),
     ]
-    died = subprocess.run(command, env=os.environ, timeout=20, check=False)
-    assert died.returncode == -9
-    own = Journal.open(journal)
-    stored = own.position()
-    assert 0 < stored < sent, "it was not in the middle"
-    Mortal(journal, place.url, "g", place.session, -1, guarded).run(once=True)
+    with subprocess.Popen(command, env=os.environ) as dies:
+        until(lambda: dies.poll() is None and _trickled(log, own), 20)  # it has begun
+        other = Mortal(journal, place.url, "g", place.session, -1, guarded)
+        lives = threading.Thread(target=other.run, kwargs={"once": True})
+        lives.start()
+        for first in range(100, sent, 100):
+            log.send([told(number) for number in range(first, first + 100)])
+            time.sleep(0.02)
+        assert dies.wait(20) == -9
+    assert own.position() > 0
+    lives.join(60)
+    assert not lives.is_alive()
     if not guarded:
         assert own.position() > sent, "the fault was not seen"
         own.close()
@@ -221,10 +227,41 @@ def test_a_consumer_that_is_killed_before_it_acknowledges_doubles_nothing(
 
 
 @pytest.mark.parametrize("place", ["journal", "redis"], indirect=True)
+def test_who_comes_waits_for_a_partition_until_its_reader_has_let_go(place: Place, log: EventLog) -> None:
+    first, second = log.reader("g", 60.0), log.reader("g", 60.0)
+    first.poll(0.0)
+    second.poll(0.0)
+    assert len(first.owned) == log.partitions
+    assert second.owned == []
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("place", ["journal", "redis"], indirect=True)
+def test_what_a_disk_refuses_is_held_and_comes_to_another_if_its_reader_ends(
+    place: Place, log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.send([told(number) for number in range(50)])
+    full = Journal.open(tmp_path / "full")
+    monkeypatch.setattr(full, "append", _refused)
+    intake = Intake(full, open_log(place.url), "g", place.session)
+    for _ in range(3):
+        with pytest.raises(JournalError):
+            intake.turn(0.2)
+    intake.close()
+    assert taken(place, "g", tmp_path / "other", 50).accepted == 50
+
+
+def _refused(events: list[Event]) -> None:
+    raise JournalError("the disk is full")
+
+
+@pytest.mark.parametrize("place", ["journal", "redis"], indirect=True)
 def test_a_writer_is_refused_where_readers_are_too_far_behind_and_nothing_is_lost(place: Place) -> None:
     """A topic of Kafka is as long as its retention says and never refuses for its readers' sake."""
     log = limited(place, 100)
     reader = log.reader("slow", place.session)
+    assert reader.poll(0.0) == []
     sent, asked = list[Event](), [[told(number, 1) for number in range(first, first + 40)] for first in range(0, 4_000, 40)]
     for batch in asked:
         try:
@@ -257,6 +294,13 @@ def test_partitions_are_shared_fairly_and_a_user_stays_in_one() -> None:
         parts = [share(names, name, 8) for name in names]
         assert sorted(part for mine in parts for part in mine) == list(range(8))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def _trickled(log: EventLog, own: Journal) -> bool:
+    """Sends the first events and waits until some are stored."""
+    log.send([told(number) for number in range(100)])
+    until(lambda: own.position() > 0, 20)
+    return True
 
 
 def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:

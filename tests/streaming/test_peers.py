@@ -201,6 +201,19 @@ def test_a_copy_does_not_tell_again_what_it_had_when_it_was_copied(tmp_path: Pat
     second.close()
 
 
+def test_what_was_written_here_a_moment_ago_is_later_than_what_comes(tmp_path: Path) -> None:
+    first, second = Journal.open(tmp_path / "a"), Journal.open(tmp_path / "b")
+    here, there = first.peers(), second.peers()
+    second.put_users([User(user_id="x", extra={"word": "early"})])
+    upto, early = there.own_facts(0, 9)
+    first.put_users([User(user_id="x", extra={"word": "late"})])  # not told to anybody yet
+    assert here.receive_facts(there.name, upto, early) == 0
+    assert there.receive_facts(here.name, *here.own_facts(0, 9)) == 1
+    for journal in (first, second):
+        assert journal.user("x") == User(user_id="x", extra={"word": "late"})
+        journal.close()
+
+
 def edges(*rows: tuple[str, float]) -> pl.DataFrame:
     heads, weights = [head for head, _ in rows], [weight for _, weight in rows]
     return pl.DataFrame({"head": heads, "relation": ["knows"] * len(rows), "tail": ["user:y"] * len(rows), "weight": weights})
@@ -302,6 +315,28 @@ def test_a_machine_that_was_away_gets_what_the_link_has_long_forgotten(tmp_path:
         assert [row.event.event_id for row in there.journal.tail(0)] == [f"e{number}" for number in range(150)]
         here.close()
         there.close()
+
+
+def test_an_idle_server_is_not_taken_for_a_dead_one(redis: RedisServer) -> None:
+    """Redis ends a blocking command at the tick of its own clock, ten a second as a rule: waiting for it would be longer than the timeout."""
+    import redis as client
+
+    from tastemaker.streaming._redis import RedisLink
+
+    server = client.Redis(port=redis.port)
+    server.config_set("hz", 1)
+    heard = 0
+    for _ in range(6):
+        link = RedisLink(redis.url)
+        try:
+            assert link.read({"log:nobody": 0}, 0.01) == []
+            heard += 1
+        except Unreachable:  # a busy machine may be late now and then
+            continue
+        finally:
+            link.close()
+    server.config_set("hz", 10)
+    assert heard >= 4
 
 
 def test_a_call_to_a_black_hole_ends_in_time_and_the_breaker_spares_the_next(redis: RedisServer) -> None:

@@ -21,7 +21,9 @@ ASKED_USERS, ASKED_ITEMS = 200, 200
 def run(
     directory: Annotated[Path, typer.Argument(help="The workspace.")],
     bundle: Annotated[str | None, typer.Option(help="A bundle other than the live one.")] = None,
-    state: Annotated[str | None, typer.Option(help="redis://HOST:PORT/0 to fill from this journal.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="redis://HOST:PORT/0 or kafka://HOST:PORT/TOPIC to fill from this journal.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Check the journal, rebuild the state from it, and compare: exit code 1 where they differ.
@@ -115,5 +117,5 @@ def _words(found: dict[str, Any]) -> str:
     if found.get("not_compared"):
         lines.append(f"not compared, as items have changed since the bundle: {', '.join(found['not_compared'])}")
     if "sent" in found:
-        lines.append(f"{found['sent']:,} events and items sent to other machines")
+        lines.append(f"{found['sent']:,} events, items, users and edges sent to other machines")
     return "\n".join(lines)

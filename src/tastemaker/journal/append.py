@@ -103,7 +103,7 @@ class Journal(Catalogue):
         named = [[_named(event) for event in events] for events in batches]
         results = []
         with self._turn, transaction(self._database) as database:
-            last = advance(database, "seq", 0)
+            last = self.position()
             for events in named:
                 accepted = 0
                 for event in events:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -91,6 +90,7 @@ class Metrics:
         self._peers: Callable[[], bool] | None = None
         self._pairs: dict[tuple[str, int], tuple[Histogram, Counter]] = {}
         self._results: dict[str, Counter] = {}
+        self._last_event: Gauge | None = None
 
     def tried(self, variant: str, seconds: float, outcome: str) -> None:
         """A list of a trial: `canary`, `control` or `shadow`; `ok`, `degraded` or `failed`."""
@@ -119,14 +119,13 @@ class Metrics:
         pair[0].observe(seconds)
         pair[1].inc()
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """While a request is under way."""
+    def begins(self) -> None:
+        """A request is under way, until `ends`."""
         self._busy.inc()
-        try:
-            yield
-        finally:
-            self._busy.dec()
+
+    def ends(self) -> None:
+        """It is not any more."""
+        self._busy.dec()
 
     def rejected(self, reason: str) -> None:
         """A request that was not let in."""
@@ -165,7 +164,11 @@ class Metrics:
     def commit(self, seconds: float, now: float) -> None:
         """A batch of events is durable; `now` in epoch seconds."""
         self._commit.observe(seconds)
-        self._gauge("tastemaker_last_event_timestamp_seconds", "When an event was last accepted.", (), "livemax").set(now)
+        if self._last_event is None:
+            self._last_event = self._gauge(
+                "tastemaker_last_event_timestamp_seconds", "When an event was last accepted.", (), "livemax"
+            )
+        self._last_event.set(now)
 
     def stream(self, lag: int, now: float) -> None:
         """The log of events was read: messages of this worker's partitions that are not stored; `now` in epoch seconds. Workers and machines add up."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -78,26 +77,21 @@ class Exchange:
         async def handle(request: Request) -> Response:
             began = time.perf_counter()
             status = 500
+            self.metrics.begins()
             try:
-                with self.metrics.busy(), self._span(row.name, request) as told:
+                if self.traces is None:
                     response = await self._response(row, method, limits, decode, request)
-                    told(response.status_code)
+                else:
+                    with self.traces.request(row.name, request.scope["headers"]) as span:
+                        response = await self._response(row, method, limits, decode, request)
+                        self.traces.ended(span, response.status_code)
                 status = response.status_code
                 return show(response) if show is not None and status >= 400 else response
             finally:
+                self.metrics.ends()
                 self.metrics.observe(row.name, status, time.perf_counter() - began)
 
         return handle
-
-    @contextmanager
-    def _span(self, route: str, request: Request) -> Iterator[Callable[[int], None]]:
-        """A span of the request, where there are traces; gives what is told the status."""
-        if self.traces is None:
-            yield lambda status: None
-            return
-        traces = self.traces
-        with traces.request(route, request.scope["headers"]) as span:
-            yield lambda status: traces.ended(span, status)
 
     async def _response(
         self, row: Operation, method: Any, limits: Mapping[str, int], decode: Callable[[bytes], Any] | None, request: Request

@@ -129,9 +129,15 @@ class RedisLink:
         return self._number(found[0][0]) if found else 0
 
     def read(self, after: Mapping[str, int], wait: float) -> list[tuple[str, Entry]]:
-        """New messages of several streams, by stream and number; waits some seconds for the first."""
+        """New messages of several streams, by stream and number; where there are none, it waits some seconds here and looks again.
+
+        The server is not asked to wait: an idle one looks at its clock ten times a second (`hz`), so `BLOCK 10` took 100 ms, which is beyond the timeout.
+        """
         streams = {f"{PREFIX}:{stream}": f"{number}-0" for stream, number in after.items()}
-        found = self._server.call(lambda: self._redis.xread(streams, 50, int(1e3 * wait)))
+        found = self._server.call(lambda: self._redis.xread(streams, 50))
+        if not found and wait:
+            time.sleep(wait)
+            found = self._server.call(lambda: self._redis.xread(streams, 50))
         begin = len(PREFIX) + 1
         return self._server.checked(
             lambda: [(name.decode()[begin:], self._entry(fields[b"b"])) for name, rows in found or [] for _, fields in rows]

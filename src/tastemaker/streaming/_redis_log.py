@@ -178,7 +178,9 @@ class RedisReader:
         except Unreachable:  # what was on its way is pending
             self._next = dict.fromkeys(self._next, START)
             raise
-        return self._server.checked(lambda: self._pieces(found or []))
+        pending = any(at != ">" for at in self._next.values())
+        pieces = self._server.checked(lambda: self._pieces(found or []))
+        return self.poll(wait) if pending and not pieces else pieces  # nothing was pending: what is new
 
     def ack(self, pieces: Sequence[Piece]) -> None:
         """As in `Reader`."""

@@ -21,7 +21,7 @@ from tastemaker.schema.events import Event
 from tastemaker.streaming.link import Unreachable
 from tastemaker.streaming.log import EventLog, Piece, Reader
 
-LAG_EVERY, PAUSE, WAIT = 1.0, 0.25, 0.1
+LAG_EVERY, PAUSE, WAIT = 0.5, 0.25, 0.1
 """Seconds between looks at the lag, after a failure, and for which new messages are waited for."""
 
 
@@ -62,7 +62,7 @@ class Intake:
 
     Args:
         journal: opened for this alone. log: opened for this alone. group: whose share is taken. session: as in `log.SESSION`.
-        count: told of every turn that took something, and once a second of the lag.
+        count: told of every turn that took something, and twice a second of the lag.
     """
 
     def __init__(self, journal: Journal, log: EventLog, group: str, session: float, count: Count = lambda taken: None) -> None:

@@ -58,7 +58,10 @@ class Relay:
     def close(self) -> None:
         """Ends, after the call under way."""
         self._stop.set()
-        if self._thread.is_alive():
+        if self._thread.ident is None:  # it was asked for turns alone
+            self._link.close()
+            self._journal.close()
+        elif self._thread.is_alive():
             self._thread.join(1)
 
     def _run(self) -> None:
