@@ -111,7 +111,7 @@ def test_a_memory_of_the_latest_stays_small_however_many_come_at_one_moment() ->
     content = memory.empty()
     for place in range(2_000):
         memory.update(content, 0, Moment(float(place // 1_000), place, np.nan, f"{place:05}", "i"))
-    assert len(content[0]) == 10
+    assert len(content.get(0)) == 10
     seen = memory.read(content, np.array([0]), np.array([2.0]))
     assert seen.items.tolist() == [[1999, 1998, 1997, 1996, 1995]]
     assert memory.read(content, np.array([0]), np.array([1.0])).items.tolist() == [[999, 998, 997, 996, 995]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class State:
         """Fills empty memories from a whole log whose names these facts know."""
         for place, memory in enumerate(self.memories):
             line, key = log.line(memory), memory.key
-            slots = np.array(self._pairs[key].add(line.codes.tolist()), dtype=np.int64) if key.paired else line.codes
+            slots = self._pairs[key].add_all(line.codes) if key.paired else line.codes
             self.contents[place] = memory.batch(line, slots, ids)
 
     def update(self, rows: Rows, event_id: str, item_id: str) -> None:
@@ -73,7 +74,9 @@ class State:
         for place, (memory, content) in enumerate(zip(self.memories, self.contents, strict=True)):
             memory.pack(content).write_parquet(folder / f"memory_{place:02}.parquet")
         for place, pairs in enumerate(self._pairs.values()):
-            pl.DataFrame({"code": pairs.codes}, schema={"code": pl.Int64}).write_parquet(folder / f"pairs_{place:02}.parquet")
+            pl.DataFrame({"code": np.array(pairs.codes, dtype=np.int64)}, schema={"code": pl.Int64}).write_parquet(
+                folder / f"pairs_{place:02}.parquet"
+            )
 
     @classmethod
     def load(cls, memories: Sequence[Memory[Any]], folder: Path, read_texts: bool) -> State:
@@ -82,8 +85,7 @@ class State:
         for place, memory in enumerate(state.memories):
             state.contents[place] = memory.unpack(pl.read_parquet(folder / f"memory_{place:02}.parquet"))
         for place, pairs in enumerate(state._pairs.values()):
-            codes = pl.read_parquet(folder / f"pairs_{place:02}.parquet")["code"].to_list()
-            pairs.add(codes)
+            pairs.add_all(pl.read_parquet(folder / f"pairs_{place:02}.parquet")["code"].to_numpy())
         return state
 
     def _slots(self, key: Key, codes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -101,19 +103,36 @@ class State:
 class Pairs:
     """Pairs that met and their slots, by first and second: a user's pairs lie together, as a request asks for one user.
 
+    Pairs that came at once rest in arrays until an event of their first comes.
+
     Attributes:
         codes: first · 2³² + second, in the order of slots.
     """
 
     def __init__(self) -> None:
-        self.codes: list[int] = []
+        self.codes = array("q")
         self._slots: dict[int, dict[int, int]] = {}
+        self._resting: NDArray[np.int64] = np.zeros(0, dtype=np.int64)  # slots, by first
+        self._begin: NDArray[np.int64] = np.zeros(1, dtype=np.int64)  # of each first, in these
+
+    def add_all(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Slots of different codes, int64 [m]; new ones get one."""
+        if self.codes:
+            same = len(codes) == len(self.codes) and bool((np.frombuffer(self.codes, dtype=np.int64) == codes).all())
+            return np.arange(len(codes)) if same else np.array(self.add(codes.tolist()), dtype=np.int64)
+        self.codes = array("q", np.ascontiguousarray(codes, dtype=np.int64).tobytes())
+        firsts = codes >> 32
+        self._resting = np.argsort(firsts, kind="stable")
+        self._begin = np.concatenate([[0], np.cumsum(np.bincount(firsts, minlength=1))])
+        return np.arange(len(codes))
 
     def add(self, codes: list[int]) -> list[int]:
         """Slots of codes; new ones get one."""
         found = []
         for code in codes:
-            seconds = self._slots.setdefault(code >> 32, {})
+            seconds = self._slots.get(code >> 32)
+            if seconds is None:
+                seconds = self._slots[code >> 32] = self._rests(code >> 32)
             slot = seconds.setdefault(code & 0xFFFFFFFF, len(self.codes))
             if slot == len(self.codes):
                 self.codes.append(code)
@@ -124,11 +143,23 @@ class Pairs:
         """Slots of codes, int64 [m]; -1 for those that were never met and for -1."""
         firsts, seconds = codes >> 32, (codes & 0xFFFFFFFF).tolist()
         if len(codes) and (firsts == firsts[0]).all():
-            own = self._slots.get(int(firsts[0]), {})
+            own = self._of(int(firsts[0]))
             found = [own.get(second, -1) for second in seconds] if own else [-1] * len(seconds)
         else:
-            found = [self._slots.get(first, {}).get(second, -1) for first, second in zip(firsts.tolist(), seconds, strict=True)]
+            of = {first: self._of(first) for first in set(firsts.tolist())}
+            found = [of[first].get(second, -1) for first, second in zip(firsts.tolist(), seconds, strict=True)]
         return np.array(found, dtype=np.int64)
+
+    def _of(self, first: int) -> dict[int, int]:
+        """Slots by second, not to be written to."""
+        found = self._slots.get(first)
+        return self._rests(first) if found is None else found
+
+    def _rests(self, first: int) -> dict[int, int]:
+        if not 0 <= first < len(self._begin) - 1:
+            return {}
+        slots = self._resting[self._begin[first] : self._begin[first + 1]].tolist()
+        return {self.codes[slot] & 0xFFFFFFFF: slot for slot in slots}
 
 
 class Now:
