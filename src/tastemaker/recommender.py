@@ -74,13 +74,16 @@ class Recommender:
         return self
 
     @classmethod
-    def load(cls, path: str | Path, journal: Journal | None = None, service: Settings | None = None) -> Recommender:
+    def load(
+        cls, path: str | Path, journal: Journal | None = None, service: Settings | None = None, threads: int | None = None
+    ) -> Recommender:
         """Opens a bundle; needs no torch.
 
         Args:
             path: the bundle's folder.
             journal: what happened since is folded in from it; None: the bundle alone.
             service: the settings of now, of which `lists` and `ranker` are read; None: no rules, and the ranker's settings of the bundle.
+            threads: of the models; None: the machine's cores.
 
         Raises:
             BundleError: it is not whole. SettingsError: a weight names a head that the ranker has not.
@@ -89,7 +92,7 @@ class Recommender:
         from tastemaker.serving.wire import Live
 
         found = cls()
-        found._live = Live(Path(path), journal, threads=cores(), service=service)
+        found._live = Live(Path(path), journal, threads=threads or cores(), service=service)
         found.settings = found._live.settings
         return found
 
@@ -105,13 +108,14 @@ class Recommender:
         shutil.copytree(self._ready().bundle.path, target)
         return target
 
-    def recommend(self, users: Iterable[str], k: int = 10, filter_seen: bool = True) -> pl.DataFrame:
+    def recommend(self, users: Iterable[str], k: int = 10, filter_seen: bool = True, now: float | None = None) -> pl.DataFrame:
         """The k best items for each user; an unknown user is given popular ones.
 
         Args:
             users: user ids.
             k: items a user.
             filter_seen: leave out what the user has met.
+            now: the moment of the question, epoch seconds; None: now.
 
         Returns:
             user_id, item_id, score, rank (1 is best), users in the order given.
@@ -119,7 +123,9 @@ class Recommender:
         live = self._ready()
         names = [str(user) for user in dict.fromkeys(users)]
         with threadpool_limits(1, "blas"):  # small products: a second thread waits longer than it works
-            parts = [self._batch(live, names[begin : begin + _BATCH], k, filter_seen) for begin in range(0, len(names), _BATCH)]
+            parts = [
+                self._batch(live, names[begin : begin + _BATCH], k, filter_seen, now) for begin in range(0, len(names), _BATCH)
+            ]
         return pl.concat(parts) if parts else pl.DataFrame(schema=_SCHEMA)
 
     def friends(self, users: Iterable[str], k: int = 10) -> pl.DataFrame:
@@ -178,8 +184,8 @@ class Recommender:
         live = self._ready()
         return list(dict.fromkeys([*live.brain.users, *live.state.latest_users(10**9)]))
 
-    def _batch(self, live: Live, names: list[str], k: int, filter_seen: bool) -> pl.DataFrame:
-        now = time.time()
+    def _batch(self, live: Live, names: list[str], k: int, filter_seen: bool, moment: float | None) -> pl.DataFrame:
+        now = time.time() if moment is None else moment
         states = live.queries([live.state.history(name) for name in names], [Asker(name, now) for name in names])
         found = live.best(states, k, filter_seen)
         ids = np.array([row["item_id"] for row in live.state.rows], dtype=object)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def run(
     directory: Annotated[Path, typer.Argument(help="The workspace.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
+    ray: Annotated[str | None, typer.Option("--ray", help="Work on a Ray cluster: its address, or `local`.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
     """Look at the journal: a page for people, figures for programs, the baseline for drift."""
@@ -25,7 +26,7 @@ def run(
 
     from tastemaker.data.profile_findings import findings
 
-    found, path = profile(open_workspace(directory, overrides or ()), show=not json)
+    found, path = profile(open_workspace(directory, overrides or ()), show=not json, ray=ray)
     if json:
         typer.echo(msgspec.json.encode(found).decode())
         return
@@ -36,20 +37,28 @@ def run(
     typer.echo(f"Report: {path}")
 
 
-def profile(workspace: Workspace, show: bool = True) -> tuple[Profile, Path]:
+def profile(workspace: Workspace, show: bool = True, ray: str | None = None) -> tuple[Profile, Path]:
     """Profiles the journal and writes `reports/profile.html`, `profile.json` and `baseline.json`; gives the figures and the page's path.
+
+    Args:
+        show: progress bars. ray: address of a cluster, or `local`; None: this process.
 
     Raises:
         InputError: the journal holds no event.
     """
-    from tastemaker.data.profile import look
+    from tastemaker.data.profile import Each, look
     from tastemaker.data.profile_page import write_profile
     from tastemaker.journal.append import Journal
 
+    each: Each | None = None
+    if ray is not None:
+        from tastemaker.cli.stage import cluster
+
+        each = cluster(ray)
     journal = Journal.open(workspace.journal)
     try:
         with progress_bars(show) as tell:
-            found, baseline = look(journal, workspace.settings, tell)
+            found, baseline = look(journal, workspace.settings, tell, each)
     finally:
         journal.close()
     return found, write_profile(found, baseline, workspace.reports)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json as json_module
 import os
+import socket
 import threading
 import time
 import urllib.error
@@ -14,6 +16,7 @@ import msgspec
 import typer
 
 from tastemaker.cli.workspace import open_workspace
+from tastemaker.schema.settings import Settings
 
 
 def run(
@@ -24,6 +27,7 @@ def run(
     bundle: Annotated[str | None, typer.Option(help="Stay with this bundle instead of the live one.")] = None,
     compat: Annotated[list[str] | None, typer.Option(help="Answer clients of gorse or personalize, too.")] = None,
     state: Annotated[str | None, typer.Option(help="redis://HOST:PORT/0 where several machines serve this workspace.")] = None,
+    ray: Annotated[str | None, typer.Option("--ray", help="Answer from a Ray cluster: its address, or `local`.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, as often as needed.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the address as JSON when ready.")] = False,
 ) -> None:
@@ -62,10 +66,9 @@ def run(
     keys = KeyFile(directory / KEYS_FILE).read()
     check_exposure(host, keys, directory)
     registry = Registry(workspace.bundles)
-    if bundle:
-        registry.folder(bundle)
-    else:
-        registry.live()
+    folder = registry.folder(bundle) if bundle else registry.live()
+    if ray is not None:
+        raise typer.Exit(_on_cluster(ray, host, port, directory, settings, bundle, folder, bool(keys), json))
     sock = listen(host, port)
     if count > 1:
         share_between_workers(workspace.runs / "metrics")
@@ -74,6 +77,42 @@ def run(
     code = supervise(work, sock, count, (str(directory), settings, bundle, counters, bool(keys)))
     counters.unlink(missing_ok=True)
     raise typer.Exit(code)
+
+
+def _on_cluster(
+    ray: str, host: str, port: int, directory: Path, settings: Settings, bundle: str | None, folder: Path, closed: bool, json: bool
+) -> int:
+    """Has a Ray cluster answer; gives the exit code."""
+    import importlib.util
+
+    from tastemaker.console.app import application, work
+    from tastemaker.schema.errors import MissingExtraError
+    from tastemaker.serving.admission import share
+    from tastemaker.serving.cluster import serve_on_cluster
+    from tastemaker.serving.plan import plan_of
+    from tastemaker.serving.workers import supervise
+
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("ray", "`tastemaker serve --ray`")
+    own = settings.cluster
+    slots = 2 * max(own.replicas_min, own.replicas_max)  # while replicas take each other's places there are more of them
+    counters = share(directory / "runs" / f"admission-{os.getpid()}", slots)
+    told = {
+        "plan": plan_of(directory, settings, bundle, counters, slots, closed),
+        "make": application,
+        "reads": (folder / "text_encoder" / "model.onnx").is_file(),
+    }
+
+    def alone(sock: socket.socket) -> int:
+        return supervise(work, sock, 1, (str(directory), settings, bundle, counters, closed))
+
+    def tell(words: str, url: str | None = None) -> None:
+        typer.echo(json_module.dumps({"url": url, "ray": ray}) if json and url else words, err=url is None)
+
+    try:
+        return serve_on_cluster(ray, host, port, own, told, alone, tell)
+    finally:
+        counters.unlink(missing_ok=True)
 
 
 def _announce(host: str, port: int, count: int, json: bool) -> None:

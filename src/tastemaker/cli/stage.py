@@ -12,6 +12,7 @@ import typer
 
 from tastemaker.cli.workspace import Workspace, open_workspace
 from tastemaker.data.allocators import keep_freed
+from tastemaker.schema.cluster import prepare
 
 if TYPE_CHECKING:
     from tastemaker.data.stage import Each
@@ -54,7 +55,7 @@ def stage(workspace: Workspace, ray: str | None = None) -> dict[str, Any]:
     from tastemaker.journal.append import Journal
 
     began, settings, folder = time.perf_counter(), workspace.settings, workspace.path / "stage"
-    each = None if ray is None else _cluster(ray)
+    each = None if ray is None else cluster(ray)
     journal = Journal.open(workspace.journal)
     try:
         features = FeatureSet.declared(settings.features.use, journal.items())
@@ -77,8 +78,14 @@ def stage(workspace: Workspace, ray: str | None = None) -> dict[str, Any]:
     }
 
 
-def _cluster(ray: str) -> Each:
+def cluster(ray: str) -> Each:
+    """Runs a step on every task by the workers of a cluster.
+
+    Raises:
+        InputError: no cluster answers at the address.
+    """
+    prepare(ray)
     from tastemaker.data._ray import connect, each
 
-    connect(None if ray == "local" else ray)
+    connect(ray)
     return each

@@ -12,11 +12,14 @@ import typer
 
 from tastemaker.cli.progress import progress_bars
 from tastemaker.cli.workspace import Workspace, open_workspace
+from tastemaker.schema.cluster import prepare
 from tastemaker.schema.errors import InputError
 
 if TYPE_CHECKING:
     from tastemaker.data.dataset import Dataset
     from tastemaker.schema.manifest import DataFingerprint
+    from tastemaker.schema.settings import Settings
+    from tastemaker.training.encoder import Spread
     from tastemaker.training.features import TrainedFeatures
     from tastemaker.training.runs import RunRecord
     from tastemaker.training.together import Launch
@@ -189,9 +192,9 @@ def _train(
     from tastemaker.bundle.write import write_bundle
     from tastemaker.training.fit import fit
 
-    launch = _cluster(ray)
+    launch, spread = _cluster(ray, workspace.settings, folder)
     with progress_bars(show) as progress:
-        brain = fit(data, workspace.settings, progress, folder, workspace.runs / "cache", launch=launch)
+        brain = fit(data, workspace.settings, progress, folder, workspace.runs / "cache", launch=launch, spread=spread)
     record.metrics = dict(brain.metrics)
     version = write_bundle(
         workspace.bundles,
@@ -208,12 +211,14 @@ def _train(
     return {"version": version, "stage": stage, **counts, "notes": brain.notes, **rows}
 
 
-def _cluster(ray: str | None) -> Launch | None:
+def _cluster(ray: str | None, settings: Settings, folder: Path) -> tuple[Launch | None, Spread | None]:
+    """What has models trained and texts read on a cluster; None: this machine does."""
     if ray is None:
-        return None
-    from tastemaker.training._ray import launch_on
+        return None, None
+    prepare(ray)
+    from tastemaker.training._ray import launch_on, reader_on
 
-    return launch_on(None if ray == "local" else ray)
+    return launch_on(ray), reader_on(ray, settings, folder)
 
 
 def keep_rows(trained: TrainedFeatures, run_dir: Path, reports: Path) -> dict[str, Any]:

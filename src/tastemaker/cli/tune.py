@@ -15,10 +15,11 @@ from rich.table import Table
 
 from tastemaker.cli.progress import progress_bars
 from tastemaker.cli.workspace import SETTINGS_FILE, Workspace, open_workspace
+from tastemaker.schema.cluster import prepare
+from tastemaker.schema.protocols import Progress
 
 if TYPE_CHECKING:
     from tastemaker.data.dataset import Dataset
-    from tastemaker.schema.protocols import Progress
     from tastemaker.schema.settings import Settings
     from tastemaker.tuning.objective import FitObjective
     from tastemaker.tuning.page import Found
@@ -162,6 +163,7 @@ def _workers(objective: FitObjective, settings: Settings, ray: str | None, progr
     from tastemaker.tuning.workers import Here, processes
 
     if ray is not None:
+        prepare(ray)
         from tastemaker.tuning._ray import cluster
 
         with cluster(objective, ray, settings.tune.jobs, _shared_cores(settings).train.threads or 1) as workers:

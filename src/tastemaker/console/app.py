@@ -16,6 +16,8 @@ from starlette.types import ASGIApp
 from threadpoolctl import threadpool_limits
 
 from tastemaker.bundle.registry import Registry
+from tastemaker.inference.brain import Texts
+from tastemaker.inference.engine import TextEncoder
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
@@ -52,7 +54,14 @@ FOLD_EVERY, FOLD_SECONDS = 0.01, 0.008
 SAMPLE_DAYS = 2
 
 
-def create(workspace: Path, settings: Settings, version: str | None, exchange: Exchange, watches: bool = True) -> ASGIApp:
+def create(
+    workspace: Path,
+    settings: Settings,
+    version: str | None,
+    exchange: Exchange,
+    watches: bool = True,
+    texts: Texts = TextEncoder,
+) -> ASGIApp:
     """The application of a workspace.
 
     Args:
@@ -61,9 +70,10 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
         version: a bundle to stay with; None: the live one, and each that is released later.
         exchange: lets requests in.
         watches: this worker looks at the figures of all, and tells what is wrong.
+        texts: opens what reads texts.
     """
     journal = Journal.open(workspace / "journal")
-    live = open_live(workspace / "bundles", journal, version, service=settings)
+    live = open_live(workspace / "bundles", journal, version, service=settings, texts=texts)
     served = ServedLog(workspace / "journal" / "served", settings.serving.record_days)
     samples = workspace / "journal" / "sampled"
     notice = Sampler(ServedLog(samples, SAMPLE_DAYS), settings.alerts).keep
@@ -74,7 +84,7 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
         lambda: follow_peers(workspace / "journal", settings.serving.state, answers, exchange.metrics),
     ]
     if not version:
-        follow.append(lambda: follow_releases(workspace / "bundles", answers, settings, exchange.metrics))
+        follow.append(lambda: follow_releases(workspace / "bundles", answers, settings, exchange.metrics, texts))
     if watches:
         own = Journal.open(workspace / "journal")
         follow.append(Watch(settings, exchange.metrics, answers, own, samples, workspace / "reports").follow)
@@ -133,7 +143,13 @@ def _timed(exchange: Exchange, collector: str) -> Timed:
     return told
 
 
-async def follow_releases(bundles: Path, answers: Answers, service: Settings | None = None, metrics: Metrics | None = None) -> None:
+async def follow_releases(
+    bundles: Path,
+    answers: Answers,
+    service: Settings | None = None,
+    metrics: Metrics | None = None,
+    texts: Texts = TextEncoder,
+) -> None:
     """Swaps to a newly released bundle: loaded and checked beside, then put in place at once; a bad one changes nothing."""
     registry, refused = Registry(bundles), ""
     while True:
@@ -143,7 +159,7 @@ async def follow_releases(bundles: Path, answers: Answers, service: Settings | N
             if wanted and wanted not in (answers.live.version, refused):
                 refused = wanted
                 folder = registry.folder(wanted)
-                answers.take(await asyncio.to_thread(Live, folder, answers.journal, service=service))
+                answers.take(await asyncio.to_thread(Live, folder, answers.journal, service=service, texts=texts))
                 refused = ""
                 if metrics is not None:
                     metrics.model(wanted, answers.live.channels.n_items, trained_of(answers.live), time.time())
@@ -164,6 +180,22 @@ def pages() -> dict[str, Page]:
     return found
 
 
+def application(
+    number: int,
+    workspace: Path,
+    settings: Settings,
+    version: str | None,
+    counters: Path,
+    closed: bool,
+    texts: Texts = TextEncoder,
+) -> ASGIApp:
+    """What one worker answers with, whoever listens for it. Arguments as of `work` and `create`."""
+    threadpool_limits(1)
+    keys = Keyring(KeyFile(workspace / KEYS_FILE), closed)
+    exchange = Exchange(keys, Admission(counters, number, settings.serving.rate_limit), Metrics(), settings.serving)
+    return create(workspace, settings, version, exchange, number == 0, texts)
+
+
 def work(
     sock: socket.socket,
     number: int,
@@ -180,10 +212,7 @@ def work(
         counters: the file in which all workers count requests.
         closed: nobody may enter without a key, even when all keys are revoked.
     """
-    threadpool_limits(1)
-    keys = Keyring(KeyFile(Path(workspace) / KEYS_FILE), closed)
-    exchange = Exchange(keys, Admission(counters, number, settings.serving.rate_limit), Metrics(), settings.serving)
-    app = create(Path(workspace), settings, version, exchange, number == 0)
+    app = application(number, Path(workspace), settings, version, counters, closed)
     config = uvicorn.Config(
         app,
         http=connection(),

@@ -6,6 +6,8 @@ Events are read lazily and in pieces, so that memory grows with users and items 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -25,7 +27,8 @@ from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
 
-STEPS = 10
+STEPS = 11
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
 class Share(msgspec.Struct, kw_only=True, frozen=True):
@@ -67,8 +70,12 @@ class Profile(msgspec.Struct, kw_only=True, frozen=True):
     features: FeatureProfile | None = None
 
 
-def look(journal: Journal, settings: Settings, tell: Progress) -> tuple[Profile, Baseline]:
+def look(journal: Journal, settings: Settings, tell: Progress, spread: Each | None = None) -> tuple[Profile, Baseline]:
     """The profile of a journal, and the baseline that training on it would write.
+
+    Args:
+        tell: called as tell(what, done, total).
+        spread: runs a step on every task and gives the results in order, such as `data._ray.each`; None: one after the other, here.
 
     Raises:
         InputError: it holds no event.
@@ -76,51 +83,68 @@ def look(journal: Journal, settings: Settings, tell: Progress) -> tuple[Profile,
     if not journal.position():
         raise InputError("The journal holds no event to look at. Import some first: tastemaker import DIR --events FILE")
     events, items = journal.scan(), journal.items()
-    profile = profile_of(events, items, settings, tell)
+    profile = profile_of(events, items, settings, tell, spread)
     baseline = baseline_of_log(events, items, settings.data.positive)
     tell("profile", STEPS, STEPS)
     return profile, baseline
 
 
-def profile_of(events: pl.LazyFrame, items: pl.DataFrame, settings: Settings, tell: Progress) -> Profile:
-    """Measures a log with the journal's columns, at least one event, and its catalogue (`journal.catalogue.ITEM_SCHEMA`)."""
+def profile_of(
+    events: pl.LazyFrame, items: pl.DataFrame, settings: Settings, tell: Progress, spread: Each | None = None
+) -> Profile:
+    """Measures a log with the journal's columns, at least one event, and its catalogue (`journal.catalogue.ITEM_SCHEMA`); arguments as of `look`."""
     clock = clock_of(events)
-    timed = timed_only(events)
     tell("profile", 1, STEPS)
-    users, met = tail_of(each(events, Columns.USER_ID)), tail_of(each(events, Columns.ITEM_ID))
+    users = tail_of(each(events, Columns.USER_ID))
     tell("profile", 2, STEPS)
-    timeline = timeline_of(timed, clock) if clock.timed else None
-    tell("profile", 3, STEPS)
-    newness = newness_of(timed, clock) if clock.timed else None
-    tell("profile", 4, STEPS)
-    people = people_of(events, users.events, clock, settings.data, settings.profile, tell)
-    tell("profile", 5, STEPS)
-    types, labels, positive = _shares(events, settings.data.positive)
-    tell("profile", 6, STEPS)
-    value = numbers_of(events, Columns.VALUE)
-    tell("profile", 7, STEPS)
-    catalogue = catalogue_of(items, events) if items.height else None
-    tell("profile", 8, STEPS)
-    features = features_of(timed, items, settings) if clock.timed else None
-    tell("profile", 9, STEPS)
+    parts = _parts(events, items, settings, clock, users.events, tell if spread is None else _silent)
+    found: dict[str, Any] = {}
+    if spread is None:
+        for place, (name, part) in enumerate(parts.items()):
+            found[name] = part()
+            tell("profile", 3 + place, STEPS)
+    else:
+        found = dict(zip(parts, spread(lambda name: parts[name](), list(parts)), strict=True))
+    people, (types, labels, positive) = found["people"], found["shares"]
     return Profile(
         made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         events=users.events,
         clock=clock,
         users=users,
-        items=met,
-        timeline=timeline,
-        newness=newness,
+        items=found["items"],
+        timeline=found["timeline"],
+        newness=found["newness"],
         visits=people.visits,
         repeats=people.repeats,
         suspects=people.suspects,
         types=types,
         labels=labels,
         positive=positive,
-        value=value,
-        catalogue=catalogue,
-        features=features,
+        value=found["value"],
+        catalogue=found["catalogue"],
+        features=found["features"],
     )
+
+
+def _parts(
+    events: pl.LazyFrame, items: pl.DataFrame, settings: Settings, clock: Clock, total: int, tell: Progress
+) -> dict[str, Callable[[], Any]]:
+    """Figures that need none of each other, the longest work first."""
+    timed = timed_only(events)
+    return {
+        "people": lambda: people_of(events, total, clock, settings.data, settings.profile, tell),
+        "features": lambda: features_of(timed, items, settings) if clock.timed else None,
+        "newness": lambda: newness_of(timed, clock) if clock.timed else None,
+        "timeline": lambda: timeline_of(timed, clock) if clock.timed else None,
+        "catalogue": lambda: catalogue_of(items, events) if items.height else None,
+        "items": lambda: tail_of(each(events, Columns.ITEM_ID)),
+        "shares": lambda: _shares(events, settings.data.positive),
+        "value": lambda: numbers_of(events, Columns.VALUE),
+    }
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Where nobody can be told."""
 
 
 def _shares(events: pl.LazyFrame, labels: list[str]) -> tuple[list[Share], list[Share], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,16 @@ from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import from_table
 from tastemaker.schema.signals import GRAPH, TEXT
 
+Texts = Callable[[Path, int, int], TextEncoder]
+"""Opens what reads texts: called as texts(the bundle's `text_encoder`, length of a vector, threads)."""
 _EMPTY = np.zeros(0, dtype=np.int32)
 
 
 class Brain:
     """Loads a bundle's payload.
+
+    Args:
+        folder: the bundle. threads: of the models. texts: opens what reads texts.
 
     Attributes:
         settings: those of the training run.
@@ -36,7 +41,7 @@ class Brain:
         index_of: item id to item index.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path, threads: int = 1, texts: Texts = TextEncoder) -> None:
         self.folder = folder
         self.settings: Settings = from_table(msgspec.json.decode((folder / "settings.json").read_bytes()))
         self.catalogue = pl.read_parquet(folder / "catalogue" / "items.parquet")
@@ -44,7 +49,7 @@ class Brain:
         self.index_of = {item_id: place for place, item_id in enumerate(self.item_ids)}
         width = _width(folder / "channels")
         self.item = ItemTower(folder / "item_tower", width, threads)
-        self.text = TextEncoder(folder / "text_encoder", self.item.widths[TEXT], threads)
+        self.text = texts(folder / "text_encoder", self.item.widths[TEXT], threads)
         others = [name for name in self.item.widths if name != TEXT]
         self.signals: dict[str, SignalReader] = {name: self._reader(name, threads) for name in others}
         self.user = UserTower(folder / "user_tower" / "model.onnx", self.settings.sequence.max_length, threads)

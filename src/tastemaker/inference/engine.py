@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ class TextEncoder:
         folder: the bundle's `text_encoder`.
         width: length of a whitened vector.
         threads: of the runtime.
+        later: the model is opened by the first text, as where another process reads them as a rule.
     """
 
-    def __init__(self, folder: Path, width: int, threads: int = 1) -> None:
+    def __init__(self, folder: Path, width: int, threads: int = 1, later: bool = False) -> None:
         self.width = width
         self.template, self.version = "{title}", "none"
-        self._session: Any = None
+        self._path, self._threads = folder / "model.onnx", threads
         if not (folder / "model.onnx").is_file():
             return
         config = msgspec.json.decode((folder / "config.json").read_bytes())
@@ -40,13 +42,18 @@ class TextEncoder:
         self._tokenizer.enable_truncation(int(config["max_length"]))
         self._mean = np.load(folder / "whitening_mean.npy", allow_pickle=False)
         self._components = np.load(folder / "whitening_components.npy", allow_pickle=False)
-        self._session = open_graph(folder / "model.onnx", threads)
+        if not later:
+            self._session  # noqa: B018  opens it
+
+    @cached_property
+    def _session(self) -> Any:
+        return open_graph(self._path, self._threads)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Whitened unit vectors, float32 [n, T]; the zero row for an empty text."""
         found = np.zeros((len(texts), self.width), dtype=np.float32)
         full = [place for place, text in enumerate(texts) if text.strip()]
-        if self._session is None or not full:
+        if self.version == "none" or not full:
             return found
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch([_storable(texts[place]) for place in full])]
         for rows in length_batches([len(ids) for ids in tokens], _BATCH):

@@ -526,6 +526,39 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     `traces`. Empty: none."""
 
 
+class ClusterSettings(Section, kw_only=True, frozen=True):
+    """How `tastemaker serve --ray` answers from a Ray cluster; docs/cluster.md."""
+
+    replicas_min: Positive = 1
+    """Replicas, each the whole road in one process, that are always there; two or more where a change of settings must not be noticed."""
+    replicas_max: Positive = 2
+    """Replicas that a load may call in."""
+    target_ongoing: Annotated[float, Meta(gt=0.0)] = 4.0
+    """Requests under way in a replica, on average, above which another one is called in and far below which one goes."""
+    max_ongoing: Positive = 100
+    """Requests under way in a replica at most."""
+    upscale_seconds: Annotated[float, Meta(ge=0.0)] = 5.0
+    """So long the load must ask for more replicas before they come."""
+    downscale_seconds: Annotated[float, Meta(ge=0.0)] = 60.0
+    """So long the load must ask for fewer before they go."""
+    cpus: Annotated[float, Meta(gt=0.0)] = 1.0
+    """Cores that Ray sets aside for a replica."""
+    encoders: Annotated[int, Meta(ge=0)] = 1
+    """Processes at most that read texts, of searches and of new items, for all replicas; 0: every replica reads by itself."""
+    encoder_cpus: Annotated[float, Meta(gt=0.0)] = 0.5
+    """Cores that Ray sets aside for each of them."""
+    encoder_batch: Positive = 16
+    """Texts, or lists of texts, that are read at once at most."""
+    encoder_wait_ms: Annotated[float, Meta(ge=0.0)] = 2.0
+    """Milliseconds that a text waits for others to be read with."""
+    health_seconds: Annotated[float, Meta(gt=0.0)] = 5.0
+    """Time between two looks at a replica's health; one that does not answer three times as long is replaced."""
+    drain_seconds: Annotated[float, Meta(gt=0.0)] = 10.0
+    """Time that a replica has to finish what it is doing."""
+    gone_seconds: Annotated[float, Meta(gt=0.0)] = 3.0
+    """After so long without an answer from the cluster this machine answers by itself on the same port."""
+
+
 class FreshSettings(Section, kw_only=True, frozen=True):
     """The fresh slot: places in which items that little is known of gather evidence; docs/lists.md."""
 
@@ -685,6 +718,7 @@ class Settings(Section, kw_only=True, frozen=True):
     tune: TuneSettings = TuneSettings()
     compress: CompressSettings = CompressSettings()
     serving: ServingSettings = ServingSettings()
+    cluster: ClusterSettings = ClusterSettings()
     fresh: FreshSettings = FreshSettings()
     lists: ListSettings = ListSettings()
     release: ReleaseSettings = ReleaseSettings()

@@ -35,6 +35,7 @@ from tastemaker.schema.queries import (
 )
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.audience import audience
+from tastemaker.serving.far_encoder import FarEncoder
 from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.why import stopped
 from tastemaker.serving.wire import Live
@@ -43,6 +44,8 @@ from tastemaker.streaming.link import Pulse
 AUDIENCE = 200
 """So many users' lists are made to tell whom an item would be shown to."""
 Notice = Callable[[Live, RecommendQuery, Answer, Found, float], None]
+Meaning = tuple[str, FloatArray]
+"""A text's vector [T], and the fingerprint of the model that read it."""
 _EMPTY = np.zeros(0, dtype=np.int32)
 CATCH_UP_SECONDS = 0.01
 """How long an answer waits at most for events to be folded; what is left is folded beside, and the answer says so."""
@@ -109,12 +112,20 @@ class Answers:
         found = live.road.rank(live.channels.score_items(state, items, live.settings.fusion.depth), state)
         return self._answer(live, self._listed(live, found, False))
 
-    def search(self, query: SearchQuery) -> Answer:
-        """Items by words and by meaning, with a user's eyes where one is given."""
+    async def meaning(self, query: SearchQuery) -> Meaning | None:
+        """A query's text, read by another process where there is one for that; None: it is read here, in its turn."""
+        encoder = self.live.brain.text
+        if not isinstance(encoder, FarEncoder) or not query.query.strip():
+            return None
+        return encoder.version, (await encoder.read([query.query]))[0]
+
+    def search(self, query: SearchQuery, meaning: Meaning | None = None) -> Answer:
+        """Items by words and by meaning, with a user's eyes where one is given; `meaning` of the query where it was read before."""
         live = self._now()
         k = min(query.k, self.settings.max_k, live.channels.n_items)
         history = live.state.history(query.user_id) if query.user_id is not None else None
-        places, scores = live.search(query.query, k, history)
+        vector = meaning[1] if meaning is not None and meaning[0] == live.brain.text.version else None
+        places, scores = live.search(query.query, k, history, vector)
         rows = [self._recommended(live, place, score, "search", None) for place, score in zip(places, scores, strict=True)]
         return self._answer(live, rows)
 

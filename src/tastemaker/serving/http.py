@@ -64,7 +64,7 @@ class Api:
 
     async def search(self, query: SearchQuery) -> Answer:
         """Items by words and by meaning."""
-        return self.answers.search(query)
+        return self.answers.search(query, await self.answers.meaning(query))
 
     async def explain(self, query: ExplainQuery) -> dict[str, Any]:
         """Why an item stands where it does."""

@@ -16,7 +16,8 @@ from tastemaker.bundle.registry import Registry
 from tastemaker.index.channels import Channels
 from tastemaker.index.lexical import Lexicon
 from tastemaker.index.tokens import words_of
-from tastemaker.inference.brain import Brain
+from tastemaker.inference.brain import Brain, Texts
+from tastemaker.inference.engine import TextEncoder
 from tastemaker.journal.append import Journal
 from tastemaker.models.fusion import Fusion
 from tastemaker.models.segments import Segments, newcomer_scores, with_profile
@@ -58,6 +59,7 @@ class Live:
         check: compare every file with its checksum first.
         service: the settings of now, of which `lists`, `fresh` and `ranker` are read; None: no rules, and the ranker's settings of the bundle.
         profile_of: attributes of a user by id; None: the journal's.
+        texts: opens what reads texts.
 
     Raises:
         BundleError: the bundle is not whole. SettingsError: the ranker's weights name a head that the bundle's ranker has not.
@@ -72,9 +74,10 @@ class Live:
         check: bool = True,
         service: Settings | None = None,
         profile_of: ProfileOf | None = None,
+        texts: Texts = TextEncoder,
     ) -> None:
         self.bundle = open_bundle(folder, check)
-        self.brain = Brain(folder, threads)
+        self.brain = Brain(folder, threads, texts)
         self.settings = self.brain.settings
         self.channels = Channels.load(folder / "channels", (service or self.settings).index.kind != "exact")
         fusion = Fusion.from_dict(msgspec.json.decode((folder / "fusion.json").read_bytes()))
@@ -201,8 +204,10 @@ class Live:
         states = [with_profile(state, self.segments, told) for state, told in zip(self.queries(histories), profiles, strict=True)]
         return [items for items, _ in self.best(states, k)]
 
-    def search(self, text: str, k: int, history: IntArray | None = None) -> tuple[list[int], list[float]]:
-        """Items by words and by meaning, best first, for somebody with a history where one is given.
+    def search(
+        self, text: str, k: int, history: IntArray | None = None, vector: FloatArray | None = None
+    ) -> tuple[list[int], list[float]]:
+        """Items by words and by meaning, best first, for somebody with a history where one is given; `vector` of the text where it was read before.
 
         Words and meaning are fused as shares of the most that each can reach (S. Bruch, S. Gai and A. Ingber, 2023, "An Analysis of Fusion Functions
         for Hybrid Retrieval"): BM25 over its bound, and the cosine. What suits the history moves up among the best of them.
@@ -212,7 +217,7 @@ class Live:
         if k <= 0 or n == 0 or not text.strip():
             return [], []
         words, bound = self.lexicon.match(text, n)
-        meaning = np.maximum(self.text_query(text), 0.0)
+        meaning = np.maximum(self.text_query(text, vector), 0.0)
         fused = np.asarray(WORDS_SHARE / bound * words + (1 - WORDS_SHARE) * meaning, dtype=np.float32)
         fused[barred] = 0
         places = [
@@ -232,10 +237,12 @@ class Live:
         fused[best] *= 1 + PERSONAL_SHARE * (1 - liked.astype(np.float32) / len(best))
         return [*best[order(fused[best], len(best))].tolist(), *places[PERSONAL_DEPTH:]], fused
 
-    def text_query(self, text: str) -> FloatArray:
-        """Similarity of every item's text to a text, float32 [N]."""
+    def text_query(self, text: str, vector: FloatArray | None = None) -> FloatArray:
+        """Similarity of every item's text to a text, float32 [N]; `vector` [T] of the text where it was read before."""
         query = np.zeros((1, self.channels.text.dim), dtype=np.float32)
-        query[:, : self.brain.text.width] = self.brain.text.encode([text])  # says nothing of other signals
+        query[:, : self.brain.text.width] = (
+            self.brain.text.encode([text]) if vector is None else vector
+        )  # says nothing of other signals
         return np.asarray(self.channels.text.scores(query)[0])
 
     def _texts(self, indices: IntArray) -> FloatArray:
@@ -289,6 +296,7 @@ def open_live(
     version: str | None = None,
     threads: int = 1,
     service: Settings | None = None,
+    texts: Texts = TextEncoder,
 ) -> Live:
     """The live bundle of a workspace, or the named one; where the live one is not whole, the previous one. Arguments as of `Live`.
 
@@ -297,15 +305,15 @@ def open_live(
     """
     registry = Registry(bundles)
     if version:
-        return Live(registry.folder(version), journal, threads, service=service)
+        return Live(registry.folder(version), journal, threads, service=service, texts=texts)
     try:
-        return Live(registry.live(), journal, threads, service=service)
+        return Live(registry.live(), journal, threads, service=service, texts=texts)
     except BundleError as error:
         previous = registry.stages().previous
         if previous is None:
             raise
         print(f"the live bundle was refused, the previous one answers: {error}", flush=True)
-        return Live(registry.folder(previous), journal, threads, service=service)
+        return Live(registry.folder(previous), journal, threads, service=service, texts=texts)
 
 
 def _consumer(journal: Journal, state: LiveState, data: DataFingerprint) -> Consumer:

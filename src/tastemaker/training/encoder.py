@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from tastemaker.models.text import TextTower, length_batches, pad_tokens
 from tastemaker.schema.errors import InputError, MissingExtraError, SettingsError
-from tastemaker.schema.protocols import FloatArray, IntArray, Progress
+from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import TextSettings
 from tastemaker.training.precision import compute_dtype, each_thread_alone
 from tastemaker.training.vector_cache import VectorCache, content_key
@@ -28,6 +28,10 @@ _WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 _SAMPLE = 1_000
 POOLINGS = ("auto", "mean", "cls", "last")
 _HUB_FILES = ["*.json", "*.safetensors", "1_Pooling/*", "tokenizer*", "vocab*"]
+
+Tokens = Sequence[Sequence[int]]
+Spread = Callable[[Sequence[Tokens]], Iterable[FloatArray]]
+"""Has batches of tokens read: called as spread(batches), gives the vectors of each, float32 [B, H], in order."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +53,33 @@ class Encoder:
     fingerprint: str
     width: int = field(default=0)
 
-    def encode(self, texts: Sequence[str], batch: int = 64, progress: Progress | None = None) -> FloatArray:
-        """Unit vectors before whitening, float32 [n, H]; batches are sorted by length."""
+    def encode(
+        self, texts: Sequence[str], batch: int = 64, progress: Progress | None = None, spread: Spread | None = None
+    ) -> FloatArray:
+        """Unit vectors before whitening, float32 [n, H]; batches are sorted by length. `spread` has them read elsewhere, with the same vectors."""
         tokens = [found.ids for found in self.tokenizer.encode_batch(list(texts))]
         vectors = np.zeros((len(texts), self.width), dtype=np.float32)
+        batches = length_batches(tokens, batch)
+        work = [[tokens[row] for row in rows] for rows in batches]
+        done = 0
+        for rows, found in zip(batches, (spread or self.read)(work), strict=True):
+            vectors[rows] = found
+            done += len(rows)
+            if progress:
+                progress("text", done, len(texts))
+        return vectors
+
+    def read(self, batches: Sequence[Tokens]) -> Iterator[FloatArray]:
+        """Vectors of batches of tokens, float32 [B, H], in order, each batch by one thread."""
         self.tower.eval()
 
         @torch.inference_mode()
-        def read(rows: IntArray) -> int:
-            vectors[rows] = self.tower(*pad_tokens([tokens[row] for row in rows])).numpy()
-            return len(rows)
+        def one(tokens: Tokens) -> FloatArray:
+            found: FloatArray = self.tower(*pad_tokens(tokens)).numpy()
+            return found
 
-        done = 0
         with each_thread_alone() as threads, ThreadPoolExecutor(threads) as pool:
-            for count in pool.map(read, length_batches(tokens, batch)):
-                done += count
-                if progress:
-                    progress("text", done, len(texts))
-        return vectors
+            yield from pool.map(one, batches)
 
 
 def load_encoder(settings: TextSettings, precision: str = "auto") -> Encoder:
@@ -135,7 +148,12 @@ def find_model(name: str, setting: str = "text.model") -> Path:
 
 
 def encode_cached(
-    encoder: Encoder, texts: Sequence[str], cache_dir: Path | None, batch: int = 64, progress: Progress | None = None
+    encoder: Encoder,
+    texts: Sequence[str],
+    cache_dir: Path | None,
+    batch: int = 64,
+    progress: Progress | None = None,
+    spread: Spread | None = None,
 ) -> FloatArray:
     """Vectors of texts, float32 [n, H]; each different text is encoded once and remembered under the hash of its content.
 
@@ -145,6 +163,7 @@ def encode_cached(
         cache_dir: None remembers nothing.
         batch: texts at a time.
         progress: called as progress("text", done, new texts).
+        spread: as of `Encoder.encode`.
     """
     vectors = np.zeros((len(texts), encoder.width), dtype=np.float32)
     rows = [row for row, text in enumerate(texts) if text]
@@ -155,7 +174,7 @@ def encode_cached(
         if keys[row] not in cache:
             fresh.setdefault(keys[row], texts[row])
     if fresh:
-        cache.add(list(fresh), encoder.encode(list(fresh.values()), batch, progress))
+        cache.add(list(fresh), encoder.encode(list(fresh.values()), batch, progress, spread))
     if rows:
         vectors[rows] = cache.read([keys[row] for row in rows])
     return vectors

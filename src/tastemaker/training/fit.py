@@ -25,7 +25,7 @@ from tastemaker.schema.errors import InputError
 from tastemaker.schema.manifest import DataFingerprint
 from tastemaker.schema.protocols import FloatArray, IntArray, Progress, QueryState
 from tastemaker.schema.settings import Settings
-from tastemaker.training.encoder import Encoder
+from tastemaker.training.encoder import Encoder, Spread
 from tastemaker.training.export import export
 from tastemaker.training.features import LearnedRows, TrainedFeatures, check_features, learn_rows
 from tastemaker.training.friends import LearnedFriends, learn_friends
@@ -152,6 +152,7 @@ def fit(
     cache_dir: Path | None = None,
     rows: bool = True,
     launch: Launch | None = None,
+    spread: Spread | None = None,
 ) -> TrainedBrain:
     """Learns a brain from a dataset.
 
@@ -163,6 +164,7 @@ def fit(
         cache_dir: text vectors are remembered here.
         rows: make the features too, and rows for a ranker.
         launch: has the sequence model trained elsewhere, such as `training._ray.launch_on()`.
+        spread: has the catalogue's texts read elsewhere, such as `training._ray.reader_on()`.
 
     Raises:
         InputError: the dataset has no event. SettingsError: features or the ranker's negatives are named that are not known.
@@ -179,7 +181,7 @@ def fit(
     clock, process, order = _Clock(), Process(progress, run_dir, launch), dataset.time_is_order
     held = hold_out(sequences, COLD_SHARE, settings.train.seed)
     asked = searches_of(dataset, sequences, settings)
-    read = read_signals(dataset, settings, cache_dir, progress, held, run_dir, asked, launch)
+    read = read_signals(dataset, settings, cache_dir, progress, held, run_dir, asked, launch, spread)
     signals = read.signals
     social = read.graphs.social
     clock.lap("seconds_text")

@@ -16,7 +16,7 @@ from tastemaker.models.text_template import fill
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.protocols import FloatArray, Progress
 from tastemaker.schema.settings import Settings
-from tastemaker.training.encoder import Encoder, encode_cached, load_encoder, unknown_share
+from tastemaker.training.encoder import Encoder, Spread, encode_cached, load_encoder, unknown_share
 from tastemaker.training.finetune import finetune
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.text_judge import power_scores
@@ -59,6 +59,7 @@ def read_texts(
     run_dir: Path | None = None,
     searches: Searches | None = None,
     launch: Launch | None = None,
+    spread: Spread | None = None,
 ) -> ReadTexts:
     """Reads a catalogue; tunes the language model before, where `finetune.mode` says so and a holdout is given.
 
@@ -70,7 +71,7 @@ def read_texts(
         held: what may be learned from, and what chooses; None reads with the model as it is.
         run_dir: curves and weights of the tuning go here.
         searches: over the users and items of the holdout, to learn from; None: none.
-        launch: has the tuning done elsewhere, as in `training.together`.
+        launch: has the tuning done elsewhere, as in `training.together`. spread: has the texts read elsewhere, as in `training.encoder`.
 
     Raises:
         SettingsError: an unknown mode or pooling. InputError: there is no such model.
@@ -83,7 +84,7 @@ def read_texts(
         return ReadTexts(np.zeros((len(texts), 1), dtype=np.float32), notes=notes)
     encoder = load_encoder(settings.text, settings.train.precision)
     metrics, notes = _known(encoder, texts)
-    vectors = encode_cached(encoder, texts, cache_dir, settings.text.batch_size, progress)
+    vectors = encode_cached(encoder, texts, cache_dir, settings.text.batch_size, progress, spread)
     empty = np.array([not words for words in texts])
     power = settings.text.whitenings[0]
     if not tuning and held is not None and len(settings.text.whitenings) > 1:

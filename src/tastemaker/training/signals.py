@@ -12,6 +12,7 @@ from tastemaker.data.sequences import Sequences
 from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.signals import AUDIO, GRAPH, IMAGE, Signal, Signals
+from tastemaker.training.encoder import Spread
 from tastemaker.training.graph import GraphChoice, ItemGraph, choose_graph
 from tastemaker.training.holdout import Holdout
 from tastemaker.training.media import ReadMedia, read_media
@@ -56,10 +57,11 @@ def read_signals(
     run_dir: Path | None = None,
     searches: Searches | None = None,
     launch: Launch | None = None,
+    spread: Spread | None = None,
 ) -> ReadSignals:
     """Reads all that is known of the items besides their events; arguments as those of `reading.read_texts`."""
     catalogue = dataset.catalogue()
-    texts = read_texts(catalogue, settings, cache_dir, progress, held, run_dir, searches, launch)
+    texts = read_texts(catalogue, settings, cache_dir, progress, held, run_dir, searches, launch, spread)
     media = [read_media(name, catalogue, settings, cache_dir, progress, held) for name in (IMAGE, AUDIO)]
     graphs = build_graphs(dataset.edges, dataset.item_ids(), held.train.user_ids if held else [], settings.graph.most_edges)
     chosen = choose_graph(graphs.knowledge, held, texts.vectors, settings, progress, run_dir) if held else GraphChoice()

@@ -51,7 +51,7 @@ def cluster(objective: Objective, address: str | None, jobs: int, cores: int) ->
         jobs: folds at the same time where it is more than 1; else as many as fit.
         cores: of each fold.
     """
-    connect(None if address == "local" else address)
+    connect(address)
     room = int(ray.cluster_resources().get("CPU", 1)) // cores
     yield Cluster(objective, jobs if jobs > 1 else max(room, 1), cores)
 
