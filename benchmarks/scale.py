@@ -33,6 +33,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -478,6 +479,7 @@ RELAY_BYTES, RELAY_RATE = 300.0, 31_000.0
 """Bytes of an event on its way through Redis, and events a second that one carries end to end: 31,000 to 42,000 where it was tried, events and state of 200 events a user."""
 
 
+@cache
 def costs():
     """What `tastemaker plan` reckons with, of the known points."""
     from tastemaker.evaluation.capacity import Costs, Curve
@@ -494,10 +496,12 @@ def costs():
     sizes, cpu = curve("events", "cpu")
     _, disk = curve("events", "disk")
     batch = known()["ingest"]["10"]
+    from tastemaker.cli.plan import speed
+
     return Costs(
         machine=machine(), measured=time.strftime("%Y-%m-%d"), answer_bytes=float(np.median(curve("answers", "answer_bytes")[1])), history_bytes=200 * 12 + 40,
         event_us=round(batch["cpu_us"], 1), follow_us=round(batch["follow_us"] + fold, 1), relay_bytes=RELAY_BYTES, relay_rate=RELAY_RATE,
-        journal_bytes=round(float(disk[-1] / sizes[-1]), 1), import_us=round(1e6 * float(cpu[-1] / sizes[-1]), 2), **curves,
+        journal_bytes=round(float(disk[-1] / sizes[-1]), 1), import_us=round(1e6 * float(cpu[-1] / sizes[-1]), 2), speed={name: float(f"{value:.4g}") for name, value in speed().items()}, **curves,
     )  # fmt: skip
 
 

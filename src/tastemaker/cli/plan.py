@@ -78,17 +78,18 @@ def _show(now: Plan, later: Plan, costs: Costs, factor: float) -> None:
         console.print(f"[bold red]It can't be done like this:[/] {now.impossible}", soft_wrap=True)
 
 
-FOLD_US, PRODUCT_MS, LINES_MS = 54.0, 1.9, 6.5
-"""What `slowness` took where the shipped costs were measured: an event's fold, a product of 30,000 x 128, a thousand JSON bodies read."""
-
-
 def slowness(costs: Costs) -> float:
     """CPU time of this machine's core over that of the measured one: the geometric mean of three things that answers and events are made of."""
+    found = speed()
+    return float(np.exp(np.mean([np.log(found[name] / costs.speed[name]) for name in found])))
+
+
+def speed() -> dict[str, float]:
+    """CPU of three things: µs of an event's fold, ms of a product of 30,000 x 128, ms of a thousand JSON bodies read."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        ratios = [_fold() / FOLD_US, _product() / PRODUCT_MS, _lines() / LINES_MS]
-    return float(np.exp(np.mean(np.log(ratios))))
+        return {"fold_us": _fold(), "product_ms": _product(), "lines_ms": _lines()}
 
 
 def _cpu(call: object, times: int) -> float:

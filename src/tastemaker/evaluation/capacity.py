@@ -63,6 +63,7 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         event_us: CPU of storing an event that comes in a batch of ten, by one worker; follow_us: CPU of knowing it, by every worker of the cell.
         relay_bytes: of an event on its way through Redis; relay_rate: events a second that one Redis carries, once for each machine that reads.
         journal_bytes: of an event on disk. import_us: CPU of an event through import, split and features.
+        speed: CPU of the three things by which `tastemaker plan --measure` tells how fast a core is, on `machine`.
         step_ms: CPU of a training step of 128 histories, by items. build_s: CPU of building the index, by items.
     """
 
@@ -80,6 +81,7 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relay_rate: float
     journal_bytes: float
     import_us: float
+    speed: dict[str, float]
     step_ms: Curve
     build_s: Curve
 
