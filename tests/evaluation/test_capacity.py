@@ -31,16 +31,17 @@ def test_curves_pass_through_their_points_and_go_on_as_they_grow() -> None:
     assert Curve("power", [(10, 5), (100, 4)]).at(1e4) == pytest.approx(4)  # noise does not make larger cheaper
 
 
-def test_the_numbers_of_a_plan_by_hand() -> None:
-    assumed = Assumed()
-    found = plan(SHOP, Machine(), COSTS, assumed)
+@pytest.mark.parametrize("each_day", [2e6, 1e8])
+def test_the_numbers_of_a_plan_by_hand(each_day: float) -> None:
+    assumed, need = Assumed(), msgspec.structs.replace(SHOP, events_per_day=each_day, peak_rps=5_000)
+    found = plan(need, Machine(), COSTS, assumed)
     answer = COSTS.answer_ms.at(SHOP.items)
     busy = min(assumed.most_busy, 1 - answer * math.log(100) / SHOP.p99_ms)
-    events = 3 * 2e6 / 86_400
-    wanted = (200 * answer / 1e3 + events * COSTS.event_us / 1e6) / (busy - events * COSTS.follow_us / 1e6)
-    assert (found.cells, found.busy) == (1, pytest.approx(busy))
-    assert found.machines == math.ceil(wanted / found.workers) + 1
-    assert found.price_million == pytest.approx(found.machines * Machine().price_hour / (3_600 * 200 / 3) * 1e6)
+    events = 3 * each_day / 86_400 / found.cells
+    wanted = (5_000 / found.cells * answer / 1e3 + events * COSTS.event_us / 1e6) / (busy - events * COSTS.follow_us / 1e6)
+    assert found.busy == pytest.approx(busy)
+    assert found.machines == found.cells * (math.ceil(wanted / found.workers) + 1)
+    assert found.price_million == pytest.approx(found.machines * Machine().price_hour / (3_600 * 5_000 / 3) * 1e6)
     assert found.shares["CPU of following events"] == pytest.approx(events * COSTS.follow_us / 1e6 / busy)
     assert all(0 <= share <= 1 for share in found.shares.values())
     assert found.memory_gib <= 0.8 * Machine().memory_gib
@@ -71,6 +72,7 @@ def test_a_shorter_time_takes_more_or_says_what_can_be_had() -> None:
     least = float(impossible.impossible.split("within ")[1].split()[0])
     assert plan(msgspec.structs.replace(SHOP, p99_ms=math.ceil(least) + 1)).machines > 0
     assert busy_share(1.0, 1e9, 0.7) == 0.7
+    assert busy_share(2.0, 20.0, 0.7) == pytest.approx(1 - 2 * math.log(100) / 20)
 
 
 def test_events_are_divided_by_cells_and_items_by_nothing() -> None:
