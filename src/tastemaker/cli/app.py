@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "keys": ("keys", "verbs", "API keys: add, list, revoke."),
     "rebuild": ("rebuild", "run", "Rebuild what answers know from the journal, and compare."),
     "recommend": ("recommend", "run", "Lists for many users, to a Parquet file."),
+    "plan": ("plan", "run", "How many machines a load takes, and what they cost."),
     "doctor": ("doctor", "run", "What this machine can do and what is missing."),
 }
 # Modules that only an extra installs, by the extra that brings them.

@@ -34,6 +34,7 @@ from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import ClusterSettings, Settings
 from tastemaker.schema.settings_file import from_table
+from tastemaker.serving.admission import share_here
 from tastemaker.serving.far_encoder import FarEncoder
 from tastemaker.serving.ongoing import Ongoing
 from tastemaker.serving.plan import Plan
@@ -74,7 +75,15 @@ class Replica:
             share_between_workers(Path(plan.workspace) / "runs" / "metrics" / f"replica-{os.getpid()}")
         texts = TextEncoder if self._encoder is None else self._far(settings)
         self._app = Ongoing(
-            self._make(number % plan.slots, Path(plan.workspace), settings, plan.version, Path(plan.counters), plan.closed, texts)
+            self._make(
+                number % plan.slots,
+                Path(plan.workspace),
+                settings,
+                plan.version,
+                share_here(Path(plan.counters), plan.slots),
+                plan.closed,
+                texts,
+            )
         )
         return self._app
 

@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tastemaker.schema.errors import TastemakerError
@@ -89,6 +90,16 @@ def share(path: Path, workers: int) -> Path:
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.truncate(workers * _ROW)
+    return path
+
+
+def share_here(path: Path, workers: int) -> Path:
+    """The same file where a process may be the first one of its machine, or not: a replica on a cluster does not know."""
+    if not path.is_file():
+        made = share(path.with_name(f"{path.name}.{os.getpid()}"), workers)
+        with suppress(FileExistsError):
+            os.link(made, path)
+        made.unlink()
     return path
 
 
