@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +20,7 @@ PROJECT = {
     "RAY_worker_niceness": "0",  # workers start at 15 otherwise, and starve beside anything else
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what a process of no accelerator sees is left as it is
 }
-"""Set unless the environment says otherwise. Tokens need no word: without one nobody may run code on a cluster, from Ray 2.60 on."""
+"""Set unless the environment says otherwise."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Of a cluster of this machine: its processes listen on loopback alone."""
 
@@ -38,6 +39,8 @@ def prepare(address: str | None) -> str | None:
         os.environ.setdefault(name, value)
     if local:
         return None
+    if "ray" not in sys.modules:  # Ray asks for tokens by itself on new clusters and on `auto`, and at no other address
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     host, _, port = str(address).removeprefix("ray://").rpartition(":")
     if port.isdigit():
         try:

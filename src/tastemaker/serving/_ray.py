@@ -91,6 +91,10 @@ class Replica:
 
         return lambda folder, width, threads: FarEncoder(folder, width, threads, ask, seconds, loop)
 
+    def owner(self) -> str:
+        """The command that asked for this replica."""
+        return self._plan.run
+
     async def check_health(self) -> None:
         """Asks the application itself whether it can answer.
 
@@ -247,11 +251,22 @@ def run(address: str | None, host: str, port: int, up: Event, plan: Plan, make: 
         except (RuntimeError, RayError) as error:
             raise Unfit(_reason(str(error))) from None
         up.set()
-        began = serve.status().applications[APP].last_deployed_time_s
         while not stop.wait(1.0):  # a signal is heard between two waits
             pass
-        if serve.status().applications[APP].last_deployed_time_s == began:  # nobody has taken it over
+        if _owned(plan.run):
             serve.delete(APP)
+
+
+def _owned(run: str) -> bool:
+    """Whether the application on the cluster is still that of a command, and not that of a later one which took it over."""
+    status = serve.status().applications.get(APP)
+    if status is None or status.status == "DEPLOYING":
+        return False
+
+    async def ask() -> object:
+        return await serve.get_app_handle(APP).owner.remote()
+
+    return asyncio.run(asyncio.wait_for(ask(), 10)) == run
 
 
 @contextmanager
