@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from live_service import Service, free_port, serving
@@ -267,6 +269,9 @@ def test_new_settings_roll_through_and_a_head_comes_back(workspace: Path, tmp_pa
 
     (tmp_path / "token").write_text(secrets.token_hex(32))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv(
+        "RAY_TMPDIR", tempfile.mkdtemp(prefix="r-", dir="/tmp")
+    )  # short, for the sake of its sockets; and nobody else finds the head
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
 
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # what a killed head leaves behind becomes a child of this process

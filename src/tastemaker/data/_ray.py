@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import ray
 import ray.data
 
-from tastemaker.schema.cluster import check_machines, check_package, no_cluster, package, prepare
+from tastemaker.schema.cluster import LOCAL, check_machines, check_package, no_cluster, package, prepare
 from tastemaker.schema.errors import InputError, TastemakerError
 
 In = TypeVar("In")
@@ -48,10 +48,10 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
     try:
         ray.init(address=found, num_cpus=cpus, include_dashboard=False, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        if found is None:
+        if found == LOCAL:
             raise
         raise InputError(no_cluster(found, error)) from None
-    if found is not None:
+    if found != LOCAL:
         check_machines(ray)
 
 
