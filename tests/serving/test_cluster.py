@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from live_service import Service, free_port, serving
 from tastemaker.bundle.registry import Registry
 from tastemaker.client import Client
 from tastemaker.client.transport import ServiceError, Unreachable
-from toy_bundle import write_features, write_workspace
+from tastemaker.schema.cluster import LOOPBACK, PROJECT
+from toy_bundle import WIDTH, write_features, write_text_encoder, write_workspace
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'tastemaker[ray]'")
 pytestmark = pytest.mark.long
@@ -58,7 +62,7 @@ def on_ray(workspace: Path, *words: str, ray: str = "local", port: int | None = 
     log = workspace / f"ray-{port}.log"
     command = [sys.executable, "-m", "tastemaker", "serve", str(workspace), "--ray", ray, "--port", str(port), *SETTINGS, *words]
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **LOOPBACK, "OMP_NUM_THREADS": "1"})
     try:
         until(lambda: "Serving at" in log.read_text() or process.poll() is not None, 120)
         assert process.poll() is None, log.read_text()
@@ -224,6 +228,88 @@ def exposed(processes: Processes) -> list[str]:
             if words[3] == "0A" and words[9] in mine and words[1].split(":")[0] not in loopback:
                 found.append(words[1])
     return found
+
+
+@contextmanager
+def head(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A cluster that somebody else began on this machine, with four cores; gone with the block."""
+    from tastemaker.serving.cluster import descendants, proxy_environment
+
+    environment = {**os.environ, **PROJECT, **LOOPBACK, **proxy_environment(None)[0]}
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    command += [
+        f"--port={port}",
+        "--num-cpus=4",
+        "--include-dashboard=false",
+        "--object-store-memory=100000000",
+        "--disable-usage-stats",
+    ]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: _listens(port) or process.poll() is not None, 60)
+        assert process.poll() is None
+        yield process
+    finally:
+        for one in [*descendants(process.pid), process.pid]:
+            os.kill(one, signal.SIGKILL)
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_new_settings_roll_through_and_a_head_comes_back(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster that is there before and after the command, with a token."""
+    import ctypes
+
+    (tmp_path / "token").write_text(secrets.token_hex(32))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv(
+        "RAY_TMPDIR", tempfile.mkdtemp(prefix="r-", dir="/tmp")
+    )  # short, for the sake of its sockets; and nobody else finds the head
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # what a killed head leaves behind becomes a child of this process
+    port, place, two = free_port(), free_port(), ("--set", "cluster.replicas_min=2")
+    address = f"127.0.0.1:{place}"
+    with head(place) as cluster:
+        workers = Processes(cluster.pid)
+        with on_ray(workspace, *two, ray=address, port=port) as (first, _):
+            until(lambda: len(workers.replicas()) == 2, 60)
+            before = set(workers.replicas())
+            with Load(port, 4) as load, on_ray(workspace, *two, "--set", "serving.max_k=3", ray=address, port=port) as (second, _):
+                until(lambda: not before & set(workers.replicas()) and len(workers.replicas()) == 2, 60)
+                assert len(second.recommend(user_id="u1", k=5)) == 3
+                first.process.terminate()  # the first command ends; the application is the second one's now
+                first.process.wait(60)
+                time.sleep(2)
+                assert len(second.recommend(user_id="u1", k=5)) == 3
+                load._stop.set()
+            assert load.failed == []
+            assert load.again == 0
+    with head(place), on_ray(workspace, "--set", "serving.max_k=3", ray=address, port=port) as (third, _):
+        assert len(third.recommend(user_id="u1", k=5)) == 3
+
+
+def test_texts_of_several_models_in_one_batch_go_back_to_who_asked(tmp_path: Path) -> None:
+    from tastemaker.inference.engine import TextEncoder
+    from tastemaker.schema.cluster import package
+    from tastemaker.serving._ray import Encoder
+
+    folders = [tmp_path / str(seed) for seed in range(3)]
+    for seed, folder in enumerate(folders):
+        write_text_encoder(folder, seed)
+    asked = [
+        (str(folders[place % 3]), WIDTH, [f"boots {word}" for word in ("coffee", "guitar", "")[: place % 4]]) for place in range(9)
+    ]
+    found = Encoder(package(), 16, 0.0)._read(asked)
+    for (folder, width, texts), vectors in zip(asked, found, strict=True):
+        assert np.array_equal(vectors, TextEncoder(Path(folder), width).encode(texts))
 
 
 def test_nothing_begins_where_it_can_not_go_on(workspace: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import ray
 import ray.data
 
-from tastemaker.schema.cluster import check_machines, check_package, no_cluster, package, prepare
+from tastemaker.schema.cluster import LOCAL, check_machines, check_package, no_cluster, package, prepare
 from tastemaker.schema.errors import InputError, TastemakerError
 
 In = TypeVar("In")
@@ -48,10 +48,10 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
     try:
         ray.init(address=found, num_cpus=cpus, include_dashboard=False, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        if found is None:
+        if found == LOCAL:
             raise
         raise InputError(no_cluster(found, error)) from None
-    if found is not None:
+    if found != LOCAL:
         check_machines(ray)
 
 
@@ -75,6 +75,7 @@ def stream(
     count: int,
     progress: Callable[[int], None] = lambda done: None,
     patience: float = PATIENCE,
+    workers: int | None = None,
 ) -> Iterator[bytes]:
     """`make(*arguments)(n)` for n from 0 to `count`, in order, by a pool of actors on Ray Data; memory is bounded by what lies between them and the reader.
 
@@ -84,16 +85,17 @@ def stream(
         make, arguments: give what does a task, such as one that has loaded a model.
         progress: called with the number of tasks whose results have come.
         patience: seconds without a result after which the work counts as stuck.
+        workers: actors at most; None: as many as the cluster has cores.
 
     Raises:
         Stuck: no result came for so long. InputError: what `make` or a task said, that refused on a worker.
     """
-    room = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    size = max(min(workers or int(ray.cluster_resources().get("CPU", 1)), count), 1)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     numbers = ray.data.range(count, override_num_blocks=max(min(count, _BLOCKS), 1))
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=min(room, max(count, 1)), initial_size=min(room, max(count, 1)))
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size)
     done = numbers.map_batches(
         _Worker,
         fn_constructor_args=(package(), make, arguments),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,13 +20,13 @@ PROJECT = {
     "RAY_worker_niceness": "0",  # workers start at 15 otherwise, and starve beside anything else
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what a process of no accelerator sees is left as it is
 }
-"""Set unless the environment says otherwise. Tokens need no word: without one nobody may run code on a cluster, from Ray 2.60 on."""
+"""Set unless the environment says otherwise."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Of a cluster of this machine: its processes listen on loopback alone."""
 
 
-def prepare(address: str | None) -> str | None:
-    """Prepares this process to load Ray; gives the address as `ray.init` takes it, None for a new cluster on this machine.
+def prepare(address: str | None) -> str:
+    """Prepares this process to load Ray; gives the address as `ray.init` takes it: `local` for a new cluster, as with none Ray joins whatever runs on the machine.
 
     Args:
         address: `local` or None, `auto`, `HOST:6379`, `ray://HOST:10001`.
@@ -36,14 +37,16 @@ def prepare(address: str | None) -> str | None:
     local = address is None or address == LOCAL
     for name, value in {**PROJECT, **(LOOPBACK if local else {})}.items():
         os.environ.setdefault(name, value)
-    if local:
-        return None
-    host, _, port = str(address).removeprefix("ray://").rpartition(":")
+    if address is None or address == LOCAL:
+        return LOCAL
+    if "ray" not in sys.modules:  # Ray asks for tokens by itself on new clusters and on `auto`, and at no other address
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         except OSError as error:
-            raise InputError(no_cluster(str(address), error)) from None
+            raise InputError(no_cluster(address, error)) from None
     return address
 
 

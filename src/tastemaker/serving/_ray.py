@@ -29,7 +29,7 @@ from starlette.types import ASGIApp
 
 from tastemaker.inference.engine import TextEncoder
 from tastemaker.monitoring.metrics import share_between_workers
-from tastemaker.schema.cluster import Unfit, check_machines, check_package, no_cluster, package
+from tastemaker.schema.cluster import LOCAL, Unfit, check_machines, check_package, no_cluster, package
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import ClusterSettings, Settings
@@ -99,6 +99,10 @@ class Replica:
             return found
 
         return lambda folder, width, threads: FarEncoder(folder, width, threads, ask, seconds, loop)
+
+    def owner(self) -> str:
+        """The command that asked for this replica."""
+        return self._plan.run
 
     async def check_health(self) -> None:
         """Asks the application itself whether it can answer.
@@ -234,11 +238,11 @@ def application(plan: Plan, make: Make, settings: ClusterSettings, reads: bool) 
     return replica.bind(plan.package, body, make, bound)
 
 
-def run(address: str | None, host: str, port: int, up: Event, plan: Plan, make: Make, reads: bool, stop: threading.Event) -> None:
+def run(address: str, host: str, port: int, up: Event, plan: Plan, make: Make, reads: bool, stop: threading.Event) -> None:
     """Answers from the cluster until told to stop; then lets requests under way finish.
 
     Args:
-        address: as `ray.init` takes it; None: a cluster of this machine. host, port: where each machine listens.
+        address: as `ray.init` takes it. host, port: where each machine listens.
         up: set when the replicas answer. plan, make, reads: as of `application`. stop: set by whoever wants the end.
 
     Raises:
@@ -256,15 +260,26 @@ def run(address: str | None, host: str, port: int, up: Event, plan: Plan, make: 
         except (RuntimeError, RayError) as error:
             raise Unfit(_reason(str(error))) from None
         up.set()
-        began = serve.status().applications[APP].last_deployed_time_s
         while not stop.wait(1.0):  # a signal is heard between two waits
             pass
-        if serve.status().applications[APP].last_deployed_time_s == began:  # nobody has taken it over
+        if _owned(plan.run):
             serve.delete(APP)
 
 
+def _owned(run: str) -> bool:
+    """Whether the application on the cluster is still that of a command, and not that of a later one which took it over."""
+    status = serve.status().applications.get(APP)
+    if status is None or status.status == "DEPLOYING":
+        return False
+
+    async def ask() -> object:
+        return await serve.get_app_handle(APP).owner.remote()
+
+    return asyncio.run(asyncio.wait_for(ask(), 10)) == run
+
+
 @contextmanager
-def connected(address: str | None, settings: ClusterSettings) -> Iterator[None]:
+def connected(address: str, settings: ClusterSettings) -> Iterator[None]:
     """A connection to the cluster; one of this machine has room for all replicas, and ends with the block.
 
     Raises:
@@ -272,10 +287,10 @@ def connected(address: str | None, settings: ClusterSettings) -> Iterator[None]:
     """
     variables = {name: value for name, value in os.environ.items() if name.startswith(("RAY_SERVE_", "TASTEMAKER_"))}
     common: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "runtime_env": {"env_vars": variables}}
-    if address is None:
+    if address == LOCAL:
         most = max(settings.replicas_min, settings.replicas_max)
         room = int(np.ceil(most * settings.cpus + settings.encoders * settings.encoder_cpus))
-        ray.init(num_cpus=max(room, os.cpu_count() or 1), object_store_memory=OBJECT_STORE, **common)
+        ray.init(address=LOCAL, num_cpus=max(room, os.cpu_count() or 1), object_store_memory=OBJECT_STORE, **common)
     else:
         try:
             ray.init(address=address, **common)

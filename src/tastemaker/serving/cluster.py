@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.schema.cluster import LOCAL, prepare
-from tastemaker.schema.errors import TastemakerError
+from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.settings import ClusterSettings
 from tastemaker.serving.workers import listen
 
@@ -143,16 +143,14 @@ def serve_on_cluster(
             return 0 if stop else child.exitcode or 1
         url = f"http://{_reach(host)}:{port}"
         tell(f"Serving at {url} from the Ray cluster ({address}): console at /, API at /docs", url)
-        if _watch(host, port, settings.gone_seconds, stop):
+        sock = _watch(host, port, settings.gone_seconds, stop, lambda: _let_go(child, local))
+        if sock is None:
             return 0
         tell(f"The cluster has not answered for {settings.gone_seconds:g} s: this machine answers by itself on the same port.")
-        child.kill()
-        child.join()
-        enddescendants(local)
-        return alone(listen(host, port))
+        return alone(sock)
     finally:
         _end(child, settings.drain_seconds + 20)
-        enddescendants(local)
+        end_descendants(local)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -162,7 +160,7 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def enddescendants(adopted: bool) -> None:
+def end_descendants(adopted: bool) -> None:
     """Ends what processes of this one have started and left; nothing where they were not adopted."""
     for _ in range(5 if adopted else 0):
         found = descendants(os.getpid())
@@ -223,16 +221,29 @@ def _ready(child: BaseProcess, up: Event, host: str, port: int, stop: list[int])
     return False
 
 
-def _watch(host: str, port: int, patience: float, stop: list[int]) -> bool:
-    """Looks at the answers; True: told to stop, False: there were none for so many seconds."""
+def _watch(host: str, port: int, patience: float, stop: list[int], let_go: Callable[[], None]) -> socket.socket | None:
+    """Looks at the answers; gives a socket on their port when there have been none for so many seconds, None when told to stop.
+
+    While something else still holds the port, such as a proxy without anybody behind it, it is looked at on.
+    """
     good = time.monotonic()
     while not stop:
         if answers(host, port, min(patience, 2.0)):
             good = time.monotonic()
         elif time.monotonic() - good > patience:
-            return False
+            let_go()
+            with suppress(InputError):
+                return listen(host, port)
         time.sleep(LOOK_SECONDS)
-    return True
+    return None
+
+
+def _let_go(child: BaseProcess, local: bool) -> None:
+    """Ends what is left of a cluster of this machine; a cluster elsewhere may come to itself."""
+    if local:
+        child.kill()
+        child.join()
+        end_descendants(local)
 
 
 def _end(child: BaseProcess, seconds: float) -> None:

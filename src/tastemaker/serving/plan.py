@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         package: of the process that asked for it. workspace: its folder. settings: as a table. version: a bundle to stay with.
+        run: names the command that asked.
         counters: the file in which replicas of a machine count requests, `slots` rows. closed: nobody may enter without a key.
     """
 
     package: str
+    run: str
     workspace: str
     settings: dict[str, Any]
     version: str | None
@@ -32,6 +35,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def plan_of(workspace: Path, settings: Settings, version: str | None, counters: Path, slots: int, closed: bool) -> Plan:
     """The plan of a workspace."""
     return Plan(
-        package=package(), workspace=str(workspace.resolve()), settings=to_table(settings), version=version,
+        package=package(), run=secrets.token_hex(8), workspace=str(workspace.resolve()), settings=to_table(settings), version=version,
         counters=str(counters.resolve()), slots=slots, closed=closed,
     )  # fmt: skip
