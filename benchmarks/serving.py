@@ -40,6 +40,10 @@ import numpy as np
 RATE_LIMIT, P99_LIMIT, P50_LIMIT, DOORS_LIMIT, DEADLINES_LIMIT = 1_500.0, 10.0, 1.0, 0.03, 0.02
 
 
+IDLE = 0.1
+"""Cores below which a service is idle."""
+
+
 def clients(port: int, users: list[str], count: int, seconds: float, key: str = "") -> list[float]:
     """Milliseconds of every answered request."""
     times: list[list[float]] = [[] for _ in range(count)]
@@ -189,8 +193,13 @@ def family_cpu(parent: int) -> float:
 
 
 def measured(port: int, pid: int, path: str, seconds: float) -> dict[str, float]:
-    """One client alone, then sixteen."""
+    """One client alone, then sixteen; not before the service has done what it does once after a start."""
     load(port, path, 16, 1.5)
+    for _ in range(60):
+        before = family_cpu(pid)
+        time.sleep(0.5)
+        if family_cpu(pid) - before < IDLE * 0.5:
+            break
     alone = load(port, path, 1, seconds / 2)
     before = family_cpu(pid)
     told = load(port, path, 16, seconds)
