@@ -23,6 +23,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -38,6 +39,12 @@ import msgspec
 import numpy as np
 
 RATE_LIMIT, P99_LIMIT, P50_LIMIT, DOORS_LIMIT, DEADLINES_LIMIT = 1_500.0, 10.0, 1.0, 0.03, 0.02
+
+
+NEEDED = "torch fastapi uvicorn litserve bentoml faiss-cpu msgspec polars scipy threadpoolctl"
+START_SECONDS = 90.0
+IDLE = 0.1
+"""Cores below which a service is idle."""
 
 
 def clients(port: int, users: list[str], count: int, seconds: float, key: str = "") -> list[float]:
@@ -167,19 +174,28 @@ def load(port: int, path: str, count: int, seconds: float, users: int = 400) -> 
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def family_cpu(parent: int) -> float:
-    """CPU seconds of a process and all below it that live."""
-    below: dict[int, list[int]] = {}
+def below(parent: int) -> list[int]:
+    """All processes that a process has started, or these have, and that live."""
+    children: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                below.setdefault(int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]), []).append(int(folder.name))
+                owner = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
             except OSError:
                 continue
-    total, waiting, tick = 0.0, [parent], os.sysconf("SC_CLK_TCK")
+            children.setdefault(owner, []).append(int(folder.name))
+    found, waiting = list[int](), [parent]
     while waiting:
-        one = waiting.pop()
-        waiting += below.get(one, [])
+        mine = children.get(waiting.pop(), [])
+        found += mine
+        waiting += mine
+    return found
+
+
+def family_cpu(parent: int) -> float:
+    """CPU seconds of a process and all below it that live."""
+    total, tick = 0.0, os.sysconf("SC_CLK_TCK")
+    for one in [parent, *below(parent)]:
         try:
             fields = (Path("/proc") / str(one) / "stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
@@ -189,8 +205,13 @@ def family_cpu(parent: int) -> float:
 
 
 def measured(port: int, pid: int, path: str, seconds: float) -> dict[str, float]:
-    """One client alone, then sixteen."""
+    """One client alone, then sixteen; not before the service has done what it does once after a start."""
     load(port, path, 16, 1.5)
+    for _ in range(60):
+        before = family_cpu(pid)
+        time.sleep(0.5)
+        if family_cpu(pid) - before < IDLE * 0.5:
+            break
     alone = load(port, path, 1, seconds / 2)
     before = family_cpu(pid)
     told = load(port, path, 16, seconds)
@@ -238,36 +259,67 @@ def table(asked: argparse.Namespace) -> None:
 
 
 def _beside(python: str, peer: str, least: float, bundle: Path, asked: argparse.Namespace, ours: dict[str, float]) -> None:
-    if subprocess.run([python, "-c", f"import {peer}, torch"], capture_output=True).returncode:
-        print(f"{peer:9} skipped: {python} has no {peer} with torch; pip install {peer} there, and give it by --peers")
+    """Starts a peer, measures it as ours was, and prints the ratio; what keeps it from answering is told."""
+    needed = f"import {peer}, torch, uvicorn, faiss, msgspec, polars, scipy, threadpoolctl"
+    tried = subprocess.run([python, "-c", needed], capture_output=True, text=True)
+    if tried.returncode:
+        print(f"{peer:9} skipped: {python}: {_last(tried.stderr)}. pip install {NEEDED} there, and give it by --peers")
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [python, str(Path(__file__).with_name("_serving_peers.py")), peer, str(bundle), str(port), str(asked.workers)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parent, start_new_session=True, **quiet
-    )
-    try:
-        for _ in range(600):
-            try:
-                load(port, "/recommend", 1, 0.01)
-                break
-            except subprocess.CalledProcessError:
+    here = Path(__file__).parent
+    command = [python, str(here / "_serving_peers.py"), peer, str(bundle), str(port), str(asked.workers)]
+    path = os.pathsep.join([str(here.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, env=environment, cwd=here, start_new_session=True, stdout=log, stderr=log)
+        try:
+            end = time.monotonic() + START_SECONDS
+            while not _answers(port) and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.2)
-        told = measured(port, process.pid, "/recommend", asked.seconds)
-        ratio = ours["rate"] / told["rate"]
-        print(
-            f"{peer:9} requests/s {told['rate']:7.0f}, p99 ms {told['p99']:6.1f}, one client {told['alone']:5.2f}, CPU ms {told['ms']:.2f}: "
-            f"ours {ratio:.2f} x, wanted {least:.0f} x: {ratio / least:.2f}",
-            flush=True,
-        )
-    except subprocess.CalledProcessError as error:
-        print(f"{peer:9} skipped: it did not answer ({(error.stderr or '')[-200:]})")
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+            told = measured(port, process.pid, "/recommend", asked.seconds)
+        except subprocess.CalledProcessError as error:
+            log.seek(0)
+            print(f"{peer:9} did not answer: {_last(error.stderr or '')}; it says: {_last(log.read())}", flush=True)
+            return
+        finally:
+            _end(process)
+    print(
+        f"{peer:9} requests/s {told['rate']:7.0f}, p99 ms {told['p99']:6.1f}, one client {told['alone']:5.2f}, CPU ms {told['ms']:.2f}: "
+        f"ours {ours['rate'] / told['rate']:.2f} x, wanted {least:.0f} x: {ours['rate'] / told['rate'] / least:.2f};"
+        f" by CPU a request {told['ms'] / ours['ms']:.2f} x",
+        flush=True,
+    )
+
+
+def _last(words: str) -> str:
+    """The last line of what was said."""
+    return next((line.strip()[-300:] for line in reversed(words.splitlines()) if line.strip()), "nothing")
+
+
+def _answers(port: int) -> bool:
+    try:
+        load(port, "/recommend", 1, 0.01)
+    except subprocess.CalledProcessError:
+        return False
+    return True
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """Ends a process and all below it: some start theirs in groups of their own, and leave them behind."""
+    family = below(process.pid)
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(15)
+    for one in family:
+        try:
+            os.kill(one, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
 
 
 def stages(workspace: Path, whole: float) -> None:

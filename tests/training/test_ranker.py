@@ -16,7 +16,7 @@ from tastemaker.features.preparation import Reduction
 from tastemaker.features.ranker_input import RankerInput, channel_names, relative
 from tastemaker.index.channels import CHANNELS
 from tastemaker.models.calibration import Calibration
-from tastemaker.models.ranker import BODIES, SHARINGS, Plan, Ranker, Shape, behind
+from tastemaker.models.ranker import BODIES, SHARINGS, Columns, Plan, Ranker, Shape, behind
 from tastemaker.models.ranker_network import RankerNetwork
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import Settings
@@ -85,6 +85,26 @@ def learned(rows: RankerRows, *more: str) -> TrainedRanker | str:
     return train_ranker(
         rows, Reduction(name="text", mean=[], components=[], explained=[]), preparation, catalogue, vectors, 0.0, chosen
     )
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("fields", [0, 2])
+def test_lists_are_answered_alike_in_one_product_and_as_a_table(body: str, sharing: str, fields: int) -> None:
+    torch.manual_seed(0)
+    shape = Shape(dense=13, fields=fields, buckets=11, embedding=3, tasks=3, body=body, sharing=sharing, experts=2, hidden=(8, 5))
+    network, random = RankerNetwork(shape), np.random.default_rng(0)
+    arrays = {name: random.standard_normal(value.shape).astype(np.float32) for name, value in network.named_parameters()}
+    plan = Plan(shape=shape, heads=("a", "b"), calibrations=(Calibration(),) * 2, orders=True, found=1.0, boost=0.0, depth=5)
+    begin, fusion = np.array([0, 4, 5, 17]), random.standard_normal(17).astype(np.float32)
+    prepared, mine, theirs = (random.standard_normal(size).astype(np.float32) for size in ((17, 4), (3, 3), (17, 3)))
+    columns, codes = Columns(prepared, mine, theirs, begin), random.integers(0, 12, (17, fields))
+    each = np.repeat(mine, np.diff(begin), axis=0)
+    table = np.concatenate([prepared, each, theirs, each * theirs], axis=1)
+    assert np.array_equal(columns.table(), table)
+    found = [Ranker(plan, arrays).logits(given, codes, fusion) for given in (columns, table)]
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-4)
+    assert found[0].std() > 1
 
 
 @pytest.mark.parametrize("body", BODIES)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tastemaker.features.categories import Categories
 from tastemaker.features.preparation import Preparation, Reducer, Reduction, Scaler
+from tastemaker.models.ranker import Columns
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import FloatArray
 
@@ -174,22 +175,22 @@ class RankerInput:
             parts.append(np.zeros((len(columns), missing), dtype=np.float32))
         return np.concatenate([*parts, reduced], axis=1)
 
-    def dense(self, raw: FloatArray, user: FloatArray, items: FloatArray, begin: NDArray[np.int64] | None = None) -> FloatArray:
-        """What the network reads besides names, float32 [n, X].
+    def columns(self, raw: FloatArray, users: FloatArray, items: FloatArray, begin: NDArray[np.int64]) -> Columns:
+        """What the network reads besides names, of some lists.
 
         Args:
-            raw: raw columns, [n, F]. items: unit item vectors, [n, D].
-            user: user vectors, [n, D] or [D]; with `begin`, which tells where each of Q lists begins, and n, one a list, [Q, D].
+            raw: raw columns, [n, F]. users: user vectors, one a list, [Q, D]. items: unit item vectors, [n, D]. begin: as in `raw`.
         """
-        mine, theirs = unit(user) @ self.of_user, items @ self.of_item
-        if begin is not None:
-            mine = np.repeat(mine, np.diff(begin), axis=0)
-        prepared, width = self._scaler.apply(raw), theirs.shape[1]
-        own = prepared.shape[1]
-        found = np.empty((len(items), own + 3 * width), dtype=np.float32)
-        found[:, :own], found[:, own : own + width], found[:, own + width : own + 2 * width] = prepared, mine, theirs
-        np.multiply(mine, theirs, out=found[:, own + 2 * width :])
-        return found
+        return Columns(self._scaler.apply(raw), unit(users) @ self.of_user, items @ self.of_item, begin)
+
+    def dense(self, raw: FloatArray, user: FloatArray, items: FloatArray) -> FloatArray:
+        """The same as a table, float32 [n, X].
+
+        Args:
+            raw: raw columns, [n, F]. user: user vectors, [n, D] or [D]. items: unit item vectors, [n, D].
+        """
+        mine = np.broadcast_to(unit(user) @ self.of_user, (len(items), self.of_user.shape[1]))
+        return Columns(self._scaler.apply(raw), mine, items @ self.of_item, np.arange(len(items) + 1)).table()
 
     def save(self, folder: Path) -> None:
         """Writes the parts into a folder."""

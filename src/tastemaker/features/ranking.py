@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tastemaker.features.categories import Codes
 from tastemaker.features.ranker_input import RankerInput, channel_columns, cosines
 from tastemaker.models.fusion import Fusion, boosted
-from tastemaker.models.ranker import Ranker, behind
+from tastemaker.models.ranker import Columns, Ranker, behind
 from tastemaker.schema.candidates import ChannelScores, Ranked, joined, part
 from tastemaker.schema.protocols import Asked, Asker, FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import RankerSettings
@@ -125,7 +125,7 @@ class ListRanker:
         if state.user_vector is None:
             return [], np.zeros(0, np.float32), np.zeros(0, np.float32)
         read = self._read([Asked(found, scores, state, first, told)], np.array([0, len(first)]))
-        dense, names, plain = read.dense, read.names, read.plain
+        dense, names, plain = read.dense.table(), read.names, read.plain
         width = dense.shape[1]
         rows = np.repeat(dense[at : at + 1], width + 1, axis=0)
         rows[np.arange(width), np.arange(width)] = 0.0
@@ -151,7 +151,7 @@ class ListRanker:
         if names.shape[1]:
             of_askers = [self._of_asker(one.state.asker) for one in asked]
             names = names + np.repeat(np.stack(of_askers), np.diff(begin), axis=0)
-        return _Read(whole, np.concatenate(plains), self.given.dense(raw, users, items, begin), names)
+        return _Read(whole, np.concatenate(plains), self.given.columns(raw, users, items, begin), names)
 
     def _of_asker(self, asker: Asker | None) -> Codes:
         return self.given.categories.of_asker(asker.user_id if asker else "", asker.context if asker else None)
@@ -164,5 +164,5 @@ class _Read:
 
     part: ChannelScores
     plain: FloatArray
-    dense: FloatArray
+    dense: Columns
     names: Codes

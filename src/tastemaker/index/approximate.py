@@ -148,7 +148,11 @@ class ApproximateIndex(DenseIndex):
         if len(items) > 2 * depth:
             best = np.argpartition(-scores, depth)[:depth]
             items, scores = items[best], scores[best]
-        order = np.lexsort((items, -scores))[:depth]
+        order = np.argsort(-scores, kind="stable")
+        falling = scores[order]
+        if (falling[1:] == falling[:-1]).any():  # of equals the smaller index comes first
+            order = np.lexsort((items, -scores))
+        order = order[:depth]
         return items[order].astype(np.int32), scores[order]
 
     def _of_base(
@@ -200,12 +204,13 @@ class ApproximateIndex(DenseIndex):
         items, scores = found
         if allowed is not None:
             own[~allowed[self._head]] = -np.inf
-        least = float(scores[-1]) if len(scores) >= depth else -np.inf
-        good = own > least if np.isfinite(least) else own > -np.inf
+        least = scores[-1] if len(scores) >= depth else np.float32(-np.inf)
+        good = own > least
         places = self._head_place[items]
-        alone = places < 0
-        good[places[~alone]] = True
-        return np.concatenate([items[alone], self._head[good]]), np.concatenate([scores[alone], own[good]])
+        known = places >= 0
+        good[places[known]] = True  # their own products stand for those of the codes
+        alone, near = ~known, np.flatnonzero(good)
+        return np.concatenate([items[alone], self._head[near]]), np.concatenate([scores[alone], own[near]])
 
     def _scanned(self, query: FloatArray, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], FloatArray]:
         scores: FloatArray = self._base.rows(places) @ query[: self.dim]

@@ -30,7 +30,7 @@ from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import Neighbours, history_matrix
 from tastemaker.index.shortlist import Shortlists
 from tastemaker.schema.candidates import ChannelScores
-from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
+from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, Gather, IntArray, QueryState
 from tastemaker.schema.settings import IndexSettings
 from tastemaker.schema.signals import GRAPH
 
@@ -146,19 +146,30 @@ class Channels:
         if vector is not None:
             self.items.replace(index, vector)
 
-    def states(self, histories: Sequence[IntArray], vectors: FloatArray, users: IntArray | None = None) -> list[QueryState]:
+    def states(
+        self,
+        histories: Sequence[IntArray],
+        vectors: FloatArray,
+        users: IntArray | None = None,
+        askers: Sequence[Asker] | None = None,
+    ) -> list[QueryState]:
         """States of many askers; where friends are known, their vectors are a part of the asker's.
 
         Args:
             histories: item indices, oldest first. vectors: user vectors, float32 [B, D]; zero for an empty history.
             users: their numbers among those whose connections are known, int [B]; None: nobody's are.
+            askers: who they are; None: nobody in particular.
         """
         if self.companions is None or users is None:
             users = np.full(len(histories), -1, dtype=np.int32)
         else:
             vectors = self.companions.smoothed(users, vectors)
-        rows = zip(histories, vectors, users.tolist(), strict=True)
-        return [QueryState(history, vector if len(history) or vector.any() else None, user=user) for history, vector, user in rows]
+        asked: Sequence[Asker | None] = [None] * len(histories) if askers is None else askers
+        rows = zip(histories, vectors, users.tolist(), asked, strict=True)
+        return [
+            QueryState(history, vector if len(history) or vector.any() else None, asker=asker, user=user)
+            for history, vector, user, asker in rows
+        ]
 
     def scores(self, states: Sequence[QueryState], gather: Gather | None = None) -> list[FloatArray]:
         """Each channel's score of every item: for each of `names` float32 [B, N]; one that `gather` leaves out scores all items as its floor."""

@@ -110,19 +110,29 @@ class UserTower:
             rows: gives the item vectors [n, D] of item indices [n].
         """
         latest = [history[-self.max_length :] for history in histories]
+        if not latest:
+            return np.zeros((0, 0), dtype=np.float32)
+        if len(latest) <= _BATCH:
+            return self._read(latest, rows)
         found: FloatArray | None = None
         for places in length_batches([len(history) for history in latest], _BATCH):
-            length = max(2, max(len(latest[place]) for place in places))
-            indices = np.zeros((len(places), length), dtype=np.int64)
-            for row, place in enumerate(places):
-                indices[row, : len(latest[place])] = latest[place]
-            vectors = rows(indices.ravel()).reshape(len(places), length, -1)
-            lengths = np.array([len(latest[place]) for place in places], dtype=np.int64)
-            answer = self._session.run(None, {"vectors": vectors, "lengths": lengths})[0] * (lengths > 0)[:, None]
+            answer = self._read([latest[place] for place in places], rows)
             if found is None:
                 found = np.zeros((len(histories), answer.shape[1]), dtype=np.float32)
             found[places] = answer
-        return found if found is not None else np.zeros((0, 0), dtype=np.float32)
+        assert found is not None
+        return found
+
+    def _read(self, histories: Sequence[IntArray], rows: Any) -> FloatArray:
+        """Vectors of some histories, which are filled up to the longest of them."""
+        lengths = np.array([len(history) for history in histories], dtype=np.int64)
+        length = max(2, int(lengths.max()))
+        indices = np.zeros((len(histories), length), dtype=np.int64)
+        for row, history in zip(indices, histories, strict=True):
+            row[: len(history)] = history
+        vectors = rows(indices.ravel()).reshape(len(histories), length, -1)
+        found: FloatArray = self._session.run(None, {"vectors": vectors, "lengths": lengths})[0]
+        return found if lengths.all() else found * (lengths > 0)[:, None].astype(np.float32)
 
 
 def _storable(text: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,24 +74,109 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-def forward(shape: Shape, arrays: Mapping[str, FloatArray], dense: FloatArray, codes: NDArray[np.int64]) -> FloatArray:
+@dataclass(frozen=True)
+class Columns:
+    """What a network reads of some lists besides names, one list behind the other, before it is written out as a table.
+
+    Attributes:
+        prepared: columns of the candidates, float32 [n, P]. mine: projections of each list's asker, [Q, K]. theirs: of the items, [n, K].
+        begin: where each list begins, and n, [Q + 1].
+    """
+
+    prepared: FloatArray
+    mine: FloatArray
+    theirs: FloatArray
+    begin: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.prepared)
+
+    def table(self) -> FloatArray:
+        """Float32 [n, P + 3 K]: `prepared`, the asker's and the items' projections and their products."""
+        own, width = self.prepared.shape[1], self.theirs.shape[1]
+        found = np.empty((len(self), own + 3 * width), dtype=np.float32)
+        mine = np.repeat(self.mine, np.diff(self.begin), axis=0)
+        found[:, :own], found[:, own : own + width], found[:, own + width : own + 2 * width] = self.prepared, mine, self.theirs
+        np.multiply(mine, self.theirs, out=found[:, own + 2 * width :])
+        return found
+
+    def product(self, matrix: FloatArray, shift: FloatArray) -> FloatArray:
+        """`table() @ matrix + shift`, [n, H], with less than half of the work: what is the asker's alone is one row for a whole list, and of the other two thirds one
+        product is left, (theirs · mine) B + theirs A = theirs (mine B + A).
+
+        Args:
+            matrix: float32 [P + 3 K, H]. shift: [H].
+        """
+        own, width = self.prepared.shape[1], self.theirs.shape[1]
+        a_mine, a_theirs, a_both = (matrix[own + part * width : own + (part + 1) * width] for part in range(3))
+        rows = np.empty((len(self), own + width + 1), dtype=np.float32)
+        rows[:, :own], rows[:, own:-1], rows[:, -1] = self.prepared, self.theirs, 1.0
+        weights = np.empty((own + width + 1, matrix.shape[1]), dtype=np.float32)
+        weights[:own] = matrix[:own]
+        found = np.empty((len(self), matrix.shape[1]), dtype=np.float32)
+        for mine, begin, end in zip(self.mine, self.begin[:-1].tolist(), self.begin[1:].tolist(), strict=True):
+            np.multiply(a_both, mine[:, None], out=weights[own:-1])
+            weights[own:-1] += a_theirs
+            np.add(mine @ a_mine, shift, out=weights[-1])
+            np.matmul(rows[begin:end], weights, out=found[begin:end])
+        return found
+
+
+def forward(shape: Shape, arrays: Mapping[str, FloatArray], dense: FloatArray | Columns, codes: NDArray[np.int64]) -> FloatArray:
     """Logits of all tasks, float32 [n, T], from columns [n, X] and numbers of names [n, C]."""
+    dense = dense.table() if isinstance(dense, Columns) else dense
     named = arrays["tables"][np.arange(shape.fields), codes]  # [n, C, E]
     x = np.concatenate([dense, named.reshape(len(dense), shape.fields * shape.embedding)], axis=1) if shape.fields else dense
     wide = _wide(shape, arrays, dense, named, x)
-    h = x[None]
-    for layer in range(len(shape.hidden)):
-        h = h @ arrays[f"expert_{layer}"]  # [J, n, H]
+    h = x[None] @ arrays["expert_0"]  # [J, n, H]
+    h += arrays["expert_bias_0"]
+    return _logits(shape, arrays, h, x @ arrays["gate"], wide @ arrays["wide"])
+
+
+@dataclass(frozen=True)
+class First:
+    """All that is linear in the columns of a network, as one product: the experts' first layer, gates and what stands beside the experts.
+
+    Attributes:
+        matrix: float32 [W, J H + T J + T]. shift: what is added, [J H + T J + T].
+    """
+
+    matrix: FloatArray
+    shift: FloatArray
+
+    @classmethod
+    def of(cls, shape: Shape, arrays: Mapping[str, FloatArray]) -> First | None:
+        """That of a network; None where columns are multiplied with each other or stand beside names."""
+        if shape.body != "mlp" or shape.fields:
+            return None
+        layer = arrays["expert_0"].transpose(1, 0, 2).reshape(shape.width, -1)
+        rest = np.zeros(shape.tasks * shape.all_experts + shape.tasks, dtype=np.float32)
+        matrix = np.concatenate([layer, arrays["gate"], arrays["wide"]], axis=1)
+        return cls(matrix, np.concatenate([arrays["expert_bias_0"].ravel(), rest]))
+
+    def forward(self, shape: Shape, arrays: Mapping[str, FloatArray], dense: Columns) -> FloatArray:
+        """As the function `forward`."""
+        found, size = dense.product(self.matrix, self.shift), shape.hidden[0]
+        wide = shape.all_experts * size
+        h = found[:, :wide].reshape(len(found), shape.all_experts, size).transpose(1, 0, 2)
+        return _logits(shape, arrays, h, found[:, wide : -shape.tasks], found[:, -shape.tasks :])
+
+
+def _logits(shape: Shape, arrays: Mapping[str, FloatArray], h: FloatArray, gates: FloatArray, beside: FloatArray) -> FloatArray:
+    """From the experts' first layer [J, n, H], gates [n, T J] and what stands beside the experts [n, T]."""
+    np.maximum(h, 0.0, out=h)
+    for layer in range(1, len(shape.hidden)):
+        h = h @ arrays[f"expert_{layer}"]
         h += arrays[f"expert_bias_{layer}"]
         np.maximum(h, 0.0, out=h)
     told = (h @ arrays["tower"].T).transpose(1, 2, 0)  # [n, T, J]
     if shape.all_experts == 1:  # a gate of one is open
-        alone: FloatArray = wide @ arrays["wide"] + told[:, :, 0] + arrays["bias"]
+        alone: FloatArray = beside + told[:, :, 0] + arrays["bias"]
         return alone
-    gate = (x @ arrays["gate"]).reshape(len(x), shape.tasks, shape.all_experts) + shape.mask()
+    gate = gates.reshape(len(gates), shape.tasks, shape.all_experts) + shape.mask()
     gate = np.exp(gate - gate.max(axis=-1, keepdims=True))
     gate /= gate.sum(axis=-1, keepdims=True)
-    logits: FloatArray = wide @ arrays["wide"] + (gate * told).sum(axis=-1) + arrays["bias"]
+    logits: FloatArray = beside + (gate * told).sum(axis=-1) + arrays["bias"]
     return logits
 
 
@@ -142,13 +228,21 @@ class Ranker:
         """All heads in the order of `chances`."""
         return (NEXT, *self.plan.heads)
 
-    def logits(self, dense: FloatArray, codes: NDArray[np.int64], fusion: FloatArray) -> FloatArray:
+    @cached_property
+    def _first(self) -> First | None:
+        return First.of(self.plan.shape, self.arrays)
+
+    def logits(self, dense: FloatArray | Columns, codes: NDArray[np.int64], fusion: FloatArray) -> FloatArray:
         """Of all heads, float32 [n, T]; `next` includes the fusion's score.
 
         Args:
             dense, codes: of `features.ranker_input`. fusion: its scores, new items not raised, [n].
         """
-        found = forward(self.plan.shape, self.arrays, dense, codes)
+        first = self._first if isinstance(dense, Columns) else None
+        if first is not None and isinstance(dense, Columns):
+            found = first.forward(self.plan.shape, self.arrays, dense)
+        else:
+            found = forward(self.plan.shape, self.arrays, dense, codes)
         found[:, 0] += self.arrays["fusion_scale"][0] * fusion
         return found if np.isfinite(found).all() else np.nan_to_num(found, nan=0.0, posinf=1e9, neginf=-1e9)
 

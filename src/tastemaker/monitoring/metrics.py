@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter as Counted
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -70,6 +73,7 @@ class Metrics:
         self._busy = Gauge("tastemaker_requests_in_flight", "Requests under way.", registry=self._into, multiprocess_mode="livesum")
         self._rejected = self._counter("requests_rejected_total", "Requests that were not let in.", "reason")
         self._stages = self._histogram("stage_seconds", "Time of a stage of the request road.", ("stage",), STAGE_BUCKETS)
+        self._of_stage: dict[str, Histogram] = {}
         self._answers = self._counter("answers_total", "Lists that were answered.")
         self._degraded = self._counter("degraded_total", "Lists from which load or a fault took something away.", "level")
         self._missing = self._counter("degraded_parts_total", "What was missing in lists.", "part", "why")
@@ -133,7 +137,9 @@ class Metrics:
 
     def stage(self, name: str, seconds: float) -> None:
         """One stage of the road."""
-        self._stages.labels(name).observe(seconds)
+        if name not in self._of_stage:
+            self._of_stage[name] = self._stages.labels(name)
+        self._of_stage[name].observe(seconds)
 
     def answered(self, sources: Sequence[str], scores: Sequence[float]) -> None:
         """One list, the top first."""
@@ -143,8 +149,8 @@ class Metrics:
             self._broken.inc(broken)
         if scores and math.isfinite(scores[0]):
             self._scores.observe(scores[0])
-        for place, source in enumerate(sources, 1):
-            self._impressions.labels(self._bounded("source", source), position(place)).inc()
+        for (source, bucket), count in Counted(zip(sources, map(position, range(1, len(sources) + 1)), strict=True)).items():
+            self._impressions.labels(self._bounded("source", source), bucket).inc(count)
 
     def events(self, accepted: int, duplicates: int, rejected: int) -> None:
         """One batch of events."""
@@ -262,6 +268,7 @@ class Metrics:
 Samples = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
+@cache
 def position(place: int) -> str:
     """The bucket of a place in a list; 1 is the top."""
     return next((name for last, name in POSITIONS if place <= last), "21+")

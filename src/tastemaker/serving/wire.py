@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +185,7 @@ class Live:
         if askers is None:
             return self.channels.states(histories, vectors)
         users = None if companions is None else np.array([companions.row(one.user_id) for one in askers], dtype=np.int32)
-        states = [
-            replace(state, asker=asker)
-            for state, asker in zip(self.channels.states(histories, vectors, users), askers, strict=True)
-        ]
+        states = self.channels.states(histories, vectors, users, askers)
         if self.segments is None or self._profile_of is None:
             return states
         return [
