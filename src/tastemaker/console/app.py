@@ -80,7 +80,7 @@ def create(workspace: Path, settings: Settings, version: str | None, exchange: E
         follow.append(judge.follow)
     if watches:
         own = Journal.open(workspace / "journal")
-        follow.append(Watch(settings, exchange.metrics, answers, own, samples, workspace / "reports").follow)
+        follow.append(Watch(settings, exchange.metrics, answers, own, samples, workspace / "reports", workspace / "bundles").follow)
     log = log_of(settings.serving.access_log, workspace)
     writer, compat = Writer(Journal.open(workspace / "journal")), doors(settings.serving.compat)
     releases = Releases(workspace / "bundles", workspace / "reports")

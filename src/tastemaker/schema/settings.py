@@ -675,6 +675,10 @@ class AlertSettings(Section, kw_only=True, frozen=True):
     """More numbers of a feature outside what training saw are too many."""
     equal_share: Share = 0.9999
     """So many of the sampled live features must come out again when the journal is replayed."""
+    score_difference: Share = 0.001
+    """So much may sampled live scores on average differ from those that come out when the journal is replayed, relative to the live ones."""
+    erasure_days: Annotated[float, Meta(gt=0.0)] = 25.0
+    """So long may a bundle of before know somebody who was erased."""
     recall_share: Share = 0.9
     """An approximate index must find so many of the exact best."""
     calibration: Annotated[float, Meta(gt=1.0)] = 2.0

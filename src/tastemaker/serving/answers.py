@@ -103,18 +103,18 @@ class Answers:
         return self._by(query.user_id, lambda live: self._recommend(live, query), counts=True)
 
     def _recommend(self, live: Live, query: RecommendQuery) -> Answer:
-        began = spent(live)
-        answer, found = self._list(live, query)
+        began, now = spent(live), self.clock()
+        answer, found = self._list(live, query, now)
         if live is not self.live and gave_up(answer, self.level()):
             raise GaveUp(f"{live.version} could not make a list")
         if found is not None:
             cpu, trial = spent(live) - began, self.trial
             self._keep(answer, query.user_id, found, trial)
             if self.notice is not None:
-                self.notice(live, query, answer, found, self.clock())
+                self.notice(live, query, answer, found, now)
             if trial is not None and live is self.live:
                 same = msgspec.structs.replace(query, request_id=answer.request_id)  # chance falls alike for both
-                trial.mirror(query, answer, cpu, lambda other: self._list(other, same)[0])
+                trial.mirror(query, answer, cpu, lambda other: self._list(other, same, now)[0])
         return answer
 
     def _by(self, user_id: str | None, make: Callable[[Live], Answer], counts: bool = False) -> Answer:
@@ -317,8 +317,9 @@ class Answers:
             barred |= ~live.fields.matching(spec)
         return barred
 
-    def _list(self, live: Live, query: RecommendQuery) -> tuple[Answer, Found | None]:
-        """The answer to a question, and how it came about; None where nothing was looked for."""
+    def _list(self, live: Live, query: RecommendQuery, now: float | None = None) -> tuple[Answer, Found | None]:
+        """The answer to a question, and how it came about; None where nothing was looked for. `now`: epoch seconds; None: those of the clock."""
+        now = self.clock() if now is None else now
         request_id = query.request_id or secrets.token_hex(8)
         check_text(request_id)
         history = self._history(live, query)
@@ -332,7 +333,7 @@ class Answers:
             return self._answer(live, [], request_id, notes), None
         level = self.level()
         wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain, level)
-        asker = Asker(query.user_id or "", self.clock(), query.context)
+        asker = Asker(query.user_id or "", now, query.context)
         found = live.recommend(history, asker, wish)
         rows = self._listed(live, found, query.explain, history)
         left = self._left_out(live, found) if query.explain else None

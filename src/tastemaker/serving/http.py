@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from tastemaker.journal.erase import Erased
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.events import AppendResult
@@ -33,6 +34,7 @@ from tastemaker.schema.queries import (
 from tastemaker.schema.rules import Identifier
 from tastemaker.serving.answers import Answers, NotFound, item_of
 from tastemaker.serving.compat.door import Door
+from tastemaker.serving.erasing import erase_now
 from tastemaker.serving.exchange import JSON, Exchange
 from tastemaker.serving.free_json import check_json, check_text
 from tastemaker.serving.openapi import document
@@ -161,11 +163,13 @@ class Api:
         """A user with the latest events."""
         return self.answers.user(user_id)
 
-    async def delete_user(self, user_id: str) -> Stored:
-        """Deletes a user's attributes."""
-        if not await self.writer.do(self.writer.journal.delete_user, user_id):
-            raise NotFound(f"No attributes of user {user_id!r} are stored.")
-        return Stored(1)
+    async def delete_user(self, user_id: str) -> Erased:
+        """Erases a user."""
+        kept = self.kept
+        found = await asyncio.to_thread(erase_now, self.writer.journal.path, user_id, kept.folder, kept.registry.bundles)
+        if found == Erased():
+            raise NotFound(f"Nothing of user {user_id!r} is stored.")
+        return found
 
     async def users(self, limit: int) -> dict[str, Any]:
         """Some users."""
