@@ -589,6 +589,8 @@ class ReleaseSettings(Section, kw_only=True, frozen=True):
     """Seconds until it can answer."""
     slower_tail: Annotated[float, Meta(ge=1.0)] = 1.1
     """The 99th percentile of its answers' times may for sure not be more than so many times that of the live one."""
+    slack_ms: Annotated[float, Meta(ge=0.0)] = 2.0
+    """So many milliseconds more are no reason to refuse, however large a share they are: a ranker that begins to decide costs as much."""
     heavier: Annotated[float, Meta(ge=1.0)] = 1.2
     """A process that answers with it may keep so many times the memory (resident set)."""
     shadow: Annotated[int, Meta(ge=0)] = 0
