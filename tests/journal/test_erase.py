@@ -131,3 +131,21 @@ def test_what_was_cut_short_is_finished_and_bundles_are_told(tmp_path: Path) -> 
     assert pending(journal, bundles) == []
     journal.close()
     reader.close()
+
+
+def test_the_verb_erases_and_tells_what_is_pending(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["erase", str(space), CANARY]) == 0
+    assert "4 events, 7 lines" in capsys.readouterr().out
+    assert on_disk(space, CANARY) == []
+    assert call(["erase", str(space), "--pending"]) == 0
+    assert capsys.readouterr().out.startswith("0 pending")
+    assert call(["erase", str(space)]) == 2
+
+
+def test_a_place_inside_an_import_is_a_place(space: Path) -> None:
+    journal = Journal.open(space / "journal")
+    everything = journal.read()
+    for upto in (1, 60, 120, 121, 123, 125):
+        assert journal.read(0, upto).equals(everything.head(upto)), upto
+        assert journal.read(50, upto).equals(everything.filter(pl.col("seq").is_between(51, upto)))
+    journal.close()

@@ -120,8 +120,6 @@ def test_users_and_edges(journal: Journal) -> None:
     assert journal.put_users([User(user_id="u", extra={"age": "3"})]) == (1, 0)
     assert journal.put_users([User(user_id="u", extra={"age": "3"})]) == (0, 1)
     assert journal.user("u") == User(user_id="u", extra={"age": "3"})
-    assert journal.delete_user("u")
-    assert not journal.delete_user("u")
     edges = pl.DataFrame({"head": ["user:1"], "relation": ["friend"], "tail": ["user:2"], "weight": [1.0]})
     assert journal.put_edges(edges) == (1, 0)
     assert journal.put_edges(edges) == (0, 1)

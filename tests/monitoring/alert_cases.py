@@ -101,6 +101,8 @@ CASES: list[Case] = [
     Case("Miscalibrated", True, _gauge("calibration_ratio", 0.4, head="click"), 40),
     *_pair("IndexInexact", _gauge("index_recall_ratio", 0.85), _gauge("index_recall_ratio", 0.95)),
     *_pair("FeaturesUnequal", _gauge("feature_equal_ratio", 0.9990), _gauge("feature_equal_ratio", 1.0)),
+    *_pair("ScoresUnequal", _gauge("score_difference_ratio", 0.002), _gauge("score_difference_ratio", 0.0005)),
+    *_pair("ErasurePending", _gauge("erasure_pending_seconds", 26 * 86_400.0), _gauge("erasure_pending_seconds", 24 * 86_400.0)),
     *_pair("Drift", _drift(0.31, 0.3), _drift(0.29, 0.3)),
     *_pair("FeatureMissing", _gauge("feature_missing_ratio", 0.02, feature="price"), _gauge("feature_missing_ratio", 0.005, feature="price")),
     *_pair("FeatureOutOfRange", _gauge("feature_out_of_range_ratio", 0.3, feature="price"), _gauge("feature_out_of_range_ratio", 0.1, feature="price")),

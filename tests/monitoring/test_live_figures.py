@@ -25,7 +25,19 @@ from toy_bundle import write_workspace
 from toy_ranker import write_ranker
 
 ROOT = Path(__file__).resolve().parents[2]
-UNITS = ("_total", "_seconds", "_ratio", "_bits", "_info", "_timestamp_seconds", "_items", "_rows", "_in_flight", "_behind")
+UNITS = (
+    "_total",
+    "_seconds",
+    "_ratio",
+    "_bits",
+    "_info",
+    "_timestamp_seconds",
+    "_items",
+    "_rows",
+    "_in_flight",
+    "_behind",
+    "_pending",
+)
 UNITLESS = {"tastemaker_score", "tastemaker_drift_statistic", "tastemaker_drift_threshold", "tastemaker_alert_firing"}
 QUICK = (
     "alerts.sample=1",
@@ -202,6 +214,8 @@ def test_live_features_come_out_of_the_journal_again(service: Service, space: Pa
     found = json.loads(done.stdout)
     assert found["numbers"] >= 60 * 5 * 4
     assert found["equal"] == 1.0
+    assert found["scores"] > 200
+    assert found["score_difference"] < 1e-4
     [sample, *_] = (space / "journal" / "sampled").glob("*.jsonl")  # a worker that knew less than it says
     lines = [json.loads(line) for line in sample.read_text().splitlines()]
     for line in lines:
@@ -210,6 +224,13 @@ def test_live_features_come_out_of_the_journal_again(service: Service, space: Pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert json.loads(done.stdout)["equal"] < 0.9999
+    text = (space / "reports" / "health.json").read_bytes()
+    for line in lines:
+        line["position"], line["scores"] = 60, [1.01 * score for score in line["scores"]]
+    sample.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    (space / "reports" / "health.json").write_bytes(text)
 
 
 def a_change() -> list[Change]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -117,13 +118,19 @@ def test_a_varied_list_is_less_alike(service: Service) -> None:
 def test_users_and_their_history(service: Service) -> None:
     names = [user["user_id"] for user in service.ask("GET", "/v1/users?limit=5")["users"]]
     assert len(names) == 5
-    service.ask("PUT", "/v1/users/u0", {"extra": {"city": "Graz"}})
-    service.ask("PATCH", "/v1/users/u0", {"extra": {"age": 30}})
-    service.ask("POST", "/v1/events", {"events": [{"user_id": "u0", "item_id": "coffee-9"}]})
-    user = service.ask("GET", "/v1/users/u0")
+    service.ask("PUT", "/v1/users/u28", {"extra": {"city": "Graz"}})
+    service.ask("PATCH", "/v1/users/u28", {"extra": {"age": 30}})
+    service.ask("POST", "/v1/events", {"events": [{"user_id": "u28", "item_id": "coffee-9"}]})
+    user = service.ask("GET", "/v1/users/u28")
     assert user["extra"] == {"city": "Graz", "age": 30}
     assert user["history"][0]["item_id"] == "coffee-9"
-    service.ask("DELETE", "/v1/users/u0")
+    told = service.ask("DELETE", "/v1/users/u28")
+    assert (told["attributes"], told["events"], told["finished"], len(told["bundles"])) == (True, 1, True, 1)
+    end = time.monotonic() + 20  # each worker hears of it within a second, and forgets what the bundle knows, too
+    while {service.raw("GET", "/v1/users/u28")[0] for _ in range(8)} != {404}:
+        assert time.monotonic() < end
+    service.ask("POST", "/v1/events", {"events": [{"user_id": "u28", "item_id": "coffee-9"}]})
+    assert [one["item_id"] for one in service.ask("GET", "/v1/users/u28")["history"]] == ["coffee-9"], "who comes back begins anew"
     service.ask("GET", "/v1/users/nobody", status=404)
     assert service.ask("POST", "/v1/users:batch", {"users": [{"user_id": "a"}, {"user_id": "b", "x": 1}]}) == {"stored": 2}
 

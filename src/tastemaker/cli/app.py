@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "serve": ("serve", "run", "Answer over HTTP, console at /."),
     "consume": ("consume", "run", "Read a log of events (Redis, Kafka) into the journal."),
     "health": ("health", "run", "Replay live features from the journal; alert rules for Prometheus."),
+    "erase": ("erase", "run", "Erase a person; tell what still knows them."),
     "keys": ("keys", "verbs", "API keys: add, list, revoke."),
     "rebuild": ("rebuild", "run", "Rebuild what answers know from the journal, and compare."),
     "recommend": ("recommend", "run", "Lists for many users, to a Parquet file."),

@@ -115,7 +115,7 @@ class Client:
         return self._get(_user(user_id), dict[str, Any])
 
     def delete_user(self, user_id: str) -> None:
-        """Deletes a user's attributes."""
+        """Erases a user: attributes, events, and what was answered."""
         self._transport.call("DELETE", _user(user_id))
 
     def ready(self) -> str:

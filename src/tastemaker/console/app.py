@@ -96,7 +96,7 @@ def create(
         follow.append(judge.follow)
     if watches:
         own = Journal.open(workspace / "journal")
-        follow.append(Watch(settings, exchange.metrics, answers, own, samples, workspace / "reports").follow)
+        follow.append(Watch(settings, exchange.metrics, answers, own, samples, workspace / "reports", workspace / "bundles").follow)
     log = log_of(settings.serving.access_log, workspace)
     writer = Writer(Journal.open(workspace / "journal"), settings.serving.events_waiting)
     compat = doors(settings.serving.compat)

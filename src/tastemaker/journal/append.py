@@ -144,7 +144,8 @@ class Journal(Catalogue):
     def scan(self, after: int = 0, upto: int | None = None) -> pl.LazyFrame:
         """The columns of `read` without an order, lazily: for counting what does not fit into memory."""
         last = self.position() if upto is None else upto
-        parts = [self._segment(name).filter(pl.col(Columns.SEQ) > after) for name in self._segments(after, last)]
+        wanted = (pl.col(Columns.SEQ) > after) & (pl.col(Columns.SEQ) <= last)
+        parts = [self._segment(name).filter(wanted) for name in self._segments(after, last)]
         live = self._database.execute("SELECT seq, body FROM event WHERE seq>? AND seq<=? ORDER BY seq", (after, last)).fetchall()
         if live:
             parts.append(self._frame(live).lazy())
@@ -258,7 +259,9 @@ class Journal(Catalogue):
 
     def _segments(self, after: int, last: int) -> list[str]:
         """Segments with events in `(after, last]`. Readers ask for `last` first: what is committed later can't tear their answer."""
-        found = self._database.execute("SELECT name FROM segment WHERE last>? AND last<=? ORDER BY first", (after, last)).fetchall()
+        found = self._database.execute(
+            "SELECT name FROM segment WHERE last>? AND first<=? ORDER BY first", (after, last)
+        ).fetchall()
         return [name for (name,) in found]
 
     def _segment(self, name: str) -> pl.LazyFrame:

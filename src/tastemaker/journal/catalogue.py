@@ -133,11 +133,6 @@ class Catalogue:
                     written += 1
         return written, len(users) - written
 
-    def delete_user(self, user_id: str) -> bool:
-        """Deletes a user's attributes; True if there were any."""
-        with transaction(self._database) as database:
-            return database.execute("DELETE FROM user WHERE user_id=?", (user_id,)).rowcount > 0
-
     def user(self, user_id: str) -> User | None:
         """One user's attributes, or None."""
         row = self._database.execute("SELECT body FROM user WHERE user_id=?", (user_id,)).fetchone()

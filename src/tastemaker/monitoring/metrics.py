@@ -10,8 +10,7 @@ import math
 import os
 import shutil
 from collections import Counter as Counted
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -48,6 +47,9 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "tastemaker_rollout_share_ratio": ("Share of the users who are answered by the bundle on trial; 0 in the shadow and where none is.", ()),
     "tastemaker_rollout_overlap_ratio": ("Mean share of the live top 10 in that of the bundle in the shadow.", ()),
     "tastemaker_rollout_taken_ratio": ("Share of the lists of a trial of which something was taken, by variant.", ("variant",)),
+    "tastemaker_erasures_pending": ("People who were erased and whom a file or a bundle of before still knows.", ()),
+    "tastemaker_erasure_pending_seconds": ("For how long the oldest of them has been pending.", ()),
+    "tastemaker_score_difference_ratio": ("Mean difference of sampled live scores and of those that a replay of the journal gives, relative to the live ones.", ()),
     "tastemaker_alert_firing": ("1 while an alert fires, by the service's own evaluation.", ("alert", "severity")),
 }  # fmt: skip
 """Figures of a moment: help and labels by name."""

@@ -98,6 +98,8 @@ def _model(settings: AlertSettings) -> list[Rule]:
              "The index finds {{ $value | humanizePercentage }} of the exact best."),
         Rule("FeaturesUnequal", "ticket", Above(Series("tastemaker_feature_equal_ratio"), settings.equal_share, below=True), 0,
              "Only {{ $value | humanizePercentage }} of the live features come out again from the journal."),
+        Rule("ScoresUnequal", "ticket", Above(Series("tastemaker_score_difference_ratio"), settings.score_difference), 0,
+             "Live scores differ by {{ $value | humanizePercentage }} from those that the journal gives again."),
     ]  # fmt: skip
 
 
@@ -112,6 +114,8 @@ def _data(settings: AlertSettings) -> list[Rule]:
              "{{ $value | humanizePercentage }} of the numbers of {{ $labels.feature }} are outside what training saw."),
         Rule("ListsCollapsed", "page", Above(Series("tastemaker_top_share_ratio"), settings.top_share), 5 * MINUTE,
              "One item stands in {{ $value | humanizePercentage }} of the lists."),
+        Rule("ErasurePending", "ticket", Above(Series("tastemaker_erasure_pending_seconds"), settings.erasure_days * DAY), 0,
+             "Somebody was erased {{ $value | humanizeDuration }} ago, and a bundle of before still knows them."),
         Rule("AskersUnknown", "ticket", Above(Series("tastemaker_cold_askers_ratio"), settings.cold_share), 10 * MINUTE,
              "{{ $value | humanizePercentage }} of those who ask have no history."),
     ]  # fmt: skip

@@ -636,6 +636,8 @@ class ReleaseSettings(Section, kw_only=True, frozen=True):
     """Seconds until it can answer."""
     slower_tail: Annotated[float, Meta(ge=1.0)] = 1.1
     """The 99th percentile of its answers' times may for sure not be more than so many times that of the live one."""
+    slack_ms: Annotated[float, Meta(ge=0.0)] = 2.0
+    """So many milliseconds more are no reason to refuse, however large a share they are: a ranker that begins to decide costs as much."""
     heavier: Annotated[float, Meta(ge=1.0)] = 1.2
     """A process that answers with it may keep so many times the memory (resident set)."""
     shadow: Annotated[int, Meta(ge=0)] = 0
@@ -726,6 +728,10 @@ class AlertSettings(Section, kw_only=True, frozen=True):
     """More numbers of a feature outside what training saw are too many."""
     equal_share: Share = 0.9999
     """So many of the sampled live features must come out again when the journal is replayed."""
+    score_difference: Share = 0.001
+    """So much may sampled live scores on average differ from those that come out when the journal is replayed, relative to the live ones."""
+    erasure_days: Annotated[float, Meta(gt=0.0)] = 25.0
+    """So long may a bundle of before know somebody who was erased."""
     recall_share: Share = 0.9
     """An approximate index must find so many of the exact best."""
     calibration: Annotated[float, Meta(gt=1.0)] = 2.0

@@ -115,12 +115,12 @@ class Answers:
         """
         if self.trial is not None:
             return [_tried(partial(self._alone, query)) for query in queries]
-        live = self._now()
+        live, now = self._now(), self.clock()
         told: list[Answer | Exception | _Plan] = [_tried(partial(self._plan, live, query)) for query in queries]
         plans = [plan for plan in told if isinstance(plan, _Plan)]
-        askers = [Asker(plan.query.user_id or "", self.clock(), plan.query.context) for plan in plans]
+        askers = [Asker(plan.query.user_id or "", now, plan.query.context) for plan in plans]
         found = iter(live.recommend_together([plan.history for plan in plans], askers, [plan.wish for plan in plans]))
-        return [_tried(partial(self._finished, live, one, next(found))) if isinstance(one, _Plan) else one for one in told]
+        return [_tried(partial(self._finished, live, one, next(found), now)) if isinstance(one, _Plan) else one for one in told]
 
     def _alone(self, query: RecommendQuery) -> Answer:
         """The answer by the bundle whose turn it is."""
@@ -129,18 +129,18 @@ class Answers:
         return self._by(query.user_id, lambda live: self._recommend(live, query), counts=True)
 
     def _recommend(self, live: Live, query: RecommendQuery) -> Answer:
-        began = spent(live)
-        answer, found = self._list(live, query)
+        began, now = spent(live), self.clock()
+        answer, found = self._list(live, query, now)
         if live is not self.live and gave_up(answer, self.level()):
             raise GaveUp(f"{live.version} could not make a list")
         if found is not None:
             cpu, trial = spent(live) - began, self.trial
             self._keep(answer, query.user_id, found, trial)
             if self.notice is not None:
-                self.notice(live, query, answer, found, self.clock())
+                self.notice(live, query, answer, found, now)
             if trial is not None and live is self.live:
                 same = msgspec.structs.replace(query, request_id=answer.request_id)  # chance falls alike for both
-                trial.mirror(query, answer, cpu, lambda other: self._list(other, same)[0])
+                trial.mirror(query, answer, cpu, lambda other: self._list(other, same, now)[0])
         return answer
 
     def _by(self, user_id: str | None, make: Callable[[Live], Answer], counts: bool = False) -> Answer:
@@ -347,12 +347,12 @@ class Answers:
             barred |= ~live.fields.matching(spec)
         return barred
 
-    def _list(self, live: Live, query: RecommendQuery) -> tuple[Answer, Found | None]:
-        """The answer to a question about items, and how it came about; None where nothing was looked for."""
+    def _list(self, live: Live, query: RecommendQuery, now: float | None = None) -> tuple[Answer, Found | None]:
+        """The answer to a question about items, and how it came about; None where nothing was looked for. `now`: epoch seconds; None: those of the clock."""
         plan = self._plan(live, query)
         if not isinstance(plan, _Plan):
             return plan, None
-        asker = Asker(query.user_id or "", self.clock(), query.context)
+        asker = Asker(query.user_id or "", self.clock() if now is None else now, query.context)
         found = live.recommend_together([plan.history], [asker], [plan.wish])[0]
         if isinstance(found, InputError):
             raise found
@@ -376,14 +376,14 @@ class Answers:
         wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain, self.level())
         return _Plan(query, request_id, history, wish, notes)
 
-    def _finished(self, live: Live, plan: _Plan, found: Found | InputError) -> Answer:
+    def _finished(self, live: Live, plan: _Plan, found: Found | InputError, now: float) -> Answer:
         """The answer, kept and told of."""
         if isinstance(found, InputError):
             raise found
         answer = self._told_of(live, plan, found)
         self._keep(answer, plan.query.user_id, found, None)
         if self.notice is not None:
-            self.notice(live, plan.query, answer, found, self.clock())
+            self.notice(live, plan.query, answer, found, now)
         return answer
 
     def _told_of(self, live: Live, plan: _Plan, found: Found) -> Answer:

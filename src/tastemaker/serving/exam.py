@@ -43,7 +43,7 @@ class Sitting:
     """How a bundle did.
 
     Attributes:
-        gains: NDCG@10 of each question, [Q]. seconds: of each answer, [Q]. popular: NDCG@10 of the most popular items instead, [Q].
+        gains: NDCG@10 of each question, [Q]. seconds: of the processor for each answer, [Q]: a clock that other programs do not hurry. popular: NDCG@10 of the most popular items instead, [Q].
         counts: events of each target in training, [Q]. shown: items that stood in some list. load: seconds until it could answer.
         broken: answers that were empty or had scores that are no numbers.
     """
@@ -144,8 +144,11 @@ def examine(
     words = f"{len(new.shown):,} different items were shown, by the live bundle {len(live.shown):,}"
     found.append(Finding("coverage", words, len(new.shown) < limits.coverage * len(live.shown)))
     ratio = float(np.median(np.array(new.seconds) / np.array(live.seconds)))
-    words = f"an answer takes {ratio:.2f} times as long as the live bundle's ({1e3 * np.median(new.seconds):.2f} ms)"
-    found.append(Finding("latency", words, ratio > limits.slower))
+    words = (
+        f"an answer takes {ratio:.2f} times as long as the live bundle's ({1e3 * np.median(new.seconds):.2f} ms of the processor)"
+    )
+    more = 1e3 * float(np.median(np.array(new.seconds) - np.array(live.seconds)))
+    found.append(Finding("latency", words, ratio > limits.slower and more > limits.slack_ms))
     found.append(_tail(np.array(new.seconds), np.array(live.seconds), limits))
     found.append(
         Finding("size", f"{sizes[0] / 1e6:.1f} MB, the live bundle {sizes[1] / 1e6:.1f} MB", sizes[0] > limits.larger * sizes[1])
@@ -166,14 +169,15 @@ def _tail(new: Values, live: Values, limits: ReleaseSettings) -> Finding:
     places = np.random.default_rng(0).integers(len(new), size=(RESAMPLED, len(new)))
     low, high = np.quantile(np.quantile(new[places], 0.99, axis=1) / np.quantile(live[places], 0.99, axis=1), (0.025, 0.975))
     words = f"99 of 100 answers take at most {1e3 * np.quantile(new, 0.99):.2f} ms, {low:.2f} to {high:.2f} times as long as the live bundle's"
-    return Finding("slow answers", words, bool(low > limits.slower_tail))
+    more = 1e3 * float(np.quantile(new, 0.99) - np.quantile(live, 0.99))
+    return Finding("slow answers", words, bool(low > limits.slower_tail) and more > limits.slack_ms)
 
 
 def _ask(live: Live, question: Question, sitting: Sitting, popular: NDArray[np.int64]) -> None:
-    state, began = live.state, time.perf_counter()
+    state, began = live.state, time.process_time()
     history = _known(live, question)
     items, _ = live.best([live.query(history)], K)[0]
-    sitting.seconds.append(time.perf_counter() - began)
+    sitting.seconds.append(time.process_time() - began)
     sitting.broken += not len(items)
     shown = [state.rows[int(item)]["item_id"] for item in items]
     sitting.shown.update(shown)

@@ -20,6 +20,7 @@ from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import BundleError, SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.serving.answers import Answers
+from tastemaker.serving.erasing import Forgetting
 from tastemaker.serving.judge import TRIALS
 from tastemaker.serving.trial import Trial
 from tastemaker.serving.verdict import LOADING
@@ -43,6 +44,7 @@ class Follower:
         self._refused = ""
         self._own: dict[str, Journal] = {}
         self._retired: list[Journal] = []
+        self._forgetting = Forgetting(answers.journal)
 
     def begin(self) -> None:
         """Before the first answer: a trial that is under way goes on with the same users."""
@@ -69,6 +71,8 @@ class Follower:
         Raises:
             BundleError, SettingsError, OSError, KeyError, ValueError: a released bundle can't be loaded; the old one answers on.
         """
+        trial = self._answers.trial
+        self._forgetting.tell([self._answers.live, *([trial.live] if trial is not None else [])])
         stages = self._registry.stages()
         if stages.live and stages.live not in (self._answers.live.version, self._refused):
             await self._take(stages.live)

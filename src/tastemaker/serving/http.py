@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tastemaker.journal.catalogue import EDGE_SCHEMA
+from tastemaker.journal.erase import Erased
 from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.events import AppendResult
 from tastemaker.schema.free_json import check_json, check_text
@@ -36,6 +37,7 @@ from tastemaker.schema.queries import (
 from tastemaker.schema.rules import Identifier
 from tastemaker.serving.answers import Answers, NotFound, item_of
 from tastemaker.serving.compat.door import Door
+from tastemaker.serving.erasing import erase_now
 from tastemaker.serving.exchange import JSON, Exchange
 from tastemaker.serving.express import Express
 from tastemaker.serving.openapi import document
@@ -180,11 +182,13 @@ class Api:
         """A user with the latest events."""
         return self.answers.user(user_id)
 
-    async def delete_user(self, user_id: str) -> Stored:
-        """Deletes a user's attributes."""
-        if not await self.writer.do(self.writer.journal.delete_user, user_id):
-            raise NotFound(f"No attributes of user {user_id!r} are stored.")
-        return Stored(1)
+    async def delete_user(self, user_id: str) -> Erased:
+        """Erases a user."""
+        kept = self.kept
+        found = await asyncio.to_thread(erase_now, self.writer.journal.path, user_id, kept.folder, kept.registry.bundles)
+        if found == Erased():
+            raise NotFound(f"Nothing of user {user_id!r} is stored.")
+        return found
 
     async def users(self, limit: int) -> dict[str, Any]:
         """Some users."""

@@ -14,8 +14,13 @@ from tastemaker.features.base import FeatureQuery
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.inference.brain import Brain
 from tastemaker.journal.append import Journal
+from tastemaker.journal.past import PastJournal
 from tastemaker.journal.sampled import Sampled
+from tastemaker.pipeline.engine import Found, Wish
 from tastemaker.schema.errors import BundleError
+from tastemaker.schema.protocols import Asker
+from tastemaker.schema.settings import Settings
+from tastemaker.serving.wire import Live
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +29,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         lists, numbers: compared; items that were changed since are left out (`left_out` numbers). equal: share of the numbers that came out again, bit by bit;
             None where nothing could be compared.
-        differing: by feature, how many did not.
+        differing: by feature, how many did not. scores: compared. score_difference: their mean difference, relative to the live ones; None where none was.
     """
 
     lists: int
@@ -32,6 +37,8 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     left_out: int
     equal: float | None
     differing: dict[str, int]
+    scores: int = 0
+    score_difference: float | None = None
 
 
 def replay(bundles: Path, journal: Journal, samples: Sequence[Sampled]) -> Replayed:
@@ -77,3 +84,46 @@ def replay(bundles: Path, journal: Journal, samples: Sequence[Sampled]) -> Repla
         equal=1 - wrong / numbers if numbers else None,
         differing=dict(differing),
     )
+
+
+def replay_scores(bundles: Path, journal: Path, samples: Sequence[Sampled], service: Settings) -> tuple[int, float | None]:
+    """Makes the sampled lists of the bundle that gave most of them once more, from the bundle and the journal as it was then.
+
+    Left out are lists with a session, which is not kept, and places that the list made now has not (a fresh slot, a pin).
+
+    Args:
+        service: the settings with which the service answers.
+
+    Returns:
+        How many scores were compared, and their mean difference relative to the live ones; None where none was.
+    """
+    if not samples:
+        return 0, None
+    version = Counter(one.model_version for one in samples).most_common(1)[0][0]
+    ordered = sorted((one for one in samples if one.model_version == version), key=lambda one: (one.position, one.change))
+    past = PastJournal.at(journal, ordered[0].position, ordered[0].change)
+    apart, compared = 0.0, 0
+    try:
+        live = Live(Registry(bundles).folder(version), past, service=service)
+        live.road.gatherer.seconds = 0.0  # nobody waits
+        for one in ordered:
+            past.until = (one.position, max(one.change, past.until[1]))
+            live.poll()
+            history = live.state.history(one.user_id) if one.user_id else np.zeros(0, dtype=np.int32)
+            if len(history) != one.known:
+                continue
+            k = min(max(len(one.items), live.settings.fusion.depth), live.channels.n_items)  # more would look for more candidates
+            rules = live.house.rules(live.state.index_of, k, live.barred(), history)
+            wish = Wish(k, live.barred(), live.state.n_base, rules)
+            found = live.recommend_together([history], [Asker(one.user_id, one.time, one.context)], [wish])[0]
+            if not isinstance(found, Found):
+                continue
+            now = {
+                live.state.rows[int(item)]["item_id"]: float(score) for item, score in zip(found.items, found.scores, strict=True)
+            }
+            for item, was in zip(one.items, one.scores, strict=True):
+                if was is not None and item in now:
+                    apart, compared = apart + abs(now[item] - was) / max(abs(was), 1e-6), compared + 1
+    finally:
+        past.close()
+    return compared, apart / compared if compared else None

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from tastemaker.journal.erase import Erased
 from tastemaker.schema.queries import (
     Answer,
     Body,
@@ -110,7 +111,7 @@ TABLE: tuple[Operation, ...] = (
     Operation("PUT", "/v1/users/{user_id:path}", "put_user", "Add or replace a user.", UserBody, Stored, scope="write"),
     Operation("PATCH", "/v1/users/{user_id:path}", "patch_user", "Change attributes of a user.", UserBody, Stored, scope="write"),
     Operation("GET", "/v1/users/{user_id:path}", "get_user", "A user with the latest events.", None, dict[str, Any]),
-    Operation("DELETE", "/v1/users/{user_id:path}", "delete_user", "Delete a user's attributes.", None, Stored, scope="admin"),
+    Operation("DELETE", "/v1/users/{user_id:path}", "delete_user", "Erase a user from the journal.", None, Erased, scope="admin"),
     Operation("GET", "/v1/bundles", "bundles", "Bundles with their stages and figures.", None, dict[str, Any], scope="admin"),
     Operation(
         "POST",

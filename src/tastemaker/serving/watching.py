@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import calendar
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,8 @@ from tastemaker.schema.labels import parse_label
 from tastemaker.schema.protocols import Asker
 from tastemaker.schema.settings import Settings
 from tastemaker.serving.answers import Answers
-from tastemaker.serving.wire import Live
+from tastemaker.serving.erasing import look as look_at_erasures
+from tastemaker.serving.wire import Live, trained_at
 
 REFERENCE_USERS, REFERENCE_K, VECTORS = 500, 10, 2_000
 TICK = 1.0
@@ -38,20 +38,28 @@ class Watch:
 
     Args:
         settings: sections `alerts` and `profile` are read. metrics: of this worker. answers: what answers.
-        journal: a connection of its own. samples: folder of the sample. reports: folder of the workspace's reports.
+        journal: a connection of its own. samples: folder of the sample. reports: folder of the workspace's reports. bundles: folder of bundles, for erasures that are
+            pending.
 
     Raises:
         SettingsError: the webhook is no address.
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, answers: Answers, journal: Journal, samples: Path, reports: Path | None = None
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        answers: Answers,
+        journal: Journal,
+        samples: Path,
+        reports: Path | None = None,
+        bundles: Path | None = None,
     ) -> None:
         self.settings, self.metrics, self._answers, self._journal = settings.alerts, metrics, answers, journal
         self.health = Health(settings.alerts, metrics, settings.profile.bot_events_per_minute)
         self.alerts = Alerts(rules(settings.alerts), metrics)
         self._webhook = Webhook(settings.alerts.webhook) if settings.alerts.webhook else None
-        self._samples, self._reports = LineReader(samples, Sampled), reports
+        self._samples, self._reports, self._bundles = LineReader(samples, Sampled), reports, bundles
         self._samples.skip()
         self._position, self._change = journal.marks()
         self._version = ""
@@ -91,10 +99,14 @@ class Watch:
         self._read(now)
         self.metrics.set("tastemaker_events_behind", float(max(self._position - max(known, self._answers.live.known[0]), 0)))
         self.health.look(now)
+        if self._bundles is not None:
+            look_at_erasures(self._journal, self._bundles, self._reports, self.metrics, now)
         if self._reports is not None and (self._reports / EQUAL_FILE).is_file():
             found = msgspec.json.decode((self._reports / EQUAL_FILE).read_bytes())
             if found.get("equal") is not None:
                 self.metrics.set("tastemaker_feature_equal_ratio", float(found["equal"]))
+            if found.get("score_difference") is not None:
+                self.metrics.set("tastemaker_score_difference_ratio", float(found["score_difference"]))
 
     def figures(self, now: float) -> list[Change]:
         """Evaluates the rules, and tells of changes."""
@@ -196,10 +208,7 @@ def reference_of(live: Live, users: int = REFERENCE_USERS) -> Reference:
 
 def trained_of(live: Live) -> float | None:
     """When a bundle was written, epoch seconds."""
-    try:
-        return float(calendar.timegm(time.strptime(live.bundle.manifest.created, "%Y-%m-%dT%H:%M:%SZ")))
-    except ValueError:
-        return None
+    return trained_at(live.bundle.manifest)
 
 
 async def _slowly(maker: ReferenceMaker) -> Reference:

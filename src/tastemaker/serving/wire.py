@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import calendar
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from tastemaker.index.tokens import words_of
 from tastemaker.inference.brain import Brain, Texts
 from tastemaker.inference.engine import TextEncoder
 from tastemaker.journal.append import Journal
+from tastemaker.journal.erase import Asked, asked_since
 from tastemaker.models.fusion import Fusion
 from tastemaker.models.segments import Segments, newcomer_scores, with_profile
 from tastemaker.pipeline.engine import Found, Road, Wish
@@ -28,7 +31,7 @@ from tastemaker.pipeline.select import pick
 from tastemaker.schema.errors import BundleError, InputError
 from tastemaker.schema.items import Item
 from tastemaker.schema.labels import parse_label
-from tastemaker.schema.manifest import DataFingerprint
+from tastemaker.schema.manifest import DataFingerprint, Manifest
 from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
 from tastemaker.schema.queries import FEWER, PRECOMPUTED
 from tastemaker.schema.settings import FreshSettings, ListSettings, Settings
@@ -108,6 +111,8 @@ class Live:
         data = self.bundle.manifest.data
         self.fields = Fields(self.state.rows)
         self._consumer = _consumer(journal, self.state, data) if journal is not None else None
+        if journal is not None:
+            self.forget(asked_since(journal))
         self.poll()
 
     @property
@@ -136,6 +141,11 @@ class Live:
             self.lexicon.put(place, words_of(words))
         if self.ranker is not None:
             self.ranker.changed([place for place, _ in changed])
+
+    def forget(self, erasures: Sequence[Asked]) -> None:
+        """Of people who were erased after this bundle was made, nothing of before counts in an answer."""
+        made = trained_at(self.bundle.manifest) or 0.0
+        self.state.forget({one.digest for one in erasures if one.time >= made})
 
     def query(self, history: IntArray, asker: Asker | None = None) -> QueryState:
         """The state of somebody with this history and the asker's friends; without a history, of somebody with the asker's attributes."""
@@ -332,6 +342,14 @@ def open_live(
             raise
         print(f"the live bundle was refused, the previous one answers: {error}", flush=True)
         return Live(registry.folder(previous), journal, threads, service=service, texts=texts)
+
+
+def trained_at(manifest: Manifest) -> float | None:
+    """When a bundle was written, epoch seconds."""
+    try:
+        return float(calendar.timegm(time.strptime(manifest.created, "%Y-%m-%dT%H:%M:%SZ")))
+    except ValueError:
+        return None
 
 
 def _consumer(journal: Journal, state: LiveState, data: DataFingerprint) -> Consumer:

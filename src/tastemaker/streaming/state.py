@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.features.reference import shown
+from tastemaker.journal.erase import digest_of
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item, ItemChange
 from tastemaker.schema.labels import Label
@@ -99,17 +100,31 @@ class LiveState:
         self._labels, self._text_dim, self.features, self._shown = labels, text_dim, features, frozenset(shown)
         self.fresh, self._graph_part = FreshItems(rows, trained, rule or FreshSettings(), time.time()), graph_part
         self._later: dict[str, list[int]] = {}
+        self._forgotten: set[bytes] = set()
         self._waiting: deque[Event] = deque()
         self._changed: set[int] = set()
 
     def history(self, user_id: str) -> IntArray:
         """A user's item indices, oldest first; empty for an unknown user."""
-        base, later = self._base_history(user_id), self._later.get(user_id)
+        base, later = self._base(user_id), self._later.get(user_id)
         return base if not later else np.concatenate([base, np.array(later, dtype=np.int32)])
 
     def known_user(self, user_id: str) -> bool:
         """True if the user has a history."""
-        return user_id in self._later or len(self._base_history(user_id)) > 0
+        return user_id in self._later or len(self._base(user_id)) > 0
+
+    def forget(self, digests: set[bytes]) -> None:
+        """What these people (`journal.erase.digest_of`) did until now is not known any more; what they do from now on is."""
+        if digests:
+            self._forgotten |= digests
+            for user in [user for user in self._later if digest_of(user) in digests]:
+                del self._later[user]
+
+    def _base(self, user_id: str) -> IntArray:
+        """What the bundle knows of a user, unless it was erased."""
+        if self._forgotten and digest_of(user_id) in self._forgotten:
+            return np.zeros(0, dtype=np.int32)
+        return self._base_history(user_id)
 
     @property
     def waiting(self) -> int:

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from tastemaker.journal.append import Journal
+from tastemaker.journal.erase import Erased
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
@@ -29,6 +30,7 @@ from tastemaker.schema.queries import Answer, RecommendQuery, SearchQuery, Sessi
 from tastemaker.schema.rules import Identifier
 from tastemaker.serving.answers import Answers, NotFound
 from tastemaker.serving.compat.door import Door, iso
+from tastemaker.serving.erasing import erase_now
 from tastemaker.serving.openapi import Operation
 from tastemaker.serving.problems import Unsupported
 from tastemaker.serving.writer import Writer
@@ -290,8 +292,9 @@ class Gorse:
         return await self.insert_users([msgspec.convert(now | changes, GorseUser)])
 
     async def delete_user(self, user_id: str) -> Success:
-        """Deletes a user's attributes."""
-        return Success(int(await self.writer.do(self.writer.journal.delete_user, user_id)))
+        """Erases a user from the journal."""
+        found = await asyncio.to_thread(erase_now, self.writer.journal.path, user_id)
+        return Success(int(found != Erased()))
 
     async def _recommend(self, user_id: str, categories: Sequence[str], n: int, offset: int, request: Request) -> list[Any]:
         query = RecommendQuery(user_id=user_id, k=min(n + offset, MOST), filter=_filter(categories))
