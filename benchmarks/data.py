@@ -1,11 +1,13 @@
 """From a raw log to training data, beside pandas doing the same work: read, clean, drop repeats, sort, split, pack histories, features.
 
     BENCH_PYTHON=path/to/python python benchmarks/data.py [--rows 1e6 1e7 1e8] [--work DIR] [--format parquet] [--pandas-rows 1e7] [--ray]
+                                                    [--windows]
 
 Makes a synthetic log (Zipf items whose popularity drifts, visits in bursts, ids as strings, 1 % malformed rows, 1 % repeats, 2 % late arrivals; a
 seed; written in chunks), then runs each contestant in a process of its own, one after the other, and prints rows a second, the ratio to pandas, the
 ratio to the limit of a million rows a second, and peak memory as a share of 4 GiB; CPU seconds (interpreter's start included) tell what a shared machine
-hides. Both make the features that `stage` makes by default, as of strictly before each event. Counts and sums of features must agree, else it fails.
+hides. Both make the features that `stage` makes by default, as of strictly before each event; with `--windows` also the events of the item and of the
+user in the last 1, 7 and 30 days (pandas: `groupby(…).rolling("7D", closed="left")`). Counts and sums of features must agree, else it fails.
 BENCH_PYTHON names an interpreter with pandas and pyarrow (the extra `bench`; default: this one). RECTOOLS_PYTHON and RECBOLE_PYTHON, where given, name
 interpreters whose library loads the log its own way: no cleaning, no features, so that time is only a bound. The work folder holds about 250 bytes a row.
 `--ray` runs the stage a second time on two Ray workers (RAY_PYTHON names an interpreter with the extra `ray`; default: this one), prints both times, and
@@ -29,6 +31,7 @@ import polars as pl
 
 LIMIT_ROWS, LIMIT_GIB = 1e6, 4.0
 FILE_ROWS, CHUNK_ROWS = 10_000_000, 1_000_000
+WINDOWS = [(key, days) for key in ("item", "user") for days in (1, 7, 30)]
 BEGIN, FUTURE, HALF_LIFE, SHARE = 1_600_000_000, 4_000_000_000, 7 * 86_400.0, 0.1
 
 PEER = """
@@ -37,6 +40,7 @@ from pathlib import Path
 def report(begun, **found):
     print(json.dumps({"seconds": time.perf_counter() - begun, "cpu": time.process_time(), "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, **found}))
 paths, half_life, share, work = sorted(Path(sys.argv[1]).glob("events-*")), float(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])
+windows = json.loads(sys.argv[5])
 """
 PANDAS = """
 import numpy as np, pandas as pd
@@ -75,7 +79,17 @@ features = pd.DataFrame({
     "user_item.times": np.log1p(of_pair.times),
     "user_item.recency": days(of_pair["last"]),
     "user_item.value": np.sign(of_pair.total) * np.log1p(of_pair.total.abs()),
-}).astype("float32")
+})
+when = pd.to_datetime(log.time, unit="s")
+counted = {"item": {}, "user": {}}
+for key, days in windows:
+    rolled = pd.DataFrame({"key": log[key], "when": when, "one": 1.0}).groupby("key").rolling(f"{days}D", on="when", closed="left")["one"].count()
+    column = counted[key][f"{key}_{days}"] = np.empty(len(log))
+    column[np.argsort(log[key].to_numpy(), kind="stable")] = rolled.fillna(0).to_numpy()
+for key, columns in counted.items():
+    if columns:
+        features = features.join(np.log1p(earlier(key, **columns)))
+features = features.astype("float32")
 late = log.time > cut
 early = log[~late].user.unique()
 target = late & (again == 0) & log.user.isin(early)
@@ -128,9 +142,10 @@ journal, quarantine = Journal.open(work / "journal"), Quarantine(work)
 got = Intake(journal, DataSettings(), quarantine).events(paths)
 quarantine.close()
 imported = time.perf_counter() - begun
-made = stage(journal.sealed(work), work / "stage", share=share)
+declared = (*FEATURES, *(f"{key}_events(window={days}d)" for key, days in windows))
+made = stage(journal.sealed(work), work / "stage", share=share, features=FeatureSet.declared(declared))
 whole = time.perf_counter() - begun
-names = FeatureSet.declared(FEATURES).names
+names = FeatureSet.declared(declared).names
 features = feature_table(work / "stage")
 sums = features.select(pl.col(names).cast(pl.Float64).sum()).collect(engine="streaming").row(0)
 targets = features.filter(pl.col("part") == 1).select(pl.len()).collect(engine="streaming").item()
@@ -215,12 +230,13 @@ def log_chunk(rng: np.random.Generator, begin: int, size: int, rows: int, users:
     )  # fmt: skip
 
 
-def run(python: str, program: str, log: Path, work: Path) -> dict[str, object] | None:
+def run(python: str, program: str, log: Path, work: Path, windows: bool = False) -> dict[str, object] | None:
     """What a contestant's process reports, or None where its interpreter lacks the library."""
     work.mkdir()
     done = subprocess.run(
-        [python, "-c", PEER + program, str(log), str(HALF_LIFE), str(SHARE), str(work)], capture_output=True, text=True, check=False
-    )
+        [python, "-c", PEER + program, str(log), str(HALF_LIFE), str(SHARE), str(work), json.dumps(WINDOWS if windows else [])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     shutil.rmtree(work)
     if done.returncode:
         if "ModuleNotFoundError" in done.stderr:
@@ -249,10 +265,11 @@ def main() -> None:
     reader.add_argument("--format", choices=("parquet", "csv"), default="parquet")
     reader.add_argument("--work", type=Path, default=None, help="folder for temporary files")
     reader.add_argument("--ray", action="store_true", help="the stage on two Ray workers too")
+    reader.add_argument("--windows", action="store_true", help="features of windows too")
     asked = reader.parse_args()
     pandas = os.environ.get("BENCH_PYTHON", sys.executable)
     print(
-        f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {asked.format}; limit {LIMIT_ROWS:,.0f} rows/s, {LIMIT_GIB:.0f} GiB"
+        f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {asked.format}, {8 + len(WINDOWS) * asked.windows} features; limit {LIMIT_ROWS:,.0f} rows/s, {LIMIT_GIB:.0f} GiB"
     )
     print(
         "| rows | s | of it import | CPU s | rows/s | of the limit | GiB | of the limit | pandas s | CPU s | GiB | times pandas | by CPU |\n|"
@@ -263,9 +280,9 @@ def main() -> None:
             folder = Path(name)
             (folder / "log").mkdir()
             write_log(folder / "log", rows, asked.format)
-            ours = run(sys.executable, OURS, folder / "log", folder / "ours")
+            ours = run(sys.executable, OURS, folder / "log", folder / "ours", asked.windows)
             assert ours is not None
-            theirs = run(pandas, PANDAS, folder / "log", folder / "pandas") if rows <= asked.pandas_rows else None
+            theirs = run(pandas, PANDAS, folder / "log", folder / "pandas", asked.windows) if rows <= asked.pandas_rows else None
             if theirs is not None:
                 agree(ours, theirs)
             line(rows, ours, theirs)

@@ -38,7 +38,7 @@ from tastemaker.models.ranker import forward
 from tastemaker.schema.settings import RankerSettings, Settings
 from tastemaker.schema.settings_file import load_settings
 from tastemaker.training.precision import use_threads
-from tastemaker.training.ranker import Examples, fit_network
+from tastemaker.training.ranker_fit import Examples, fit_network
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("heads", "order", "clicks", "latency")
@@ -260,7 +260,7 @@ def boosted_trees(trained: Any) -> None:
     target = np.where(
         there, np.array([int(label[begin : begin + size].argmax()) for begin, size in zip(rows.begin, sizes, strict=False)]), -1
     )
-    from tastemaker.training.ranker import gains
+    from tastemaker.training.ranker_gate import gains
 
     lists = {"fusion": rows.scores, "lambdarank": model.predict(rows.compared), "ranker": trained.first}
     found = {way: gains(score, rows.begin, target, judge) for way, score in lists.items()}

@@ -60,6 +60,7 @@ def test_the_whole_contract(space: tuple[Service, str, str]) -> None:
         client.delete_user("c1")
         assert client.put_items([{"item_id": "x1", "title": "x"}]) == 1
         assert client.put_users([{"user_id": "x"}]) == 1
+        assert client.put_edges([{"head": "user:x", "relation": "friend", "tail": "user:c1"}]) == 1
 
 
 def test_refusals_are_told_and_not_repeated(space: tuple[Service, str, str]) -> None:

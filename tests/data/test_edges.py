@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tastemaker.data.edges import BAD_TEXT, BAD_WEIGHT, MISSING, SELF_LOOP
+from tastemaker.data.edges import BAD_TEXT, BAD_WEIGHT, MISSING
 from tastemaker.data.intake import Intake
 from tastemaker.data.quarantine import Quarantine
 from tastemaker.journal.append import Journal
 from tastemaker.schema.errors import InputError
+from tastemaker.schema.graph import SELF_LOOP
 from tastemaker.schema.reports import ImportReport
 from tastemaker.schema.settings import DataSettings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from live_service import Service, ids, serving
+from tastemaker.journal.append import Journal
 from tastemaker.schema.errors import BundleError
 from tastemaker.serving.wire import open_live
 from toy_bundle import PER_KIND, items, write_workspace
@@ -124,6 +126,19 @@ def test_users_and_their_history(service: Service) -> None:
     service.ask("DELETE", "/v1/users/u0")
     service.ask("GET", "/v1/users/nobody", status=404)
     assert service.ask("POST", "/v1/users:batch", {"users": [{"user_id": "a"}, {"user_id": "b", "x": 1}]}) == {"stored": 2}
+
+
+def test_connections_are_stored_by_the_rules_of_a_file(service: Service) -> None:
+    friends = [{"head": "user:u0", "relation": "friend", "tail": f"user:u{other}"} for other in (1, 2)]
+    assert service.ask("POST", "/v1/edges:batch", {"edges": friends}) == {"stored": 2}
+    assert service.ask("POST", "/v1/edges:batch", {"edges": [{**friends[0], "weight": 0}, {**friends[1], "weight": 2.5}]}) == {
+        "stored": 2
+    }
+    for wrong in ({"tail": "user:u0"}, {"weight": -1}, {"weight": "heavy"}, {"relation": ""}, {"wieght": 1}):
+        told = service.ask("POST", "/v1/edges:batch", {"edges": [{**friends[0], "weight": 9}, friends[0] | wrong]}, status=422)
+        assert "edges[1]" in json.dumps(told)
+    with contextlib.closing(Journal.open(service.log.parent / "journal")) as journal:
+        assert journal.edges().rows() == [("user:u0", "friend", "user:u2", 2.5)]
 
 
 def test_figures_pages_and_documents(service: Service) -> None:

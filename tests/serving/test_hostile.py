@@ -50,6 +50,7 @@ ROUTES = (
     ("POST", "/v1/explain"),
     ("POST", "/v1/items:batch"),
     ("POST", "/v1/users:batch"),
+    ("POST", "/v1/edges:batch"),
     ("PUT", "/v1/items/odd"),
     ("PATCH", "/v1/items/odd"),
     ("PUT", "/v1/users/odd"),

@@ -34,6 +34,7 @@ BODIES = {
     "events": {"events": []},
     "put_items": {"items": []},
     "put_users": {"users": []},
+    "put_edges": {"edges": []},
     "release": {"version": "none"},
 }
 

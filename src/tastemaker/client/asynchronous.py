@@ -92,6 +92,10 @@ class AsyncClient:
         """Adds or replaces users; gives how many were stored."""
         return await self._do(self._client.put_users, users)
 
+    async def put_edges(self, edges: Iterable[Mapping[str, Any]]) -> int:
+        """Stores connections; gives how many."""
+        return await self._do(self._client.put_edges, edges)
+
     async def user(self, user_id: str) -> dict[str, Any]:
         """A user's attributes and latest events."""
         return await self._do(self._client.user, user_id)

@@ -106,6 +106,10 @@ class Client:
         """Adds or replaces users, each with its `user_id`; gives how many were stored."""
         return int(self._post("/v1/users:batch", {"users": list(users)}, dict[str, int])["stored"])
 
+    def put_edges(self, edges: Iterable[Mapping[str, Any]]) -> int:
+        """Stores connections, each with `head`, `relation`, `tail` and perhaps `weight`; gives how many. The next training knows them."""
+        return int(self._post("/v1/edges:batch", {"edges": list(edges)}, dict[str, int])["stored"])
+
     def user(self, user_id: str) -> dict[str, Any]:
         """A user's attributes and latest events."""
         return self._get(_user(user_id), dict[str, Any])

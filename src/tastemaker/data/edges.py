@@ -9,10 +9,9 @@ import polars as pl
 from tastemaker.data.delimited import WRONG_ENCODING, Reject
 from tastemaker.data.sources import Chunk, read_chunks
 from tastemaker.schema.columns import Columns
-from tastemaker.schema.graph import ENTITY, ITEM, NAME_RELATION, USER
+from tastemaker.schema.graph import ENTITY, ITEM, NAME_RELATION, SELF_LOOP, USER
 
 MISSING = "missing head, relation or tail"
-SELF_LOOP = "head and tail are the same"
 BAD_WEIGHT = "weight is no finite number of at least 0"
 BAD_TEXT = "id is no valid UTF-8"
 _ENDS = (Columns.HEAD, Columns.RELATION, Columns.TAIL)

@@ -9,6 +9,8 @@ _RADIX = 48
 """Bits up to which codes are sorted digit by digit."""
 _LATE = 16
 """Where at most one row of so many is earlier than the one before it, runs are merged."""
+_STRETCH = 8_192
+"""Ascending questions of a search that are answered from one short stretch."""
 
 
 def grouped(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -84,3 +86,66 @@ def in_time(times: NDArray[np.float64]) -> NDArray[np.int64] | None:
             packed.sort()
             return (packed & np.uint64((1 << rows) - 1)).view(np.int64)
     return np.argsort(times, kind="stable")
+
+
+def lower_bounds(
+    times: NDArray[np.float64], starts: NDArray[np.int64], of: NDArray[np.int64], wanted: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Where in a group the first time is that is not below a wanted one, int64 [m]; the group's end where all are below.
+
+    All groups are searched as one ascending row of numbers, group · width + time. These are rounded, which can only make a place too early: each is
+    looked at with the times themselves, and the few that are wrong are bisected.
+
+    Args:
+        times: ascending in each group, float64 [E], none NaN. starts: where groups begin, int64 [K + 1].
+        of: the asked groups, int64 [m]. wanted: float64 [m], none NaN.
+    """
+    begin, end = starts[of], starts[of + 1]
+    if not len(times) or not len(of):
+        return begin
+    found = np.clip(_about(times, starts, of, wanted), begin, end)
+    wrong = np.flatnonzero((found < end) & (times[np.minimum(found, len(times) - 1)] < wanted))
+    if len(wrong):
+        found[wrong] = _bisected(times, found[wrong], end[wrong], wanted[wrong])
+    return found
+
+
+def _about(
+    times: NDArray[np.float64], starts: NDArray[np.int64], of: NDArray[np.int64], wanted: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """`lower_bounds` or a place before it; the groups' begins where a time is infinite."""
+    with np.errstate(over="ignore"):
+        low, width = times.min(), times.max() - times.min() + 1.0
+        if not np.isfinite(width * len(starts)):
+            return starts[of]
+    shifts = np.arange(len(starts) - 1) * width
+    keys = np.repeat(shifts, np.diff(starts))
+    keys += times - low
+    aims = np.clip(wanted, low, low + width - 0.5)
+    aims -= low
+    aims += shifts[of]
+    return _ascending_search(keys, aims)
+
+
+def _bisected(
+    times: NDArray[np.float64], begin: NDArray[np.int64], end: NDArray[np.int64], wanted: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """First place of begin … end - 1 whose time is not below a wanted one, int64 [m]; its end where all are below."""
+    while (open_ := begin < end).any():
+        middle = (begin + end) // 2
+        below = times[np.minimum(middle, len(times) - 1)] < wanted
+        begin, end = np.where(open_ & below, middle + 1, begin), np.where(open_ & ~below, middle, end)
+    return begin
+
+
+def _ascending_search(values: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.int64]:
+    """`np.searchsorted` from the left; questions in ascending order are asked by the stretch, so that each looks at memory that is near."""
+    if len(wanted) <= _STRETCH or (wanted[1:] < wanted[:-1]).any():
+        return np.searchsorted(values, wanted)
+    marks = np.append(np.searchsorted(values, wanted[::_STRETCH]), len(values))
+    found = np.empty(len(wanted), dtype=np.int64)
+    for place, (low, high) in enumerate(zip(marks[:-1].tolist(), marks[1:].tolist(), strict=True)):
+        part = slice(place * _STRETCH, (place + 1) * _STRETCH)
+        found[part] = np.searchsorted(values[low:high], wanted[part])
+        found[part] += low
+    return found

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.features.rows import TIMELESS, Rows
-from tastemaker.features.runs import grouped_codes
+from tastemaker.features.runs import grouped_codes, lower_bounds
 
 STRICTLY_BEFORE: Literal["left", "right"] = "left"
 """`left`: an event at the row's own time is not seen. `right` would be the classic leak; the tests plant it."""
@@ -214,6 +214,13 @@ class Asked:
     now: NDArray[np.float64]
     begin: NDArray[np.int64]
     end: NDArray[np.int64]
+
+    def since(self, moments: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Where the first event is that is not before other moments, floored as times are, int64 [m]; 0 for an unknown code."""
+        if not len(self.line.times):
+            return np.zeros(len(self.dense), dtype=np.int64)
+        found = lower_bounds(self.line.times, self.line.starts, np.maximum(self.dense, 0), moments)
+        return np.where(self.dense < 0, 0, found)
 
     def latest(self) -> NDArray[np.float64]:
         """Time of the last event that is seen, float64 [m]; `TIMELESS` where none is."""

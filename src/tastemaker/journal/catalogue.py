@@ -30,7 +30,8 @@ ITEM_SCHEMA: dict[str, Any] = {
     "extra": pl.String,
 }
 """Columns of the catalogue; `extra` is JSON text with the columns that the project does not know."""
-_EDGE = [Columns.HEAD, Columns.RELATION, Columns.TAIL, Columns.WEIGHT]
+EDGE_SCHEMA = {Columns.HEAD: pl.String, Columns.RELATION: pl.String, Columns.TAIL: pl.String, Columns.WEIGHT: pl.Float64}
+_EDGE = list(EDGE_SCHEMA)
 _PIECE = 200_000
 
 
@@ -179,9 +180,8 @@ class Catalogue:
 
     def edges(self) -> pl.DataFrame:
         """All edges: head, relation, tail, weight."""
-        schema = {name: pl.Float64 if name == Columns.WEIGHT else pl.String for name in _EDGE}
         rows = self._database.execute("SELECT head, relation, tail, weight FROM edge")
-        parts = [pl.DataFrame(schema=schema)]
+        parts = [pl.DataFrame(schema=EDGE_SCHEMA)]
         while found := rows.fetchmany(_PIECE):
-            parts.append(pl.DataFrame(found, schema=schema, orient="row"))
+            parts.append(pl.DataFrame(found, schema=EDGE_SCHEMA, orient="row"))
         return pl.concat(parts, rechunk=True)

@@ -11,6 +11,8 @@ ITEM, USER, ENTITY = "item:", "user:", "entity:"
 """How the id of a node tells what it is; an id without one of these is an entity's."""
 NAME_RELATION = "name"
 """An edge of this relation says what its head is called: its tail is a text, not a node."""
+SELF_LOOP = "head and tail are the same"
+"""Why an edge is refused."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import polars as pl
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -16,10 +17,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from tastemaker.journal.catalogue import EDGE_SCHEMA
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.errors import InputError, TastemakerError
 from tastemaker.schema.events import AppendResult
 from tastemaker.schema.free_json import check_json, check_text
+from tastemaker.schema.graph import SELF_LOOP
 from tastemaker.schema.items import Item, User
 from tastemaker.schema.queries import (
     Answer,
@@ -41,7 +44,7 @@ from tastemaker.serving.page import Page
 from tastemaker.serving.problems import problem
 from tastemaker.serving.record import AccessLog, Recorded
 from tastemaker.serving.releases import ReleaseBody, Releases
-from tastemaker.serving.routes import TABLE, ItemPatch, ItemsBatch, Stored, UserBody, UsersBatch
+from tastemaker.serving.routes import TABLE, EdgesBatch, ItemPatch, ItemsBatch, Stored, UserBody, UsersBatch
 from tastemaker.serving.watching import trained_of
 from tastemaker.serving.writer import Crowded, Writer
 
@@ -151,6 +154,17 @@ class Api:
             check_json(user.extra)
         await self.writer.do(self.writer.journal.put_users, users)
         return Stored(len(users))
+
+    async def put_edges(self, body: EdgesBatch) -> Stored:
+        """Stores connections by the rules of an edge file."""
+        for place, edge in enumerate(body.edges):
+            for text in (edge.head, edge.relation, edge.tail):
+                check_text(text)
+            if edge.head == edge.tail:
+                raise InputError(f"edges[{place}]: {SELF_LOOP}; nothing of this batch was stored.")
+        table = pl.DataFrame([msgspec.structs.asdict(edge) for edge in body.edges], schema=EDGE_SCHEMA)
+        await self.writer.do(self.writer.journal.put_edges, table)
+        return Stored(len(body.edges))
 
     async def patch_user(self, user_id: str, body: UserBody) -> Stored:
         """Changes attributes of a user."""

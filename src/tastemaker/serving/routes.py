@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -17,6 +17,7 @@ from tastemaker.schema.queries import (
     RecommendQuery,
     SearchQuery,
 )
+from tastemaker.schema.rules import Identifier
 from tastemaker.serving.openapi import Operation, document
 from tastemaker.serving.releases import ReleaseBody
 
@@ -37,6 +38,21 @@ class UsersBatch(Body, kw_only=True, frozen=True):
     """Users to be stored: each with its `user_id`."""
 
     users: list[dict[str, Any]]
+
+
+class Edge(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A connection of two nodes, such as `user:1`, `friend`, `user:2`; a node without a prefix is an entity. A weight of 0 takes it away."""
+
+    head: Identifier
+    relation: Identifier
+    tail: Identifier
+    weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+
+
+class EdgesBatch(Body, kw_only=True, frozen=True):
+    """Connections to be stored; the next training knows them."""
+
+    edges: list[Edge]
 
 
 class ItemPatch(Body, kw_only=True, frozen=True):
@@ -69,6 +85,9 @@ TABLE: tuple[Operation, ...] = (
     ),
     Operation("POST", "/v1/items:batch", "put_items", "Store many items.", ItemsBatch, Stored, scope="write"),
     Operation("POST", "/v1/users:batch", "put_users", "Store many users.", UsersBatch, Stored, scope="write"),
+    Operation(
+        "POST", "/v1/edges:batch", "put_edges", "Store connections of users, items and entities.", EdgesBatch, Stored, scope="write"
+    ),
     Operation("GET", "/v1/items", "items", "Some items of the catalogue.", None, dict[str, Any], query=(("limit", 50),)),
     Operation("GET", "/v1/users", "users", "Some users.", None, dict[str, Any], scope="admin", query=(("limit", 50),)),
     Operation("GET", "/v1/items/{item_id:path}/similar", "similar", "Items like an item.", None, Answer, query=(("k", 10),)),
