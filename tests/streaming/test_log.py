@@ -25,6 +25,7 @@ from tastemaker.schema.errors import InputError, JournalError
 from tastemaker.schema.events import Event
 from tastemaker.serving.wire import open_live
 from tastemaker.streaming.intake import Intake, Taken
+from tastemaker.streaming.link import Unreachable
 from tastemaker.streaming.log import EventLog, Full, Piece, Reader, open_log, share
 from toy_bundle import write_features, write_workspace
 
@@ -224,6 +225,36 @@ def test_a_consumer_that_is_killed_beside_another_loses_and_doubles_nothing(
     np.testing.assert_allclose(counted, expected, rtol=1e-6)
     own.close()
     other.close()
+
+
+@pytest.mark.parametrize("kind", ["redis", "kafka"])
+def test_a_log_that_was_away_is_read_on_by_the_same_consumer(tmp_path: Path, kind: str) -> None:
+    with (redis_server if kind == "redis" else kafka_broker)(tmp_path / "server") as server:
+        url = server.url if isinstance(server, RedisServer) else server.url("events")
+        log, own = open_log(url), Journal.open(tmp_path / "journal")
+        log.send([told(number) for number in range(10)])
+        failures: list[str] = []
+        intake = Intake(
+            Journal.open(tmp_path / "journal"), open_log(url), "g", 2.0, lambda turn: failures.append(turn.error)
+        ).start()
+        until(lambda: own.position() == 10)
+        server.kill()
+        if kind == "redis":
+            until(lambda: any(failures))
+        server.start()
+        until(lambda: _sent(log, [told(number) for number in range(10, 20)]))
+        until(lambda: own.position() == 20)
+        intake.close()
+        log.close()
+        own.close()
+
+
+def _sent(log: EventLog, events: list[Event]) -> bool:
+    try:
+        log.send(events)
+    except Unreachable:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("place", ["journal", "redis"], indirect=True)

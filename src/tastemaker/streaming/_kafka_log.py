@@ -19,6 +19,8 @@ from tastemaker.streaming.log import PARTITIONS, PIECE, SESSION, Message, Piece,
 TIMEOUT = 10.0
 """Seconds that a batch may take: no request waits for it."""
 TOPIC = "tastemaker-events"
+METADATA_MS = 30_000
+"""Milliseconds after which a consumer looks anew what partitions there are."""
 
 
 class KafkaLog:
@@ -46,7 +48,11 @@ class KafkaLog:
 
     def send(self, events: Sequence[Event]) -> None:
         """As in `EventLog`. A topic is as long as its own retention says: the cluster never refuses because readers are behind."""
-        self._connected().call(self._send(events), TIMEOUT)
+        try:
+            self._connected().call(self._send(events), TIMEOUT)
+        except Unreachable:  # the next one connects anew, and makes a topic that is gone
+            self.close()
+            raise
 
     def reader(self, group: str, session: float = SESSION) -> KafkaReader:
         """As in `EventLog`."""
@@ -142,7 +148,7 @@ class KafkaReader:
         self._consumer = AIOKafkaConsumer(
             self._address.topic, bootstrap_servers=self._address.servers, group_id=self._group, enable_auto_commit=False,
             auto_offset_reset="earliest", session_timeout_ms=session, heartbeat_interval_ms=max(session // 5, 100),
-            rebalance_timeout_ms=session, fetch_max_wait_ms=FETCH_MS, **self._address.options,
+            rebalance_timeout_ms=session, fetch_max_wait_ms=FETCH_MS, metadata_max_age_ms=METADATA_MS, **self._address.options,
         )  # fmt: skip
         await self._consumer.start()
 

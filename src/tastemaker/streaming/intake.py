@@ -104,6 +104,12 @@ class Intake:
                     idle = time.monotonic()
             except (Unreachable, JournalError) as error:  # the log, or the disk: nothing is acknowledged meanwhile
                 self._count(Taken(error=str(error)))
+                if (
+                    isinstance(error, Unreachable) and self._reader is not None
+                ):  # joins anew: what is held is stored again, which changes nothing
+                    reader, self._reader = self._reader, None
+                    with contextlib.suppress(Unreachable):
+                        reader.close()
                 self._stop.wait(PAUSE)
                 idle = time.monotonic()
         self.leave()
