@@ -93,6 +93,18 @@ def test_features_that_are_missing_or_strange_on_either_side() -> None:
     assert figure(metrics, "feature_out_of_range_ratio", feature="price") == pytest.approx(2 / 3)
 
 
+def test_features_of_the_fresh_slot_are_no_drift() -> None:
+    bins = Bins.of(np.tile([-0.5, 0.5], 100))
+    assert bins is not None
+    health, _ = made(Reference(features={"events": FeatureReference(0.0, 9.0, bins)}))
+    for number in range(100):
+        health.shown(
+            shown(number, ["a", "b", "new"], sources=["text", "text", FRESH_SLOT], names=["events"], values=[[7.0], [8.0], [0.0]])
+        )
+    [drift] = [one for one in health.look(1_001.0) if one.check == "feature:events"]
+    assert (drift.statistic, drift.found) == (pytest.approx(0), False)
+
+
 def test_who_is_too_fast_is_suspicious() -> None:
     health, metrics = made()
     for number in range(70):

@@ -117,3 +117,10 @@ def test_a_webhook_that_is_not_there_is_counted(place: Place) -> None:
     assert [change.rule.name for change in place.watch.figures(time.time())] == ["ModelStale"]
     assert place.figure("webhook_deliveries_total", outcome="failed") == 1
     assert place.figure("webhook_deliveries_total", outcome="ok") is None
+
+
+def test_items_without_a_text_are_no_part_of_the_reference(place: Place) -> None:
+    place.live.channels.replace_item(0, np.zeros(place.live.reader.width, dtype=np.float32), None)
+    found = reference_of(place.live, 5).vectors
+    assert found is not None
+    assert len(found) == place.live.state.n_base - 1

@@ -229,12 +229,14 @@ class Health:
     def _of_features(self, lists: Sequence[Sampled]) -> list[Drift]:
         """Drift of each feature, the shares of missing and of strange numbers beside."""
         found: list[Drift] = []
-        told = [one for one in lists if one.values and one.names == lists[-1].names]
+        told = [one for one in lists if one.values and one.names == lists[-1].names and set(one.sources) != {FRESH_SLOT}]
         if not told:
             return found
         lists_of = [np.array([[np.nan if x is None else x for x in row] for row in one.values], dtype=np.float64) for one in told]
-        table, read = np.concatenate(lists_of), np.concatenate([within(one) for one in lists_of])
-        owners = [one.user_id for one in told for _ in one.values]
+        table = np.concatenate(lists_of)
+        asked = [[place for place, source in enumerate(one.sources) if source != FRESH_SLOT] for one in told]
+        read = np.concatenate([within(values[places]) for values, places in zip(lists_of, asked, strict=True)])
+        owners = [one.user_id for one, places in zip(told, asked, strict=True) for _ in places]
         for place, name in enumerate(told[-1].names):
             reference, values = self.reference.features.get(name), table[:, place]
             finite = np.isfinite(values)

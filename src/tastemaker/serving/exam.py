@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tastemaker.evaluation.significance import interval, paired
 from tastemaker.journal.append import Journal
 from tastemaker.schema.columns import Columns
+from tastemaker.schema.errors import BundleError
 from tastemaker.schema.labels import parse_label
 from tastemaker.schema.protocols import IntArray
 from tastemaker.schema.settings import ReleaseSettings, Settings
@@ -159,7 +160,10 @@ def examine(
 
 def weighed(folders: Sequence[Path], limits: ReleaseSettings) -> Finding:
     """The memory of a process with the new bundle, the first one, beside that with the live one."""
-    new, live = footprints(folders)
+    try:
+        new, live = footprints(folders)
+    except BundleError as error:
+        return Finding("memory", str(error), True)
     words = f"a process keeps {new / 1e6:.0f} MB of memory, with the live bundle {live / 1e6:.0f} MB"
     return Finding("memory", words, new > limits.heavier * live)
 

@@ -19,7 +19,7 @@ import msgspec
 
 from tastemaker.schema.errors import BundleError
 
-LISTS = 100
+LISTS = 30
 SECONDS = 600.0
 
 
