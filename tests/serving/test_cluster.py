@@ -263,7 +263,9 @@ def _listens(port: int) -> bool:
     return True
 
 
-def test_new_settings_roll_through_and_a_head_comes_back(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_settings_roll_through_and_a_head_comes_back(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """On a cluster that is there before and after the command, with a token."""
     import ctypes
 
