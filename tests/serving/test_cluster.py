@@ -263,15 +263,17 @@ def _listens(port: int) -> bool:
     return True
 
 
-def test_new_settings_roll_through_and_a_head_comes_back(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_settings_roll_through_and_a_head_comes_back(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """On a cluster that is there before and after the command, with a token."""
     import ctypes
 
     (tmp_path / "token").write_text(secrets.token_hex(32))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv(
-        "RAY_TMPDIR", tempfile.mkdtemp(prefix="r-", dir="/tmp")
-    )  # short, for the sake of its sockets; and nobody else finds the head
+    room = tempfile.mkdtemp(prefix="r-", dir="/tmp")  # short, for the sake of its sockets; and nobody else finds the head
+    request.addfinalizer(lambda: shutil.rmtree(room, ignore_errors=True))
+    monkeypatch.setenv("RAY_TMPDIR", room)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
 
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # what a killed head leaves behind becomes a child of this process
