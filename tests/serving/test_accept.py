@@ -50,6 +50,21 @@ def test_a_turn_takes_the_share_of_this_worker(workers: int) -> None:
     assert found[1] <= 4, "the loop's own server takes one a turn"
 
 
+@pytest.mark.parametrize(("workers", "left"), [(1, 0), (3, 4), (8, 6)])
+def test_the_other_workers_get_theirs(workers: int, left: int) -> None:
+    async def once(sock: socket.socket) -> int:
+        acceptor = Acceptor(sock, Counted, workers)
+        acceptor._accept()
+        acceptor.close()
+        return queued(sock)
+
+    with listen("127.0.0.1", 0) as sock:
+        clients = [socket.create_connection(sock.getsockname()) for _ in range(6)]
+        assert uvloop.run(once(sock)) == left
+        for one in clients:
+            one.close()
+
+
 def test_a_socket_that_does_not_listen_has_no_queue() -> None:
     one, other = socket.socketpair()
     assert queued(one) == 0
