@@ -228,3 +228,20 @@ def test_many_queries_are_answered_as_one_by_one(scores: FloatArray, bars: list[
     together = road.recommend_many(states, wishes)
     for state, wish, found in zip(states, wishes, together, strict=True):
         assert found.items.tolist() == road.recommend(state, wish).items.tolist()
+
+
+class ByLength(Plain):
+    """Askers with a long history want the opposite of the others."""
+
+    def score(self, found: ChannelScores, history_length: int | IntArray) -> FloatArray:
+        return (found.scores[:, 0] * np.where(np.asarray(history_length) > 1, -1, 1)).astype(np.float32)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_those_who_pass_together_keep_their_own_histories(lengths: list[int]) -> None:
+    road = Road(Shelf(np.arange(30, dtype=np.float32)), ByLength(), unit_rows, 40)
+    states = [QueryState(np.arange(length, dtype=np.int32), np.ones(2, np.float32)) for length in lengths]
+    together = road.recommend_together(states, [Wish(5)] * len(states))
+    for state, found in zip(states, together, strict=True):
+        assert not isinstance(found, Exception)
+        assert found.items.tolist() == road.recommend(state, Wish(5)).items.tolist()

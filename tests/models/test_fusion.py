@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tastemaker.models.fusion import Fusion, features
-from tastemaker.schema.candidates import ChannelScores
+from tastemaker.schema.candidates import ChannelScores, joined
 
 CHANNELS = ("sequence", "text", "popular")
 
@@ -54,3 +54,15 @@ def test_no_candidates_give_no_scores() -> None:
     empty = _found(np.zeros((0, 3)), np.zeros(0))
     assert _random(0).score(empty, 3).shape == (0,)
     assert _random(0).parts(empty, 3).shape == (0, 3)
+
+
+def test_lists_that_stand_one_behind_the_other_are_judged_as_each_alone() -> None:
+    fusion, random = _random(1), np.random.default_rng(3)
+    lists = [_found(random.normal(size=(size, 3)), random.integers(0, 3, size)) for size in (6, 1, 4)]
+    lengths, begin = [3, 50, 0], np.array([0, 6, 7, 11])
+    whole, each = joined(lists), np.repeat(lengths, [6, 1, 4])
+    alone = [fusion.score(one, length) for one, length in zip(lists, lengths, strict=True)]
+    parts = [fusion.parts(one, length) for one, length in zip(lists, lengths, strict=True)]
+    assert np.allclose(fusion.score(whole, each), np.concatenate(alone), atol=1e-5)
+    assert np.allclose(fusion.parts(whole, each, begin), np.concatenate(parts), atol=1e-5)
+    assert not np.allclose(fusion.score(whole, 3), np.concatenate(alone), atol=1e-3)

@@ -83,7 +83,7 @@ def run(
         share_between_workers(workspace.runs / "metrics")
     counters = share(workspace.runs / f"admission-{os.getpid()}", count)
     threading.Thread(target=_announce, args=(host, sock.getsockname()[1], count, json), daemon=True).start()
-    code = supervise(work, sock, count, (str(directory), settings, bundle, counters, bool(keys)))
+    code = supervise(work, sock, count, (str(directory), settings, bundle, counters, bool(keys), count))
     counters.unlink(missing_ok=True)
     raise typer.Exit(code)
 

@@ -217,6 +217,7 @@ def work(
     version: str | None,
     counters: Path,
     closed: bool,
+    sharing: int = 1,
 ) -> None:
     """One worker: answers on the shared socket until SIGTERM.
 
@@ -224,6 +225,7 @@ def work(
         sock: listens. number: of this worker, from 0. workspace, settings, version: as of `create`.
         counters: the file in which all workers count requests.
         closed: nobody may enter without a key, even when all keys are revoked.
+        sharing: workers that accept from the socket.
     """
     app = application(number, Path(workspace), settings, version, counters, closed)
     config = uvicorn.Config(
@@ -235,7 +237,7 @@ def work(
         timeout_graceful_shutdown=8,
         server_header=False,
     )
-    Server(config).run(sockets=[sock])
+    Server(config, sharing).run(sockets=[sock])
 
 
 def connection() -> Any:
