@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from tastemaker.compression.calibration import activation_scale
-from tastemaker.compression.quantize import quantize
+from tastemaker.compression.quantize import channel_codes, quantize
 from tastemaker.compression.sensitive import keep_sensitive
 from tastemaker.compression.step import NotApplicable
 from tastemaker.compression.text import answers_of, cosine, most_alike
@@ -96,3 +96,16 @@ def test_zero_is_met_exactly() -> None:
         assert scale > 0
         assert (0 - zero) * scale <= min(low, 0) + scale
         assert (255 - zero) * scale >= max(high, 0) - scale
+
+
+@pytest.mark.parametrize("compensated", [False, True])
+def test_each_column_has_a_scale_of_its_own(compensated: bool) -> None:
+    """A small column beside a large one is not rounded away."""
+    random = np.random.default_rng(0)
+    table = (random.normal(size=(64, 8)) * 10.0 ** np.arange(-4, 4)).astype(np.float32)
+    rows = random.normal(size=(400, 64)).astype(np.float32)
+    codes, scales = channel_codes(table, rows.T @ rows if compensated else None)
+    assert codes.dtype == np.int8
+    lost = np.abs(codes * scales - table).max(axis=0) / np.abs(table).max(axis=0)
+    assert (lost < 3 / 127).all()
+    assert np.allclose(scales, np.abs(table).max(axis=0) / 127)

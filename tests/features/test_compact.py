@@ -107,3 +107,22 @@ def test_rows_of_a_file_are_read_from_it_until_they_are_written(tmp_path: Path) 
     assert (np.load(file) == rows).all()
     assert (grown.copy().first(12) == wanted).all()
     assert len(grown.values) < 12, "rows of the file are not held twice"
+
+
+@quick
+@given(before=EVENTS, after=EVENTS)
+def test_law_a_window_counts_what_lies_in_it(before: list[tuple[int, float, str]], after: list[tuple[int, float, str]]) -> None:
+    memory = Window(USER, span=2.0)
+    content = memory.empty()
+    for place, (slot, time, name) in enumerate([*before, *after]):
+        if place == len(before):
+            content = memory.unpack(memory.pack(content))
+        memory.update(content, slot, Moment(time, 0, np.nan, name, ""))
+    met = [(slot, time) for slot, time, _ in [*before, *after] if np.isfinite(time)]
+    for now in (0.0, 1.0, 1.5, 3.4, 6.0, 20.0):
+        wanted = []
+        for slot in range(6):
+            times = [time for other, time in met if other == slot]
+            end = max([now, *times])  # a moment before the latest event is answered as that event's
+            wanted.append(sum(end - 2.0 <= time < end for time in times))
+        assert memory.read(content, np.arange(6), np.full(6, now)).tolist() == wanted
