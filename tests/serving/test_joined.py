@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import threading
 import time
+from typing import Any
 
 import pytest
 import uvicorn
@@ -18,49 +19,27 @@ from tastemaker.serving import connection
 
 
 class Recorder:
-    """Takes what is written."""
+    """Stands before a transport and notes what is written."""
 
-    def __init__(self) -> None:
-        self.written, self.closing = list[bytes](), False
+    def __init__(self, transport: Any, written: list[bytes]) -> None:
+        self._transport, self._written = transport, written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        self.written.append(data)
-
-    def close(self) -> None:
-        self.closing = True
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-
-def test_writes_of_one_turn_are_one() -> None:
-    async def turns() -> list[bytes]:
-        recorder = Recorder()
-        joined = connection.Joined(recorder, asyncio.get_running_loop())  # type: ignore[arg-type]
-        joined.write(b"head ")
-        joined.write(b"body")
-        assert recorder.written == []
-        await asyncio.sleep(0)
-        joined.write(b"last")
-        joined.close()
-        assert recorder.closing
-        joined.write(b"too late")
-        await asyncio.sleep(0)
-        return recorder.written
-
-    assert asyncio.run(turns()) == [b"head body", b"last"]
+        self._written.append(data)
+        self._transport.write(data)
 
 
 def test_an_answer_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
 
-    class Told(connection.Joined):
-        def _flush(self) -> None:
-            if self._parts:
-                written.append(b"".join(self._parts))
-            super()._flush()
+    class Told(connection.Corked):
+        def __init__(self, transport: asyncio.Transport) -> None:
+            super().__init__(Recorder(transport, written))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(connection, "Joined", Told)
+    monkeypatch.setattr(connection, "Corked", Told)
 
     async def answer(request: Request) -> Response:
         return PlainTextResponse("everything")

@@ -78,10 +78,10 @@ def test_a_good_bundle_goes_through_shadow_and_canary_and_live_by_itself(space: 
     [
         (loses_clicks, "taken lists change by -", ["--shadow", "0", "--canary", "40%"]),
         (slow, "99 of 100 lists took", ["--shadow", "0", "--canary", "20%"]),
-        (slow, "99 of 100 lists took", ["--shadow", "100000", "--canary", "20%"]),
-        (lacks, "lists lacked something", ["--shadow", "0", "--canary", "20%"]),
-        (raises, "lists failed", ["--shadow", "0", "--canary", "20%"]),
-        (raises, "lists failed", ["--shadow", "100000", "--canary", "20%"]),
+        pytest.param(slow, "99 of 100 lists took", ["--shadow", "100000", "--canary", "20%"], marks=pytest.mark.long),
+        pytest.param(lacks, "lists lacked something", ["--shadow", "0", "--canary", "20%"], marks=pytest.mark.long),
+        pytest.param(raises, "lists failed", ["--shadow", "0", "--canary", "20%"], marks=pytest.mark.long),
+        pytest.param(raises, "lists failed", ["--shadow", "100000", "--canary", "20%"], marks=pytest.mark.long),
     ],
     ids=["loses clicks", "slow", "slow in the shadow", "lacks its user tower", "raises", "raises in the shadow"],
 )
@@ -98,6 +98,7 @@ def test_a_bad_bundle_that_passed_the_gates_is_ended(space: Path, service: Servi
     assert Registry(space / "bundles").stages().live == live
 
 
+@pytest.mark.long
 def test_a_restart_and_a_rollback_in_the_middle_of_a_canary(tmp_path: Path) -> None:
     first = write_world(tmp_path / "space")
     space = tmp_path / "space"
