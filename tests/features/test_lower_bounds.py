@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.features.runs import lower_bounds
+from tastemaker.features.runs import Bounds
 
 TIMES = st.one_of(st.integers(-3, 12).map(float), st.floats(allow_nan=False), st.floats(1.6e9, 1.6e9 + 1e-3))
 
@@ -22,7 +22,7 @@ def test_law_a_bound_is_that_of_bisection(groups: list[list[float]], asked: list
     starts = np.append(0, np.cumsum([len(group) for group in groups]))
     times = np.array([time for group in groups for time in group], dtype=float)
     of = np.array([group % len(groups) for group, _ in asked], dtype=np.int64)
-    found = lower_bounds(times, starts, of, np.array([wanted for _, wanted in asked], dtype=float))
+    found = Bounds(times, starts).lower(of, np.array([wanted for _, wanted in asked], dtype=float))
     assert found.tolist() == [
         starts[group] + bisect_left(groups[group], wanted) for group, (_, wanted) in zip(of.tolist(), asked, strict=True)
     ]
@@ -35,7 +35,7 @@ def test_long_ascending_questions_are_answered_by_the_stretch() -> None:
     times = rng.integers(0, 500, 40_000).astype(float)
     times = times[np.lexsort((times, group))]
     starts = np.searchsorted(group, np.arange(301))
-    found = lower_bounds(times, starts, group, times - 50.0)
+    found = Bounds(times, starts).lower(group, times - 50.0)
     assert found.tolist() == [
         starts[of] + np.searchsorted(times[starts[of] : starts[of + 1]], when - 50.0) for of, when in zip(group, times, strict=True)
     ]
@@ -46,5 +46,5 @@ def test_times_closer_than_a_groups_key_can_tell_are_looked_at_themselves() -> N
     close = np.append(0.0, 1.6e9 + np.arange(20) * 2.0**-21)
     groups, times = 3_000, np.tile(close, 3_000)
     of = np.repeat(np.arange(groups), len(close))
-    found = lower_bounds(times, np.arange(groups + 1) * len(close), of, times)
+    found = Bounds(times, np.arange(groups + 1) * len(close)).lower(of, times)
     assert found.tolist() == list(range(len(times)))

@@ -42,3 +42,15 @@ def test_law_all_roads_hold_the_same(
         assert memory.read(content, slots, now).tolist() == expected
         many = FEW + 1  # so many questions are answered from arrays at once
         assert memory.read(content, np.tile(slots, many), np.tile(now, many)).tolist() == expected * many
+
+
+@given(EVENTS, EVENTS)
+def test_law_later_times_are_laid_behind_earlier_ones(early: list[tuple[int, float]], late: list[tuple[int, float]]) -> None:
+    """As slices of a log are: no time of the second is before one of the first, but for slots that are not in both."""
+    memory = Window(ITEM, span=SPAN)
+    later = [(slot, time + 18.0) for slot, time in late if all(time + 18.0 >= old for other, old in early if other == slot)]
+    one, two = (memory.unpack(memory.pack(folded(memory, memory.empty(), events))) for events in (early, later))
+    assert one.with_later(two, SPAN) is not None
+    joined, whole = memory.joined(one, two), memory.unpack(memory.pack(folded(memory, memory.empty(), early + later)))
+    for found, wanted in zip(joined.all(), whole.all(), strict=True):
+        assert found.tolist() == wanted.tolist()

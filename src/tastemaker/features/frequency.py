@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tastemaker.features.base import DAY, Look, Numbers
 from tastemaker.features.key import Key
@@ -35,8 +36,8 @@ class Events:
     def gives(self, look: Look) -> tuple[Numbers, ...]:
         """The count."""
         if np.isinf(self.window):
-            return (np.log1p(look(Tally(self.key, self.of)).events),)
-        return (np.log1p(look(Window(self.key, self.of, self.window))),)
+            return (_logs(look(Tally(self.key, self.of)).events),)
+        return (_logs(look(Window(self.key, self.of, self.window))),)
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,9 @@ class FadedEvents:
     def gives(self, look: Look) -> tuple[Numbers, ...]:
         """The sum."""
         return (np.log1p(look(Faded(self.key, self.of, self.half_life))),)
+
+
+def _logs(counts: NDArray[np.int64]) -> Numbers:
+    """log(1 + counts), which few different numbers have: each is computed once, float64 [m]."""
+    most = int(counts.max(initial=0))
+    return np.log1p(counts) if most > len(counts) else np.log1p(np.arange(most + 1))[counts]

@@ -11,6 +11,8 @@ _LATE = 16
 """Where at most one row of so many is earlier than the one before it, runs are merged."""
 _STRETCH = 8_192
 """Ascending questions of a search that are answered from one short stretch."""
+_WHOLE = 2.0**52
+"""Whole numbers below it are exact in float64."""
 
 
 def grouped(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -88,43 +90,53 @@ def in_time(times: NDArray[np.float64]) -> NDArray[np.int64] | None:
     return np.argsort(times, kind="stable")
 
 
-def lower_bounds(
-    times: NDArray[np.float64], starts: NDArray[np.int64], of: NDArray[np.int64], wanted: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Where in a group the first time is that is not below a wanted one, int64 [m]; the group's end where all are below.
+class Bounds:
+    """Times that ascend in groups, laid out to be searched together.
 
-    All groups are searched as one ascending row of numbers, group · width + time. These are rounded, which can only make a place too early: each is
-    looked at with the times themselves, and the few that are wrong are bisected.
+    All groups stand in one ascending row of numbers, group · width + time. Where these are rounded, a place can only be too early: each is looked at with
+    the times themselves, and the few that are wrong are bisected.
 
     Args:
         times: ascending in each group, float64 [E], none NaN. starts: where groups begin, int64 [K + 1].
-        of: the asked groups, int64 [m]. wanted: float64 [m], none NaN.
     """
-    begin, end = starts[of], starts[of + 1]
-    if not len(times) or not len(of):
-        return begin
-    found = np.clip(_about(times, starts, of, wanted), begin, end)
-    wrong = np.flatnonzero((found < end) & (times[np.minimum(found, len(times) - 1)] < wanted))
-    if len(wrong):
-        found[wrong] = _bisected(times, found[wrong], end[wrong], wanted[wrong])
-    return found
 
+    def __init__(self, times: NDArray[np.float64], starts: NDArray[np.int64]) -> None:
+        self._times, self._starts = times, starts
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._low = times.min() if len(times) else 0.0
+            self._width = times.max() - self._low + 1.0 if len(times) else 1.0
+            self._finite = bool(np.isfinite(self._width * len(starts)))
+        if self._finite:
+            self._shifts = np.arange(len(starts) - 1) * self._width
+            self._keys = np.repeat(self._shifts, np.diff(starts))
+            self._keys += times - self._low
+        self._whole = (
+            self._finite and self._width * len(starts) + abs(self._low) < _WHOLE and bool((np.floor(times) == times).all())
+        )
 
-def _about(
-    times: NDArray[np.float64], starts: NDArray[np.int64], of: NDArray[np.int64], wanted: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """`lower_bounds` or a place before it; the groups' begins where a time is infinite."""
-    with np.errstate(over="ignore"):
-        low, width = times.min(), times.max() - times.min() + 1.0
-        if not np.isfinite(width * len(starts)):
-            return starts[of]
-    shifts = np.arange(len(starts) - 1) * width
-    keys = np.repeat(shifts, np.diff(starts))
-    keys += times - low
-    aims = np.clip(wanted, low, low + width - 0.5)
-    aims -= low
-    aims += shifts[of]
-    return _ascending_search(keys, aims)
+    def lower(self, of: NDArray[np.int64], wanted: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Where in a group the first time is that is not below a wanted one, int64 [m]; the group's end where all are below.
+
+        Args:
+            of: the asked groups, int64 [m]. wanted: float64 [m], none NaN.
+        """
+        begin, end = self._starts[of], self._starts[of + 1]
+        if not len(self._times) or not len(of):
+            return begin
+        found = np.clip(self._about(of, wanted), begin, end, out=begin) if self._finite else begin
+        if self._whole and (np.floor(wanted) == wanted).all():
+            return found
+        wrong = np.flatnonzero((found < end) & (self._times[np.minimum(found, len(self._times) - 1)] < wanted))
+        if len(wrong):
+            found[wrong] = _bisected(self._times, found[wrong], end[wrong], wanted[wrong])
+        return found
+
+    def _about(self, of: NDArray[np.int64], wanted: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The place, or one before it."""
+        aims = np.clip(wanted, self._low, self._low + self._width - 0.5)
+        aims -= self._low
+        aims += self._shifts[of]
+        return _ascending_search(self._keys, aims)
 
 
 def _bisected(

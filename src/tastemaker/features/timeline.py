@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.features.rows import TIMELESS, Rows
-from tastemaker.features.runs import grouped_codes, lower_bounds
+from tastemaker.features.runs import Bounds, grouped_codes
 
 STRICTLY_BEFORE: Literal["left", "right"] = "left"
 """`left`: an event at the row's own time is not seen. `right` would be the classic leak; the tests plant it."""
@@ -105,6 +105,11 @@ class Timeline:
     def times(self) -> NDArray[np.float64]:
         """Times of the events, float64 [E], floored."""
         return floored(self._log.now[self.source], self.step)
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """The times by code, to be searched."""
+        return Bounds(self.times, self.starts)
 
     @cached_property
     def item(self) -> NDArray[np.int64]:
@@ -220,7 +225,7 @@ class Asked:
         """Where the first event is that is not before other moments, floored as times are, int64 [m]; 0 for an unknown code."""
         if not len(self.line.times):
             return np.zeros(len(self.dense), dtype=np.int64)
-        found = lower_bounds(self.line.times, self.line.starts, np.maximum(self.dense, 0), moments)
+        found = self.line.bounds.lower(np.maximum(self.dense, 0), moments)
         return np.where(self.dense < 0, 0, found)
 
     def latest(self) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from tastemaker.features.key import Key
 from tastemaker.features.memories.lists import NONE, Lists
 from tastemaker.features.memories.memory import SLOT, Moment
 from tastemaker.features.rows import TIMELESS
-from tastemaker.features.runs import lower_bounds
+from tastemaker.features.runs import Bounds
 from tastemaker.features.timeline import Asked, Timeline
 from tastemaker.features.which import ALL, Which
 
@@ -41,6 +41,25 @@ class Times(Lists[float]):
         latest = times[np.flatnonzero(ends)][np.cumsum(ends) - ends]
         kept = np.isfinite(times) & (times >= latest - span)
         return cls(slots[kept], times[kept])
+
+    def with_later(self, other: Times, span: float) -> Times | None:
+        """These times and later ones, as far back as a window reaches from the latest; None where some of the others are earlier, or single events came."""
+        (starts, lengths), (others, more) = (_laid(one, max(len(self.starts), len(other.starts)) - 1) for one in (self, other))
+        both = np.flatnonzero((lengths > 0) & (more > 0))
+        if self.changed or other.changed or (self.times[starts[both] + lengths[both] - 1] > other.times[others[both]]).any():
+            return None
+        joined = np.append(0, np.cumsum(lengths + more))
+        times = np.empty(joined[-1])
+        times[np.arange(len(self.times)) + np.repeat(joined[:-1] - starts, lengths)] = self.times
+        times[np.arange(len(other.times)) + np.repeat(joined[:-1] + lengths - others, more)] = other.times
+        there = np.flatnonzero(lengths + more)
+        reached = times[joined[there + 1] - 1] - span
+        kept = times >= np.repeat(reached, (lengths + more)[there])
+        counts = np.zeros(len(lengths), dtype=np.int64)
+        counts[there] = np.add.reduceat(kept, joined[there], dtype=np.int64) if len(there) else 0
+        found = Times()
+        found.starts, found.times = memoryview(np.append(0, np.cumsum(counts))), times[kept]  # type: ignore[arg-type]
+        return found
 
     def part(self, begin: int, end: int) -> list[float]:
         """Some of the times as they came."""
@@ -123,10 +142,10 @@ class Window:
         if len(rows):
             of = slots[rows]
             end, latest = starts[of + 1], content.times[starts[of + 1] - 1]
-            moment = np.maximum(now[rows], latest)
+            moment, bounds = np.maximum(now[rows], latest), Bounds(content.times, starts)
             if (at_latest := np.flatnonzero(moment == latest)).size:
-                end[at_latest] = lower_bounds(content.times, starts, of[at_latest], moment[at_latest])
-            told[rows] = end - lower_bounds(content.times, starts, of, moment - self.span)
+                end[at_latest] = bounds.lower(of[at_latest], moment[at_latest])
+            told[rows] = end - bounds.lower(of, moment - self.span)
         if content.changed:
             for row, (slot, at) in enumerate(zip(slots.tolist(), now.tolist(), strict=True)):
                 if slot in content.changed:
@@ -145,6 +164,9 @@ class Window:
 
     def joined(self, content: Times, other: Times) -> Times:
         """Times of both, as far back as the window reaches from the latest."""
+        found = content.with_later(other, self.span)
+        if found is not None:
+            return found
         (slots, times), (also, later) = content.all(), other.all()
         return Times.of(np.append(slots, also), np.append(times, later), self.span)
 
@@ -155,7 +177,7 @@ class Window:
 
     def unpack(self, table: pl.DataFrame) -> Times:
         """Content of a table."""
-        return Times.of(table[SLOT].to_numpy(), table["time"].to_numpy(), self.span)
+        return Times(*_sorted(table[SLOT].to_numpy(), table["time"].to_numpy()))
 
 
 def _sorted(slots: NDArray[np.int64], times: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -167,3 +189,10 @@ def _sorted(slots: NDArray[np.int64], times: NDArray[np.float64]) -> tuple[NDArr
         order = np.lexsort((times, slots))
         slots, times = slots[order], times[order]
     return slots, times
+
+
+def _laid(one: Times, slots: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the times of each of so many slots begin, and how many they are, int64 [slots] each."""
+    starts = np.asarray(one.starts)
+    starts = np.append(starts, np.full(slots + 1 - len(starts), starts[-1]))
+    return starts[:-1], np.diff(starts)
