@@ -38,7 +38,8 @@ def test_law_all_roads_hold_the_same(
     whole = memory.unpack(memory.pack(gone_on))
     some = memory.unpack(memory.pack(gone_on, np.unique(slots[slots >= 0])))
     parted = memory.unpack(memory.pack(whole, np.unique(slots[slots >= 0])))
-    for content in (folded(memory, memory.empty(), both), joined, gone_on, whole, some, parted):
+    alive = memory.joined(memory.unpack(memory.pack(folded(memory, memory.empty(), early))), folded(memory, memory.empty(), late))
+    for content in (folded(memory, memory.empty(), both), joined, alive, gone_on, whole, some, parted):
         assert memory.read(content, slots, now).tolist() == expected
         many = FEW + 1  # so many questions are answered from arrays at once
         assert memory.read(content, np.tile(slots, many), np.tile(now, many)).tolist() == expected * many
