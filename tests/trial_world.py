@@ -135,7 +135,7 @@ loses_clicks = tower(
 slow = tower(
     "    some = ReduceMax <keepdims = 0> (short)\n    many = Mul (some, size)\n    count = Cast <to = 7> (many)\n    length_of = Reshape (count, flat)\n"
     "    nothing = ConstantOfShape (length_of)\n    work = Sin (nothing)\n    burned = ReduceSum <keepdims = 0> (work)\n    vector = Add (right, burned)\n",
-    {"size": np.array(12_000_000, np.float32)},
+    {"size": np.array(6_000_000, np.float32)},
 )
 """Visitors wait ten times as long."""
 lacks = tower(

@@ -76,9 +76,11 @@ def slow(folder: Path) -> None:
     ballast = np.zeros((24, width), np.float32)
     model.graph.initializer.extend([numpy_helper.from_array(ballast, "ballast_wide"), numpy_helper.from_array(np.zeros((width, width), np.float32), "ballast_square"),
                                     numpy_helper.from_array(ballast.T.copy(), "ballast_narrow")])  # fmt: skip
-    for source, weight, target in (("fast", "ballast_wide", "a1"), ("a1", "ballast_square", "a2"), ("a2", "ballast_narrow", "a3")):
-        model.graph.node.append(helper.make_node("MatMul", [source, weight], [target]))
-    model.graph.node.append(helper.make_node("Add", ["fast", "a3"], [name]))
+    chain = ["ballast_wide", *["ballast_square"] * 16, "ballast_narrow"]
+    for place, weight in enumerate(chain):
+        source = f"a{place}" if place else "fast"
+        model.graph.node.append(helper.make_node("MatMul", [source, weight], [f"a{place + 1}"]))
+    model.graph.node.append(helper.make_node("Add", ["fast", f"a{len(chain)}"], [name]))
     onnx.save(model, path)
 
 

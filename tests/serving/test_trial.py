@@ -77,8 +77,10 @@ def test_a_good_bundle_goes_through_shadow_and_canary_and_live_by_itself(space: 
     ("spoil", "words", "stages"),
     [
         (loses_clicks, "taken lists change by -", ["--shadow", "0", "--canary", "40%"]),
-        (slow, "99 of 100 lists took", ["--shadow", "0", "--canary", "20%"]),
-        pytest.param(slow, "99 of 100 lists took", ["--shadow", "100000", "--canary", "20%"], marks=pytest.mark.long),
+        (slow, "99 of 100 lists took or lists lacked", ["--shadow", "0", "--canary", "20%"]),
+        pytest.param(
+            slow, "99 of 100 lists took or lists lacked", ["--shadow", "100000", "--canary", "20%"], marks=pytest.mark.long
+        ),
         pytest.param(lacks, "lists lacked something", ["--shadow", "0", "--canary", "20%"], marks=pytest.mark.long),
         pytest.param(raises, "lists failed", ["--shadow", "0", "--canary", "20%"], marks=pytest.mark.long),
         pytest.param(raises, "lists failed", ["--shadow", "100000", "--canary", "20%"], marks=pytest.mark.long),
@@ -92,7 +94,9 @@ def test_a_bad_bundle_that_passed_the_gates_is_ended(space: Path, service: Servi
         assert call(["release", str(space), version, *stages, "--set", "release.step_lists=100000", "--json"]) == 0
         line = ended(space, version)
         assert line.action == "aborted"
-        assert any(words in one for one in line.against), line.against
+        assert any(word in one for one in line.against for word in words.split(" or ")), (
+            line.against
+        )  # too late a tower is left out
         seen: list[str] = []
         until(lambda: seen.append(crowd.answers[-1][1]) or seen[-20:] == [live] * 20, 10)
     assert Registry(space / "bundles").stages().live == live
