@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from live_service import free_port
+from live_program import Program
 
 
 def broker_program() -> str:
@@ -23,38 +20,26 @@ def broker_program() -> str:
     return program
 
 
-class Broker:
+class Broker(Program):
     """Forgets everything when it is killed."""
 
     def __init__(self) -> None:
-        self._program, self.port = broker_program(), free_port()
+        listen = "tcp://127.0.0.1:{port}"
+        command = [
+            broker_program(),
+            "broker",
+            "--listener-url",
+            listen,
+            "--advertised-listener-url",
+            listen,
+            "--storage-engine",
+            "memory://tansu/",
+        ]
+        super().__init__(command, {"RUST_LOG": "error"})
         self.address = f"127.0.0.1:{self.port}"
-        self.start()
 
     def url(self, topic: str) -> str:
         return f"kafka://{self.address}/{topic}"
-
-    def start(self) -> None:
-        listen = f"tcp://{self.address}"
-        command = [self._program, "broker", "--listener-url", listen, "--advertised-listener-url", listen]
-        self.process = subprocess.Popen(
-            [*command, "--storage-engine", "memory://tansu/"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={"RUST_LOG": "error"},
-        )
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.01)
-        raise AssertionError("the broker did not start")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(10)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from live_service import free_port
+from live_program import Program
 
 
 def server_program() -> str:
@@ -29,29 +28,12 @@ def server_program() -> str:
     return found
 
 
-class RedisServer:
+class RedisServer(Program):
     """A server that keeps nothing on disk, as the journals are the truth."""
 
     def __init__(self, folder: Path) -> None:
-        self._program, self._folder, self.port = server_program(), folder, free_port()
+        super().__init__([server_program(), "--port", "{port}", "--save", "", "--bind", "127.0.0.1", "--dir", str(folder)])
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self) -> None:
-        command = [self._program, "--port", str(self.port), "--save", "", "--bind", "127.0.0.1", "--dir", str(self._folder)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.01)
-        raise AssertionError("redis-server did not start")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(10)
 
 
 @contextmanager

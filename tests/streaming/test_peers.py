@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from live_kafka import Broker, kafka_broker
+from live_kafka import kafka_broker
 from live_redis import FaultProxy, RedisServer, redis_server
 from tastemaker.features.base import FeatureQuery
 from tastemaker.journal.append import Journal
@@ -75,18 +75,6 @@ def two(folder: Path, url: str | None) -> Iterator[tuple[Machine, Machine]]:
     finally:
         for machine in made:
             machine.close()
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def kafka() -> Iterator[Broker]:
-    with kafka_broker() as found:
-        yield found
 
 
 @pytest.fixture(params=["embedded", "redis", "kafka"])

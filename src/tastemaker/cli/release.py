@@ -75,25 +75,26 @@ def release(
             registry.begin(msgspec.structs.replace(stages, who=who, why=why))
         note(workspace.bundles, msgspec.structs.replace(told, share=0.0 if stages is None else stages.share))
     if json:
-        now = registry.stages()
-        trial = (
-            None
-            if now.rollout is None
-            else {"version": now.rollout.version, "stage": now.rollout.stage, "share": now.rollout.share}
-        )
-        typer.echo(
-            json_module.dumps({"live": now.live, "previous": now.previous, "trial": trial, "warnings": against, "findings": words})
-        )
-    elif not check and stages is None:
-        typer.echo(f"Live: {version}. Back with: tastemaker rollback {directory}")
-    elif not check and stages is not None:
-        steps = [
-            *([f"a shadow of {stages.shadow:,} lists"] if stages.shadow else []),
-            *(f"{share:g} of the users" for share in stages.shares),
-        ]
-        typer.echo(
-            f"On trial: {version}, while the workspace is served: {', '.join(steps)}, then live. End it with: tastemaker rollback {directory}"
-        )
+        typer.echo(json_module.dumps({**_standing(registry), "warnings": against, "findings": words}))
+    elif not check:
+        typer.echo(_sentence(directory, version, stages))
+
+
+def _standing(registry: Registry) -> dict[str, object]:
+    """What is live, what was before, and what is on trial."""
+    now = registry.stages()
+    one = now.rollout
+    trial = None if one is None else {"version": one.version, "stage": one.stage, "share": one.share}
+    return {"live": now.live, "previous": now.previous, "trial": trial}
+
+
+def _sentence(directory: Path, version: str, stages: Rollout | None) -> str:
+    """What has begun, and how it is ended."""
+    if stages is None:
+        return f"Live: {version}. Back with: tastemaker rollback {directory}"
+    shadow = [f"a shadow of {stages.shadow:,} lists"] if stages.shadow else []
+    steps = ", ".join([*shadow, *(f"{share:g} of the users" for share in stages.shares)])
+    return f"On trial: {version}, while the workspace is served: {steps}, then live. End it with: tastemaker rollback {directory}"
 
 
 def rollback(

@@ -44,34 +44,15 @@ def run(
     os.environ.update(serving_environment())
     from tastemaker.bundle.registry import Registry
     from tastemaker.console.app import work
-    from tastemaker.monitoring.alerts import Webhook
     from tastemaker.monitoring.metrics import share_between_workers
     from tastemaker.serving.admission import share
     from tastemaker.serving.auth import KEYS_FILE, KeyFile, check_exposure
-    from tastemaker.serving.compat import doors
-    from tastemaker.serving.house import House
     from tastemaker.serving.workers import listen, supervise
 
-    if compat:
-        settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(serving, compat=tuple(compat)))
-    if state is not None:
-        settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(settings.serving, state=state))
-    if events_from is not None:
-        settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(settings.serving, events_from=events_from))
-    if settings.serving.events_from:
-        from tastemaker.streaming.log import open_log
-
-        open_log(settings.serving.events_from).close()
-    if settings.serving.state:
-        from tastemaker.streaming.relay import link_of
-
-        link_of(settings.serving.state).close()  # a wrong address is told before anything starts; whether somebody is there, later
-    doors(settings.serving.compat)
-    if settings.serving.traces:
-        import tastemaker.monitoring._otel  # noqa: F401  a missing extra is told before anything starts
-    if settings.alerts.webhook:
-        Webhook(settings.alerts.webhook)
-    House(settings.lists)  # a rule that makes no sense is told before anything starts
+    given = {"compat": tuple(compat) if compat else None, "state": state, "events_from": events_from}
+    said = {name: value for name, value in given.items() if value is not None}
+    settings = msgspec.structs.replace(settings, serving=msgspec.structs.replace(serving, **said))
+    _check(settings)
     keys = KeyFile(directory / KEYS_FILE).read()
     check_exposure(host, keys, directory)
     registry = Registry(workspace.bundles)
@@ -86,6 +67,33 @@ def run(
     code = supervise(work, sock, count, (str(directory), settings, bundle, counters, bool(keys), count))
     counters.unlink(missing_ok=True)
     raise typer.Exit(code)
+
+
+def _check(settings: Settings) -> None:
+    """Tells of what makes no sense, and of extras that are missing, before anything starts; whether somebody answers at an address shows later.
+
+    Raises:
+        InputError, SettingsError, ModuleNotFoundError: the first that was found.
+    """
+    from tastemaker.monitoring.alerts import Webhook
+    from tastemaker.serving.compat import doors
+    from tastemaker.serving.house import House
+
+    serving = settings.serving
+    if serving.events_from:
+        from tastemaker.streaming.log import open_log
+
+        open_log(serving.events_from).close()
+    if serving.state:
+        from tastemaker.streaming.relay import link_of
+
+        link_of(serving.state).close()
+    doors(serving.compat)
+    if serving.traces:
+        import tastemaker.monitoring._otel  # noqa: F401
+    if settings.alerts.webhook:
+        Webhook(settings.alerts.webhook)
+    House(settings.lists)
 
 
 def _on_cluster(

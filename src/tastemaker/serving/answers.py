@@ -22,7 +22,7 @@ from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
 from tastemaker.schema.free_json import check_json, check_text
 from tastemaker.schema.items import Item
-from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray, QueryState
+from tastemaker.schema.protocols import Asker, BoolArray, FloatArray, IntArray
 from tastemaker.schema.queries import (
     Answer,
     ExplainQuery,
@@ -38,9 +38,9 @@ from tastemaker.schema.queries import (
 )
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.audience import audience
+from tastemaker.serving.explaining import explained, named
 from tastemaker.serving.far_encoder import FarEncoder
 from tastemaker.serving.trial import GaveUp, Trial, gave_up, spent
-from tastemaker.serving.why import stopped
 from tastemaker.serving.wire import Live
 from tastemaker.streaming.link import Pulse
 
@@ -130,7 +130,7 @@ class Answers:
 
     def _recommend(self, live: Live, query: RecommendQuery) -> Answer:
         began, now = spent(live), self.clock()
-        answer, found = self._list(live, query, now)
+        answer, found = self.list_of(live, query, now)
         if live is not self.live and gave_up(answer, self.level()):
             raise GaveUp(f"{live.version} could not make a list")
         if found is not None:
@@ -140,7 +140,7 @@ class Answers:
                 self.notice(live, query, answer, found, now)
             if trial is not None and live is self.live:
                 same = msgspec.structs.replace(query, request_id=answer.request_id)  # chance falls alike for both
-                trial.mirror(query, answer, cpu, lambda other: self._list(other, same, now)[0])
+                trial.mirror(query, answer, cpu, lambda other: self.list_of(other, same, now)[0])
         return answer
 
     def _by(self, user_id: str | None, make: Callable[[Live], Answer], counts: bool = False) -> Answer:
@@ -196,44 +196,11 @@ class Answers:
 
     def explain(self, query: ExplainQuery) -> dict[str, Any]:
         """Why an item stands where it does in a user's list."""
-        live = self._of(query.user_id)
+        live = self.bundle_of(query.user_id)
         place = live.state.index_of.get(query.item_id)
         if place is None:
             raise NotFound(f"There is no item {query.item_id!r}.")
-        history = live.state.history(query.user_id)
-        state = live.query(history, Asker(query.user_id, self.clock()))
-        found = live.channels.score_items(state, np.array([place], dtype=np.int32), live.settings.fusion.depth)
-        parts = live.road.fusion.parts(found, len(history))[0]
-        ranker = live.ranker
-        dropped = [
-            name
-            for name, holds in (
-                ("hidden, deleted or against the service's filter", live.barred()[place]),
-                ("seen", place in set(history.tolist())),
-            )
-            if holds
-        ]
-        listed, why_not = self._in_list(live, query, place, state)
-        channels = {
-            name: {"score": float(found.scores[0, at]), "rank": int(found.ranks[0, at]), "share": float(parts[at])}
-            for at, name in enumerate(found.channels)
-        }
-        return {
-            "item_id": query.item_id,
-            "user_id": query.user_id,
-            "score": float(live.road.fusion.score(found, len(history))[0]),
-            "channels": channels,
-            "in_candidates": bool((found.ranks < found.depth).any()) and not dropped,
-            "dropped_by": dropped,
-            "list": listed,
-            "why_not": why_not,
-            "effects": self._effects(live, state, place),
-            "fresh": live.state.fresh.why_not(place, self.clock()) or "fresh",
-            "ranker": None if ranker is None else {"orders": ranker.list.decides, "chances": self._chances(live, state, place)},
-            "connection": live.connections.to(history)(place) if live.connections is not None else None,
-            "features": self._told(live, query.user_id, query.item_id),
-            "model_version": live.version,
-        }
+        return explained(self, live, query, place)
 
     def checked(self, rows: Sequence[Any]) -> tuple[list[Event], list[Rejected]]:
         """A batch of events as they will be stored, and the rows that can't be, each with its reason.
@@ -312,7 +279,7 @@ class Answers:
         """What an answer lacks now: see `Live.behind`; `peers` where other machines can't be heard."""
         return live.behind + (["peers"] if self.pulse is not None and not self.pulse.alive else [])
 
-    def _of(self, user_id: str) -> Live:
+    def bundle_of(self, user_id: str) -> Live:
         """The bundle that answers a user."""
         live, trial = self._now(), self.trial
         if trial is None or trial.variant(user_id) != CANARY:
@@ -329,7 +296,7 @@ class Answers:
         known = [live.state.index_of[event.item_id] for event in session if event.item_id in live.state.index_of]
         return np.array(known, dtype=np.int32)
 
-    def _history(self, live: Live, query: RecommendQuery) -> IntArray:
+    def history_of(self, live: Live, query: RecommendQuery) -> IntArray:
         """What the asker met: the user's history, and the session behind it."""
         history = self._session(live, query.session) if query.session is not None else _EMPTY
         return history if query.user_id is None else np.concatenate([live.state.history(query.user_id), history])
@@ -347,7 +314,7 @@ class Answers:
             barred |= ~live.fields.matching(spec)
         return barred
 
-    def _list(self, live: Live, query: RecommendQuery, now: float | None = None) -> tuple[Answer, Found | None]:
+    def list_of(self, live: Live, query: RecommendQuery, now: float | None = None) -> tuple[Answer, Found | None]:
         """The answer to a question about items, and how it came about; None where nothing was looked for. `now`: epoch seconds; None: those of the clock."""
         plan = self._plan(live, query)
         if not isinstance(plan, _Plan):
@@ -364,7 +331,7 @@ class Answers:
             return self._people(live, query)
         request_id = query.request_id or secrets.token_hex(8)
         check_text(request_id)
-        history = self._history(live, query)
+        history = self.history_of(live, query)
         barred = self._barred(live, query.filter, query.exclude)
         k = min(query.k, self.settings.max_k, live.channels.n_items)
         notes: list[str] = []
@@ -408,7 +375,7 @@ class Answers:
                 "This bundle knows no connections between users, so nobody can be recommended to anybody. Import edges such as "
                 "user:1, friend, user:2 with `tastemaker import --edges`, then train."
             )
-        history = self._history(live, query)
+        history = self.history_of(live, query)
         k = min(query.k, self.settings.max_k)
         users = live.people.recommend(query.user_id, history, k, query.exclude, query.explain) if k else []
         return msgspec.structs.replace(self._answer(live, [], query.request_id), users=users)
@@ -418,23 +385,6 @@ class Answers:
         share = min(self.settings.fresh_slots / live.fresh.page, 1.0)
         fresh = live.state.fresh.now(self.clock()) if share > 0 else _EMPTY
         return Explore(fresh, share, live.fresh.temperature, draw_of(request_id)) if len(fresh) else None
-
-    def _in_list(
-        self, live: Live, query: ExplainQuery, place: int, state: QueryState
-    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Where the item stands in the user's list, what moved it, or what left it out; and the stage at which it stopped."""
-        asked = msgspec.structs.replace(
-            query.question or RecommendQuery(), user_id=query.user_id, target="items", explain=True,
-            request_id=query.request_id or f"explain:{query.user_id}",
-        )  # fmt: skip
-        answer, found = self._list(live, asked)
-        history = self._history(live, asked)
-        told, k = stopped(live, place, asked, history, state, found), asked.k
-        for at, item in enumerate(answer.items, 1):
-            if item.item_id == query.item_id:
-                return {"k": k, "place": at, "source": item.source, "propensity": item.propensity, "moves": item.moves or []}, told
-        out = next((one for one in answer.left_out or [] if one.item_id == query.item_id), None)
-        return {"k": k, "place": None, "left_out": None if out is None else {"rule": out.rule, "before": out.before}}, told
 
     def _left_out(self, live: Live, found: Found) -> list[LeftOut]:
         picked, items = found.picked, found.candidates
@@ -452,30 +402,6 @@ class Answers:
             return
         items = [(one.item_id, one.score, one.source, 1.0 if one.propensity is None else one.propensity) for one in answer.items]
         self.served.write(Served(answer.request_id, user_id, self.clock(), answer.model_version, items, variant))
-
-    def _told(self, live: Live, user_id: str, item_id: str) -> dict[str, float]:
-        """The features of a user and an item at this moment, by name; none where the bundle has none."""
-        features = live.state.features
-        if features is None:
-            return {}
-        numbers = features.told(user_id, [item_id], self.clock())[0]
-        return dict(zip(features.features.names, numbers.tolist(), strict=True))
-
-    def _chances(self, live: Live, state: QueryState, place: int) -> dict[str, float]:
-        """Chances of each head for an item among the candidates of now, by name; none where it stands too low to be looked at."""
-        found = live.channels.candidates([state], live.settings.fusion.depth, ~live.barred())[0]
-        ranked, at = live.road.scored(found, state, tell=True), np.flatnonzero(found.items == place)
-        if ranked.chances is None or not len(at):
-            return {}
-        return _named(ranked.heads, ranked.chances[at[0]])
-
-    def _effects(self, live: Live, state: QueryState, place: int) -> list[dict[str, Any]]:
-        """The features that move the ranker most for an item among the candidates of now; none where there is no ranker or it does not look at it."""
-        if live.ranker is None:
-            return []
-        found = live.channels.candidates([state], live.settings.fusion.depth, ~live.barred())[0]
-        effects = live.ranker.effects(found, live.road.fusion.score(found, len(state.history)), state, place)
-        return [{"feature": name, "value": value, "effect": effect} for name, value, effect in effects]
 
     def _listed(self, live: Live, found: Found, explain: bool, history: IntArray = _EMPTY) -> list[Recommended]:
         words = None
@@ -498,7 +424,7 @@ class Answers:
                 found.sources[at],
                 words[at] if words else None,
                 chance[at],
-                None if told is None else _named(found.heads, told[at]) or None,
+                None if told is None else named(found.heads, told[at]) or None,
                 moves[at] or None,
             )
             for at, item in enumerate(found.items)
@@ -557,11 +483,6 @@ def _tried(call: Callable[[], T]) -> T | Exception:
         return call()
     except Exception as error:
         return error
-
-
-def _named(heads: Sequence[str], chances: FloatArray) -> dict[str, float]:
-    """Chances by the names of their heads; none where they were not computed."""
-    return {} if np.isnan(chances).any() else dict(zip(heads, chances.tolist(), strict=True))
 
 
 def item_of(item_id: str, body: ItemBody) -> Item:

@@ -125,11 +125,8 @@ class RedisLog:
 
     def reader(self, group: str, session: float = SESSION) -> RedisReader:
         """As in `EventLog`."""
-        return RedisReader(
-            RedisLog(f"{self._url}{'&' if '?' in self._url else '?'}stream={self.name}&partitions={self.partitions}"),
-            group,
-            session,
-        )
+        own = urlencode({"stream": self.name, "partitions": self.partitions})
+        return RedisReader(RedisLog(f"{self._url}{'&' if '?' in self._url else '?'}{own}"), group, session)
 
     def rewind(self, group: str, places: Mapping[int, str] | None = None) -> None:
         """As in `EventLog`."""
