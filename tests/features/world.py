@@ -29,6 +29,7 @@ NEEDED = {
 VARIANTS = (
     "item_events(of=buy|view, window=1h)",
     "item_events(window=2d)",
+    "item_events(window=3h)",
     "item_faded(of=rate>=3, half_life=30m)",
     "item_rate(of=buy, per=view, half_life=1h, smoothing=0)",
     "item_trend(short=1h, long=1d)",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tastemaker.features.base import Look
 from tastemaker.features.declare import Declared
 from tastemaker.features.facts import Facts
+from tastemaker.features.memories.holders import holders
 from tastemaker.features.memories.memory import Memory, Told
 from tastemaker.features.memories.tally import COUNTS, Counted
 from tastemaker.features.past import Log, OwnPast, Past
@@ -38,8 +39,8 @@ class Parts:
 
     Attributes:
         devices: slots of the log's devices, and -1 behind them, so that -1 reads it.
-        carried: memories that are not kept by user; what a slice leaves of them is handed on.
-        sent: those of them that features of users need too; they travel from the slices to the users.
+        carried: memories that are not kept by user and whose content is their own (`holders`); what a slice leaves of them is handed on.
+        sent: memories that are not kept by user and that features of users need too; what they tell travels from the slices to the users.
         early, late: names of the columns that slices and users give.
     """
 
@@ -49,9 +50,10 @@ class Parts:
         self._late = [one for one in declared if one not in self._early]
         self.early, self.late = ([name for one in part for name in one.names] for part in (self._early, self._late))
         memories = dict.fromkeys(memory for one in declared for memory in one.feature.remembers)
-        self.carried: list[Memory[Any]] = [memory for memory in memories if not _by_user(memory)]
+        self._held = holders(memory for memory in memories if not _by_user(memory))
+        self.carried: list[Memory[Any]] = list(dict.fromkeys(self._held.values()))
         needed = {memory for one in self._late for memory in one.feature.remembers}
-        self.sent: list[Memory[Any]] = [memory for memory in self.carried if memory in needed]
+        self.sent: list[Memory[Any]] = [memory for memory in self._held if memory in needed]
 
     def log(self, events: Rows) -> Log:
         """The events of one slice in order of time, or of some users, all that they ever did, by user and in order of time."""
@@ -78,7 +80,8 @@ class Parts:
         Args:
             log: of one slice. before: what the carried memories hold before it.
         """
-        source = OwnPast(log, dict(zip(self.carried, before, strict=True)))
+        contents = dict(zip(self.carried, before, strict=True))
+        source = OwnPast(log, {memory: contents[holder] for memory, holder in self._held.items()})
         look = Look(log.rows, self._facts, source)
         return numbers(self._early, look), [_arrays(look(memory)) for memory in self.sent]
 

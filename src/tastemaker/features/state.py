@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tastemaker.features.facts import Facts
 from tastemaker.features.key import Columns, Key, event_columns
+from tastemaker.features.memories.holders import holders
 from tastemaker.features.memories.memory import Memory, Moment, Told
 from tastemaker.features.pairs import Pairs
 from tastemaker.features.past import Log
@@ -29,17 +30,20 @@ class State:
     def __init__(self, memories: Sequence[Memory[Any]], facts: Facts) -> None:
         self.memories, self.facts = tuple(memories), facts
         self.contents = [memory.empty() for memory in self.memories]
-        self._place = {memory: place for place, memory in enumerate(self.memories)}
+        self._place = {memory: self.memories.index(holder) for memory, holder in holders(self.memories).items()}
+        self._written = sorted(set(self._place.values()))
         self._pairs = {memory.key: Pairs() for memory in self.memories if memory.key.paired}
         self._keys = list(dict.fromkeys(memory.key for memory in self.memories))
         groups: dict[tuple[int, Which], list[int]] = {}
-        for place, memory in enumerate(self.memories):
+        for place in self._written:
+            memory = self.memories[place]
             groups.setdefault((self._keys.index(memory.key), memory.which), []).append(place)
         self._groups = [(key, which, places) for (key, which), places in groups.items()]
 
     def learn(self, log: Log, ids: pl.DataFrame) -> None:
         """Fills empty memories from a whole log whose names these facts know."""
-        for place, memory in enumerate(self.memories):
+        for place in self._written:
+            memory = self.memories[place]
             line, key = log.line(memory), memory.key
             slots = self._pairs[key].add_all(line.codes) if key.paired else line.codes
             self.contents[place] = memory.batch(line, slots, ids)
@@ -65,14 +69,14 @@ class State:
         return Now(self)
 
     def content(self, memory: Memory[Any]) -> Any:
-        """The content of a memory."""
+        """The content that a memory reads: its own, or its holder's."""
         return self.contents[self._place[memory]]
 
     def save(self, folder: Path) -> None:
-        """Writes facts and contents into a folder; one Parquet file for each memory."""
+        """Writes facts and contents into a folder; one Parquet file for each memory with a content of its own."""
         self.facts.save(folder)
-        for place, (memory, content) in enumerate(zip(self.memories, self.contents, strict=True)):
-            memory.pack(content).write_parquet(folder / f"memory_{place:02}.parquet")
+        for place in self._written:
+            self.memories[place].pack(self.contents[place]).write_parquet(folder / f"memory_{place:02}.parquet")
         for place, pairs in enumerate(self._pairs.values()):
             pl.DataFrame({"code": pairs.codes}, schema={"code": pl.Int64}).write_parquet(folder / f"pairs_{place:02}.parquet")
 
@@ -80,8 +84,8 @@ class State:
     def load(cls, memories: Sequence[Memory[Any]], folder: Path, read_texts: bool) -> State:
         """Reads what `save` wrote for the same memories; `read_texts` as in `Facts`."""
         state = cls(memories, Facts.load(folder, read_texts))
-        for place, memory in enumerate(state.memories):
-            state.contents[place] = memory.unpack(pl.read_parquet(folder / f"memory_{place:02}.parquet"))
+        for place in state._written:
+            state.contents[place] = state.memories[place].unpack(pl.read_parquet(folder / f"memory_{place:02}.parquet"))
         for place, pairs in enumerate(state._pairs.values()):
             pairs.add_all(pl.read_parquet(folder / f"pairs_{place:02}.parquet")["code"].to_numpy())
         return state

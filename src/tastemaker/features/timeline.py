@@ -225,8 +225,12 @@ class Asked:
         """Where the first event is that is not before other moments, floored as times are, int64 [m]; 0 for an unknown code."""
         if not len(self.line.times):
             return np.zeros(len(self.dense), dtype=np.int64)
-        found = self.line.bounds.lower(np.maximum(self.dense, 0), moments)
-        return np.where(self.dense < 0, 0, found)
+        late = np.flatnonzero(moments > self.line.times.min())
+        if len(late) * 8 > len(moments) * 7:
+            return np.where(self.dense < 0, 0, self.line.bounds.lower(np.maximum(self.dense, 0), moments))
+        found = self.begin.copy()
+        found[late] = np.where(self.dense[late] < 0, 0, self.line.bounds.lower(np.maximum(self.dense[late], 0), moments[late]))
+        return found
 
     def latest(self) -> NDArray[np.float64]:
         """Time of the last event that is seen, float64 [m]; `TIMELESS` where none is."""

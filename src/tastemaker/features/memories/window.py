@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -49,18 +50,23 @@ class Times(Lists[float]):
         both = np.flatnonzero((lengths > 0) & (more > 0))
         if self.changed or other.changed or (self.times[starts[both] + lengths[both] - 1] > other.times[others[both]]).any():
             return None
-        joined = np.append(0, np.cumsum(lengths + more))
-        times = np.empty(joined[-1])
-        times[np.arange(len(self.times)) + np.repeat(joined[:-1] - starts, lengths)] = self.times
-        times[np.arange(len(other.times)) + np.repeat(joined[:-1] + lengths - others, more)] = other.times
-        there = np.flatnonzero(lengths + more)
-        reached = times[joined[there + 1] - 1] - span
-        kept = times >= np.repeat(reached, (lengths + more)[there])
-        counts = np.zeros(len(lengths), dtype=np.int64)
-        counts[there] = np.add.reduceat(kept, joined[there], dtype=np.int64) if len(there) else 0
+        reached = np.full(len(lengths), -np.inf)
+        reached[both] = other.times[others[both] + more[both] - 1] - span
+        kept = self.times >= np.repeat(reached, lengths)
+        left = lengths.copy()
+        left[both] = (
+            np.add.reduceat(kept, starts[lengths > 0], dtype=np.int64)[(np.cumsum(lengths > 0) - 1)[both]] if len(both) else 0
+        )
+        later = np.repeat(np.tile([False, True], len(left)), np.stack([left, more], axis=1).ravel())
         found = Times()
-        found.starts, found.times = memoryview(np.append(0, np.cumsum(counts))), times[kept]  # type: ignore[arg-type]
+        found.starts, found.times = memoryview(np.append(0, np.cumsum(left + more))), np.empty(len(later))  # type: ignore[arg-type]
+        found.times[later], found.times[~later] = other.times, self.times[kept]
         return found
+
+    @cached_property
+    def laid(self) -> Bounds:
+        """The times as they came, to be searched."""
+        return Bounds(self.times, np.asarray(self.starts))
 
     def part(self, begin: int, end: int) -> list[float]:
         """Some of the times as they came."""
@@ -139,12 +145,13 @@ class Window:
             asked = zip(slots.tolist(), now.tolist(), strict=True)
             return np.array([content.count(slot, moment, self.span) for slot, moment in asked], dtype=np.int64)
         told, starts = np.zeros(len(slots), dtype=np.int64), np.asarray(content.starts)
-        rows = np.flatnonzero((slots >= 0) & (slots < len(starts) - 1))
+        reached = now - self.span <= content.times.max(initial=-np.inf)
+        rows = np.flatnonzero((slots >= 0) & (slots < len(starts) - 1) & reached)
         rows = rows[starts[slots[rows]] < starts[slots[rows] + 1]]
         if len(rows):
             of = slots[rows]
             end, latest = starts[of + 1], content.times[starts[of + 1] - 1]
-            moment, bounds = np.maximum(now[rows], latest), Bounds(content.times, starts)
+            moment, bounds = np.maximum(now[rows], latest), content.laid
             if (at_latest := np.flatnonzero(moment == latest)).size:
                 end[at_latest] = bounds.lower(of[at_latest], moment[at_latest])
             told[rows] = end - bounds.lower(of, moment - self.span)
