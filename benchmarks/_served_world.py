@@ -65,6 +65,7 @@ def write(folder: Path, items: int) -> Path:
 def _payload(folder: Path, items: int) -> None:
     import torch
 
+    from tastemaker.bundle.catalogue import TABLE, Catalogue
     from tastemaker.index.channels import Channels, Decays
     from tastemaker.index.lexical import Lexicon
     from tastemaker.index.neighbours import Neighbours
@@ -110,7 +111,8 @@ def _payload(folder: Path, items: int) -> None:
         pl.lit(None, pl.String).alias("text"), pl.lit(None, pl.String).alias("image"), pl.lit(9.5).alias("price"),
         pl.lit(None, pl.Float64).alias("created_at"), pl.lit(False).alias("hidden"), pl.lit(None, pl.String).alias("extra"),
     )  # fmt: skip
-    catalogue.write_parquet(folder / "catalogue" / "items.parquet")
+    catalogue.write_parquet(folder / "catalogue" / TABLE)
+    Catalogue.of(catalogue).save(folder / "catalogue")
     _ranker(folder / "ranker", channels.names)
     (folder / "settings.json").write_bytes(msgspec.json.encode(to_table(settings)))
 

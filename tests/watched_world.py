@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import polars as pl
 
 from tastemaker.data.baseline import baseline_of_log
 from tastemaker.evaluation.replay import Crowd, Tastes
@@ -138,7 +139,7 @@ class World(AbstractContextManager["World"]):
     def _begin(self) -> None:
         live = self.answers.live
         live.poll()
-        found = baseline_of_log(self.journal.scan(), live.brain.catalogue)
+        found = baseline_of_log(self.journal.scan(), pl.read_parquet(live.brain.folder / "catalogue" / "items.parquet"))
         (live.brain.folder / "baseline.json").write_bytes(msgspec.json.encode(found))
         own = Journal.open(self.folder / "journal")
         self.watch = Watch(self.settings, self.metrics, self.answers, own, self.folder / "journal" / "sampled")

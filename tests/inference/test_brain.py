@@ -50,7 +50,7 @@ def test_user_vectors_do_not_depend_on_the_batch(brain: Brain) -> None:
 def test_histories_and_ids(brain: Brain) -> None:
     assert len(brain.history("u3")) == 8
     assert len(brain.history("nobody")) == 0
-    assert brain.index_of[brain.item_ids[7]] == 7
+    assert brain.index_of[brain.items[7]["item_id"]] == 7
 
 
 def test_without_an_encoder_every_text_is_zero(tmp_path: Path) -> None:

@@ -36,9 +36,10 @@ class Categories(msgspec.Struct, frozen=True):
             rows: fields of each item; `extra` is a mapping or JSON text.
         """
         found = np.zeros((len(rows), len(self.fields)), dtype=np.int64)
-        for place, field in enumerate(self.fields):
-            if field not in OF_ASKER:
-                found[:, place] = [self._code(field, _value(row, field)) for row in rows]
+        of_items = [(place, field) for place, field in enumerate(self.fields) if field not in OF_ASKER]
+        for number, row in enumerate(rows if of_items else ()):
+            for place, field in of_items:
+                found[number, place] = self._code(field, _value(row, field))
         return found
 
     def of_asker(self, user_id: str, context: Mapping[str, Any] | None) -> Codes:

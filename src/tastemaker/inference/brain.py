@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tastemaker.bundle.catalogue import Catalogue
 from tastemaker.inference.engine import ItemTower, TextEncoder, UserTower
 from tastemaker.inference.media import MediaSignal
 from tastemaker.inference.signals import GraphSignal, KeptSignal, SignalReader
@@ -37,16 +38,14 @@ class Brain:
         settings: those of the training run.
         text, item, user: the models.
         signals: the other signals of the items, by name.
-        catalogue: one row for each item index.
-        index_of: item id to item index.
+        items: fields of each item, by item index. index_of: item id to item index.
     """
 
     def __init__(self, folder: Path, threads: int = 1, texts: Texts = TextEncoder) -> None:
         self.folder = folder
         self.settings: Settings = from_table(msgspec.json.decode((folder / "settings.json").read_bytes()))
-        self.catalogue = pl.read_parquet(folder / "catalogue" / "items.parquet")
-        self.item_ids: list[str] = self.catalogue[Columns.ITEM_ID].to_list()
-        self.index_of = {item_id: place for place, item_id in enumerate(self.item_ids)}
+        self.items = Catalogue.open(folder / "catalogue")
+        self.index_of = self.items.index_of
         width = _width(folder / "channels")
         self.item = ItemTower(folder / "item_tower", width, threads)
         self.text = texts(folder / "text_encoder", self.item.widths[TEXT], threads)
@@ -55,7 +54,7 @@ class Brain:
         self.user = UserTower(folder / "user_tower" / "model.onnx", self.settings.sequence.max_length, threads)
         self._users: dict[str, int] | None = None
         self._offsets: NDArray[np.int64] = np.load(folder / "users" / "offsets.npy", mmap_mode="r", allow_pickle=False)
-        self._items: NDArray[np.int32] = np.load(folder / "users" / "items.npy", mmap_mode="r", allow_pickle=False)
+        self._met: NDArray[np.int32] = np.load(folder / "users" / "items.npy", mmap_mode="r", allow_pickle=False)
 
     def _reader(self, name: str, threads: int) -> SignalReader:
         encoder = self.folder / f"{name}_encoder"
@@ -83,7 +82,7 @@ class Brain:
     def history(self, user_id: str) -> NDArray[np.int32]:
         """A user's items at training time, oldest first; empty for an unknown user."""
         row = self.users.get(user_id)
-        return _EMPTY if row is None else np.asarray(self._items[self._offsets[row] : self._offsets[row + 1]])
+        return _EMPTY if row is None else np.asarray(self._met[self._offsets[row] : self._offsets[row + 1]])
 
     @property
     def content_version(self) -> str:

@@ -45,7 +45,7 @@ class KeptSignal:
     def __init__(self, path: Path, index_of: Mapping[str, int], later: Sequence[str] = ()) -> None:
         self._rows: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
         begin = len(self._rows) - len(later)
-        self._index_of = {**index_of, **{item: begin + place for place, item in enumerate(later)}}
+        self._index_of, self._later = index_of, {item: begin + place for place, item in enumerate(later)}
         some = self._rows[:: max(len(self._rows) // _LOOKED_AT, 1)]  # another training gives another space
         self.version = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(some).tobytes())
 
@@ -53,7 +53,7 @@ class KeptSignal:
         """One row an item, float32 [n, W]."""
         found = np.zeros((len(items), self._rows.shape[1]), dtype=np.float32)
         for row, item in enumerate(items):
-            place = self._index_of.get(item.item_id)
+            place = self._later.get(item.item_id, self._index_of.get(item.item_id))
             if place is not None:
                 found[row] = self._rows[place]
         return found

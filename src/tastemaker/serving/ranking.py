@@ -50,7 +50,7 @@ class LiveRanker:
         features, asker = self._state.features, state.asker
         if features is None or asker is None or not len(items):
             return None
-        names = [self._state.rows[place]["item_id"] for place in items.tolist()]
+        names = [self._state.rows.item_id(place) for place in items.tolist()]
         return features.told(asker.user_id, names, features.moment(asker.now), asker.context, self._wanted)
 
     def rank(

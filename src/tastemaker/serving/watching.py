@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, ValuesView
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tastemaker.monitoring.metrics import Metrics
 from tastemaker.monitoring.rules import rules
 from tastemaker.schema.baseline import Baseline
 from tastemaker.schema.labels import parse_label
-from tastemaker.schema.protocols import Asker
+from tastemaker.schema.protocols import Asker, FloatArray
 from tastemaker.schema.settings import Settings
 from tastemaker.serving.answers import Answers
 from tastemaker.serving.erasing import look as look_at_erasures
@@ -174,7 +174,7 @@ class ReferenceMaker:
         return Reference(
             items=live.state.n_base, exposures=self._exposures, scores=Bins.of(np.array(self._scores)),
             features=features_of, vectors=self._texts(),
-            popularity=dict(zip(live.brain.item_ids, live.channels.counts.tolist(), strict=False)), baseline=baseline,
+            popularity=TrainEvents(live.brain.index_of, live.channels.counts), baseline=baseline,
             labels=[parse_label(text) for text in baseline.positive] if baseline is not None else [],
         )  # fmt: skip
 
@@ -215,3 +215,27 @@ async def _slowly(maker: ReferenceMaker) -> Reference:
     for _ in maker.steps():
         await asyncio.sleep(0.005)  # people come first
     return maker.made()
+
+
+class TrainEvents(Mapping[str, float]):
+    """Training events of each item of a bundle, by id.
+
+    Args:
+        index_of: item id to item index. counts: [N].
+    """
+
+    def __init__(self, index_of: Mapping[str, int], counts: FloatArray) -> None:
+        self._index_of, self._counts = index_of, counts[: len(index_of)]
+
+    def __getitem__(self, item_id: str) -> float:
+        return float(self._counts[self._index_of[item_id]])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index_of)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def values(self) -> ValuesView[float]:
+        """All of them, without looking up any id."""
+        return dict(enumerate(self._counts.tolist())).values()

@@ -88,14 +88,13 @@ class Live:
         self.house, self.fresh = House(now.lists), now.fresh
         self.segments = Segments.load(folder / "segments") if (folder / "segments").is_dir() else None
         self._profile_of = profile_of or (_profiles(journal) if journal is not None else None)
-        rows = [_row(row) for row in self.brain.catalogue.iter_rows(named=True)]
         labels = [parse_label(text) for text in self.settings.data.positive]
         self.reader = BundleReader(self.brain)
         ranks = (folder / "ranker").is_dir() and now.ranker.mode != "off"
         features = (folder / "features").is_dir() and (journal is not None or ranks)
         told = LiveFeatures.open(folder / "features", self.brain.latest) if features else None
         self.state = LiveState(
-            rows, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width, told,
+            self.brain.items, self.channels.counts, self.brain.history, self.channels, self.reader, labels, self.brain.text.width, told,
             self.settings.sampling.shown, self.house.admitted, self.fresh, self.reader.part(GRAPH),
         )  # fmt: skip
         self.ranker = LiveRanker(folder / "ranker", fusion, self.channels, self.state, now.ranker) if ranks else None
@@ -105,7 +104,7 @@ class Live:
             lambda: self.channels.popular, now.serving.deadline_ms / 1e3, now.serving.source_threads, True,
         )  # fmt: skip
         lexicon = folder / "lexicon"
-        self.lexicon = Lexicon.load(lexicon) if lexicon.is_dir() else Lexicon(words_of(row) for row in rows)
+        self.lexicon = Lexicon.load(lexicon) if lexicon.is_dir() else Lexicon(words_of(row) for row in self.brain.items)
         self.connections = Connections.open(folder / "graph", self.state)
         self.people = People.open(folder / "friends", self.channels.companions, depth)
         data = self.bundle.manifest.data
@@ -367,8 +366,3 @@ def _profiles(journal: Journal) -> ProfileOf:
         return None if user is None else user.extra
 
     return of
-
-
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    extra = row.get("extra")
-    return {**row, "extra": msgspec.json.decode(extra) if extra else {}, "categories": row.get("categories") or []}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tastemaker.schema.protocols import FloatArray, IntArray
 from tastemaker.schema.settings import FreshSettings
@@ -41,19 +40,17 @@ class FreshItems:
     """Evidence of the items that can be fresh: those newer than the bundle, and young ones of the bundle whose `created_at` is known.
 
     Args:
-        rows: fields of the bundle's items. trained: training events of each, [n_base].
+        created: epoch seconds of `created_at` of the bundle's items, float64 [n_base]; NaN where unknown. trained: training events of each, [n_base].
         rule: when an item graduates. now: epoch seconds.
     """
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], trained: FloatArray, rule: FreshSettings, now: float) -> None:
-        self.n_base, self._trained, self.rule = len(rows), trained, rule
+    def __init__(self, created: NDArray[np.float64], trained: FloatArray, rule: FreshSettings, now: float) -> None:
+        self.n_base, self._trained, self.rule = len(created), trained, rule
         self._evidence: dict[int, Evidence] = {}
-        for place, row in enumerate(rows):
-            born = row.get("created_at")
-            if born is not None:
-                one = Evidence(int(trained[place]), 0, float(born))
-                if one.graduated(rule, now) is None:
-                    self._evidence[place] = one
+        for place in np.flatnonzero(~np.isnan(created)).tolist():
+            one = Evidence(int(trained[place]), 0, float(created[place]))
+            if one.graduated(rule, now) is None:
+                self._evidence[place] = one
         self._fresh: IntArray | None = None
         self._until = np.inf
 

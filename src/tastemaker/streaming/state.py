@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tastemaker.bundle.catalogue import Catalogue
 from tastemaker.features.reference import shown
 from tastemaker.journal.erase import digest_of
 from tastemaker.schema.events import Event
@@ -19,6 +20,7 @@ from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray
 from tastemaker.schema.settings import FreshSettings
 from tastemaker.streaming.features import LiveFeatures
 from tastemaker.streaming.fresh import FreshItems
+from tastemaker.streaming.item_rows import ItemRows
 
 PIECE = 64
 """Events that are folded between two looks at the clock."""
@@ -63,7 +65,7 @@ class LiveState:
     """Histories and items as they are now, in one process.
 
     Args:
-        rows: fields of each item of the bundle, in index order.
+        items: those of the bundle.
         trained: how many events training saw of each item, [N].
         base_history: gives a user's history at training time.
         index: where vectors of new items go.
@@ -79,7 +81,7 @@ class LiveState:
 
     def __init__(
         self,
-        rows: list[dict[str, Any]],
+        items: Catalogue,
         trained: NDArray[np.float32],
         base_history: Callable[[str], IntArray],
         index: ItemIndex,
@@ -92,13 +94,16 @@ class LiveState:
         rule: FreshSettings | None = None,
         graph_part: slice | None = None,
     ) -> None:
-        self.rows, self.index_of = rows, {row["item_id"]: place for place, row in enumerate(rows)}
-        self.n_base = len(rows)
+        self.rows = ItemRows(items)
+        self.index_of: Mapping[str, int] = self.rows.index_of
+        self.n_base = len(items)
         self._admitted = admitted
-        self.barred: BoolArray = np.array([self._bars(row) for row in rows], dtype=bool)
+        self.barred: BoolArray = np.array(items.hidden)
+        if admitted is not None:
+            self.barred |= np.fromiter((not admitted(row) for row in items), dtype=bool, count=len(items))
         self._trained, self._base_history, self._index, self.reader = trained, base_history, index, reader
         self._labels, self._text_dim, self.features, self._shown = labels, text_dim, features, frozenset(shown)
-        self.fresh, self._graph_part = FreshItems(rows, trained, rule or FreshSettings(), time.time()), graph_part
+        self.fresh, self._graph_part = FreshItems(items.created, trained, rule or FreshSettings(), time.time()), graph_part
         self._later: dict[str, list[int]] = {}
         self._forgotten: set[bytes] = set()
         self._waiting: deque[Event] = deque()
@@ -194,7 +199,7 @@ class LiveState:
         place = self.index_of.get(item_id)
         if place is not None:
             self.barred[place] = True
-            self.rows[place] = {"item_id": item_id, "deleted": True}
+            self.rows.put(place, {"item_id": item_id, "deleted": True})
             self._changed.add(place)
 
     def _put(self, item: Item, content: FloatArray) -> None:
@@ -216,7 +221,7 @@ class LiveState:
         else:
             learned = place < self.n_base and self._trained[place] > 0
             self._index.replace_item(place, content, None if learned else self.reader.item_vector(content))
-            self.rows[place] = row
+            self.rows.put(place, row)
         if self.features is not None:
             self.features.put_item(item, content[: self._text_dim])
         self.fresh.put(place, item.created_at)
@@ -229,8 +234,7 @@ class LiveState:
     def _add(self, row: dict[str, Any], content: FloatArray) -> int:
         graph = None if self._graph_part is None else content[self._graph_part]
         place = self._index.append_item(content, self.reader.item_vector(content), graph)
-        self.rows.append(row)
-        self.index_of[row["item_id"]] = place
+        self.rows.add(row)
         self.barred = np.append(self.barred, False)
         self.fresh.add(place)
         return place

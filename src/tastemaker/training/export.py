@@ -1,6 +1,6 @@
 """Writes what a bundle holds: arrays, histories and graphs that answer without torch.
 
-catalogue/items.parquet           row i is item i
+catalogue/items.parquet           row i is item i; the same as records beside it (`bundle.catalogue`)
 channels/                         `index.channels.Channels`
 lexicon/                          `index.lexical.Lexicon`
 fusion.json                       `models.fusion.Fusion`
@@ -38,6 +38,7 @@ import polars as pl
 import torch
 from torch import nn
 
+from tastemaker.bundle.catalogue import TABLE, Catalogue
 from tastemaker.features.reference import shown
 from tastemaker.index.build import QUESTIONS
 from tastemaker.index.lexical import Lexicon
@@ -64,9 +65,9 @@ MEDIA_COLUMNS = (Columns.IMAGE, Columns.AUDIO)
 def export(brain: TrainedBrain, folder: Path, text: bool = True) -> None:
     """Writes the payload of a bundle into an existing folder; without `text` no text encoder, which takes longest."""
     (folder / "catalogue").mkdir(parents=True, exist_ok=True)
-    brain.catalogue.with_columns(_shown(brain.catalogue, name) for name in MEDIA_COLUMNS).write_parquet(
-        folder / "catalogue" / "items.parquet"
-    )
+    table = brain.catalogue.with_columns(_shown(brain.catalogue, name) for name in MEDIA_COLUMNS)
+    table.write_parquet(folder / "catalogue" / TABLE)
+    Catalogue.of(table).save(folder / "catalogue")
     brain.channels.save(folder / "channels", brain.settings.index, _questions(brain))
     Lexicon(words_of(row) for row in brain.catalogue.iter_rows(named=True)).save(folder / "lexicon")
     (folder / "fusion.json").write_bytes(msgspec.json.encode(brain.fusion.to_dict()))
