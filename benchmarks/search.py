@@ -182,7 +182,7 @@ def words(name: str, titles: list[str], count: int) -> None:
         "two mistakes": [(mistaken(mistaken(query, chance), chance), place) for query, place in plain],
         "longest word alone, one mistake": [(mistaken(max(query.split(), key=len), chance), place) for query, place in plain],
     }
-    print(f"{name}: {len(titles):,} titles, {len(lexicon._numbers):,} words, {len(some)} queries of each kind")
+    print(f"{name}: {len(titles):,} titles, {len(lexicon._spelling):,} words, {len(some)} queries of each kind")
     for kind, queries in kinds.items():
         (mine, ms), (theirs, other) = judged(ours(lexicon), queries, titles), judged(peer, queries, titles)
         print(

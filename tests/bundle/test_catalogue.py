@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.bundle import catalogue
+from tastemaker.bundle import catalogue, texts
 from tastemaker.bundle.catalogue import RECORDS, TABLE, Catalogue
+from tastemaker.bundle.texts import Texts
 from tastemaker.schema.errors import BundleError
 
 SCHEMA = {"item_id": pl.String, "title": pl.String, "categories": pl.List(pl.String), "price": pl.Float64, "created_at": pl.Float64, "hidden": pl.Boolean, "extra": pl.String}  # fmt: skip
@@ -60,7 +61,7 @@ def test_law_records_tell_what_the_table_tells(
 
 
 def test_ids_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "_hash", lambda item_id: len(item_id))
+    monkeypatch.setattr(texts, "_hash", len)
     made = Catalogue.of(pl.DataFrame({"item_id": ["ab", "c", "cd", "ef"]}))
     assert [made.index_of.get(item_id) for item_id in ("ef", "cd", "ab", "c", "xy", "xyz", "")] == [3, 2, 0, 1, None, None, None]
     with pytest.raises(KeyError):
@@ -73,7 +74,7 @@ def test_what_is_kept_in_memory_has_an_end(monkeypatch: pytest.MonkeyPatch) -> N
     made = Catalogue.of(pl.DataFrame({"item_id": [f"i{place}" for place in range(9)]}))
     for _ in range(2):
         assert [made[place]["item_id"] for place in range(9)] == [made.item_id(place) for place in range(9)] == list(made.index_of)
-    assert (len(made._rows), len(made._ids)) == (3, 2)
+    assert (len(made._rows), len(made._kept_ids)) == (3, 2)
 
 
 def test_a_bundle_from_before_records_and_one_that_was_cut_off(tmp_path: Path) -> None:
@@ -86,4 +87,11 @@ def test_a_bundle_from_before_records_and_one_that_was_cut_off(tmp_path: Path) -
     with (tmp_path / RECORDS).open("r+b") as file:
         file.truncate(5)
     with pytest.raises(BundleError, match="do not belong together"):
+        Catalogue.open(tmp_path)
+
+
+def test_ids_of_another_catalogue_are_refused(tmp_path: Path) -> None:
+    Catalogue.of(pl.DataFrame({"item_id": ["a", "b"]})).save(tmp_path)
+    Texts.of(["a", "b", "c"]).save(tmp_path, "ids")
+    with pytest.raises(BundleError, match="2 records and 3 ids"):
         Catalogue.open(tmp_path)

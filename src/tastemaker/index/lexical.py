@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.index.spelling import Spelling
+from tastemaker.bundle.texts import Texts
+from tastemaker.index.spelling import Shapes, Spelling, shapes_of
 from tastemaker.index.tokens import tokens
 from tastemaker.schema.protocols import FloatArray
 
@@ -57,13 +58,16 @@ class Lexicon:
 
     Args:
         texts: the words of each item, in index order.
-        made: words and arrays of an index that was made before, instead of texts.
+        made: words, their shapes and the arrays of an index that was made before, instead of texts.
     """
 
-    def __init__(self, texts: Iterable[str] = (), made: tuple[list[str], Arrays] | None = None) -> None:
-        words, self._base = made if made is not None else _inverted(texts)
-        self._spelling = Spelling(words)
-        self._numbers = {word: number for number, word in enumerate(words)}
+    def __init__(self, texts: Iterable[str] = (), made: tuple[Texts, Shapes | None, Arrays] | None = None) -> None:
+        if made is None:
+            words, arrays = _inverted(texts)
+            made = Texts.of(words), None, arrays
+        self._words, shapes, self._base = made
+        self._spelling = Spelling(self._words, shapes)
+        self._later_words: dict[str, int] = {}
         self._size = len(self._base.lengths)
         self._total = float(self._base.lengths.sum(dtype=np.float64))
         self._texts = int(
@@ -79,14 +83,18 @@ class Lexicon:
     @classmethod
     def load(cls, folder: Path) -> Lexicon:
         """Maps what `save` wrote into memory."""
-        words = (folder / "words.txt").read_text("utf-8").split("\n")[:-1]
-        return cls(made=(words, Arrays(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _FILES))))
+        arrays = Arrays(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _FILES))
+        if (folder / "words.txt").is_file():  # as before words were mapped
+            return cls(made=(Texts.of((folder / "words.txt").read_text("utf-8").split("\n")[:-1]), None, arrays))
+        shapes = Shapes(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in Shapes._fields))
+        return cls(made=(Texts.open(folder, "words"), shapes, arrays))
 
     def save(self, folder: Path) -> None:
         """Writes the index as it was made, without what came later."""
         folder.mkdir(parents=True, exist_ok=True)
-        words = [self._spelling[number] for number in range(len(self._base.starts) - 1)]
-        (folder / "words.txt").write_text("".join(f"{word}\n" for word in words), "utf-8")
+        self._words.save(folder, "words")
+        for name, values in shapes_of(self._words)._asdict().items():
+            np.save(folder / f"{name}.npy", values, allow_pickle=False)
         for name in _FILES:
             np.save(folder / f"{name}.npy", getattr(self._base, name), allow_pickle=False)
 
@@ -103,8 +111,8 @@ class Lexicon:
         self._texts += length > 0
         self._later_lengths[place] = length
         for word, count in counts.items():
-            if word not in self._numbers:
-                self._numbers[word] = self._spelling.add(word)
+            if self._number(word) is None:
+                self._later_words[word] = self._spelling.add(word)
             self._where[word][place] = count
         self._size = max(self._size, place + 1)
 
@@ -168,13 +176,17 @@ class Lexicon:
                 self._lost[number] += 1
 
     def _frequency(self, word: str) -> int:
-        number = self._numbers.get(word)
+        number = self._number(word)
         if number is None:
             return 0
         later = len(self._where[word]) if word in self._where else 0
         if number >= len(self._base.starts) - 1:
             return later
         return int(self._base.starts[number + 1] - self._base.starts[number]) - self._lost.get(number, 0) + later
+
+    def _number(self, word: str) -> int | None:
+        number = self._words.find(word)
+        return self._later_words.get(word) if number is None else number
 
     def _known(self, word: str) -> bool:
         return self._frequency(word) > 0
@@ -187,8 +199,8 @@ class Lexicon:
     def _add(self, found: FloatArray, word: str, weight: float) -> None:
         """Adds a word's part of each item's score."""
         mean = max(self._total / max(self._texts, 1), 1.0)
-        number = self._numbers[word]
-        if number < len(self._base.starts) - 1:
+        number = self._number(word)
+        if number is not None and number < len(self._base.starts) - 1:
             some = slice(self._base.starts[number], self._base.starts[number + 1])
             places, counts = self._base.places[some], self._base.counts[some].astype(np.float32)
             if self._some_gone:

@@ -7,7 +7,8 @@ array operations over the vocabulary; only these few are compared letter by lett
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,55 +25,67 @@ def mistakes(word: str) -> int:
     return 1 if len(word) < TWO_FROM else 2
 
 
+class Shapes(NamedTuple):
+    """Which letters words have, a bit each (uint64 [V]), and how many (int32 [V])."""
+
+    letters: NDArray[np.uint64]
+    sizes: NDArray[np.int32]
+
+
+def shapes_of(words: Sequence[str]) -> Shapes:
+    """The shapes of words."""
+    return Shapes(
+        np.array([_letters(word) for word in words], dtype=np.uint64), np.array([len(word) for word in words], dtype=np.int32)
+    )
+
+
 class Spelling:
     """The shapes of a growing list of words.
 
     Args:
-        words: the list; the place of a word is its number.
+        words: the list; the place of a word is its number. shapes: theirs, where they are known.
     """
 
-    def __init__(self, words: Iterable[str] = ()) -> None:
-        self._words = list(words)
-        self._letters = np.fromiter(map(_letters, self._words), dtype=np.uint64, count=len(self._words))
-        self._sizes = np.fromiter(map(len, self._words), dtype=np.int32, count=len(self._words))
-        self._shaped = len(self._words)
+    def __init__(self, words: Sequence[str] = (), shapes: Shapes | None = None) -> None:
+        self._words, self._later = words, list[str]()
+        self._shapes = shapes_of(words) if shapes is None else shapes
 
     def __len__(self) -> int:
-        return len(self._words)
+        return len(self._words) + len(self._later)
 
     def __getitem__(self, number: int) -> str:
-        return self._words[number]
+        return self._words[number] if number < len(self._words) else self._later[number - len(self._words)]
 
     def add(self, word: str) -> int:
         """Appends a word; gives its number."""
-        self._words.append(word)
-        return len(self._words) - 1
+        self._later.append(word)
+        return len(self) - 1
 
     def near(self, word: str) -> list[tuple[int, int]]:
         """The numbers of the words that are nearly this one, and by how many mistakes; the nearest first."""
         allowed = mistakes(word)
         if not allowed:
             return []
-        self._shape()
-        reachable = np.abs(self._sizes - len(word)) <= allowed
-        other = np.flatnonzero(reachable)
-        differ = _ones(self._letters[other] ^ np.uint64(_letters(word)))
+        letters, sizes = self._shaped()
+        other = np.flatnonzero(np.abs(sizes - len(word)) <= allowed)
+        differ = _ones(letters[other] ^ np.uint64(_letters(word)))
         other = other[differ <= 2 * allowed]
         if len(other) > MOST_COMPARED:
             other = other[np.argsort(differ[differ <= 2 * allowed], kind="stable")[:MOST_COMPARED]]
         if not len(other):
             return []
-        away = distances(word, [self._words[number] for number in other])
+        away = distances(word, [self[number] for number in other.tolist()])
         close = np.flatnonzero(away <= allowed)
         close = close[np.argsort(away[close], kind="stable")]
         return [(int(other[place]), int(away[place])) for place in close]
 
-    def _shape(self) -> None:
-        if self._shaped < len(self._words):
-            new = self._words[self._shaped :]
-            self._letters = np.concatenate([self._letters, np.array([_letters(word) for word in new], dtype=np.uint64)])
-            self._sizes = np.concatenate([self._sizes, np.array([len(word) for word in new], dtype=np.int32)])
-            self._shaped = len(self._words)
+    def _shaped(self) -> Shapes:
+        known = len(self._shapes.sizes)
+        if known < len(self):
+            new = shapes_of(self._later[known - len(self._words) :])
+            old = self._shapes
+            self._shapes = Shapes(np.append(old.letters, new.letters), np.append(old.sizes, new.sizes))
+        return self._shapes
 
 
 def distances(word: str, others: Sequence[str]) -> NDArray[np.int32]:
