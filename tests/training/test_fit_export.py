@@ -34,7 +34,7 @@ def _session(path: Path) -> ort.InferenceSession:
 def test_everything_that_the_other_wing_reads_is_there(folder: Path) -> None:
     wanted = "catalogue/items.parquet channels/items.npy fusion.json item_tower/model.onnx user_tower/model.onnx settings.json"
     wanted += " text_encoder/model.onnx text_encoder/tokenizer.json text_encoder/config.json text_encoder/whitening_mean.npy"
-    wanted += " lexicon/words.txt lexicon/places.npy text_encoder/whitening_components.npy users/user_ids.parquet users/offsets.npy users/items.npy users/times.npy"
+    wanted += " lexicon/words.bin catalogue/records.bin lexicon/places.npy text_encoder/whitening_components.npy users/user_ids.parquet users/offsets.npy users/items.npy users/times.npy"
     assert [name for name in wanted.split() if not (folder / name).is_file()] == []
     assert not list(folder.rglob("*.pkl"))
     assert not list(folder.rglob("*.pt"))
