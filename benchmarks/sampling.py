@@ -120,9 +120,9 @@ def one(given: World, choice: str, seed: int, more: list[str]) -> dict[str, Any]
     settings = load_settings(None, lines, {})
     rows = given.held.warm_rows(VALIDATION_ROWS, 0)
     validation = Validation([given.held.histories[row] for row in rows], given.held.targets[rows])
-    began = time.perf_counter()
+    began = time.process_time()
     model, result = train_sequence(given.held.train, Signals.of(given.text), settings, validation, progress=_tell, what=choice)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     return {"seconds": seconds, "epochs": len(result.scores), "best_epoch": result.best_epoch, **judge(model, given)}
 
 
@@ -140,7 +140,7 @@ def table(results: dict[tuple[str, str], list[dict[str, Any]]], full: bool, more
             "",
         ]
         lines += [
-            "| choice | seeds | NDCG@10 | coverage@10 | cold NDCG@10 | epochs | seconds | time / full |",
+            "| choice | seeds | NDCG@10 | coverage@10 | cold NDCG@10 | epochs | CPU s | CPU / full |",
             "|---|---|---|---|---|---|---|---|",
         ]
         base = runs.get("full")
@@ -151,7 +151,7 @@ def table(results: dict[tuple[str, str], list[dict[str, Any]]], full: bool, more
             }
             spread = f" ± {np.std([row['ndcg'] for row in rows], ddof=1):.4f}" if len(rows) > 1 else ""
             pace = "–"
-            if base:  # seconds an epoch: early stopping makes whole trainings hard to compare
+            if base:  # CPU seconds an epoch: early stopping makes whole trainings hard to compare
                 pace = f"{(mean['seconds'] / mean['epochs']) / np.mean([row['seconds'] / row['epochs'] for row in base]):.2f}"
             lines.append(
                 f"| {choice} | {len(rows)} | {mean['ndcg']:.4f}{spread} | {mean['coverage']:.3f} | {mean['ndcg_cold']:.4f} | {mean['epochs']:.0f} "

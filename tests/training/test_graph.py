@@ -224,7 +224,7 @@ def test_a_bundle_knows_paths_friends_and_items_that_only_edges_named(whole: Rec
     assert live.people is not None
     history = live.state.history("u3")
     place = next(
-        item for item in range(ITEMS) if item // 4 == int(live.brain.item_ids[history[-1]][1:]) // 4 and item not in history
+        item for item in range(ITEMS) if item // 4 == int(live.brain.items.item_id(history[-1])[1:]) // 4 and item not in history
     )
     shared = f"shares the director Director {place // 4} with "
     said = live.connections.to(history)(live.state.index_of[f"i{place}"])
