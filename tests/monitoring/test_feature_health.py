@@ -88,6 +88,14 @@ def test_a_memory_that_breaks_is_drift_within_the_hour(broken: Values, strange: 
     assert (figures["out_of_range"] or 0) == pytest.approx(0.9 if strange else 0, abs=0.11)
 
 
+def test_the_hour_before_is_no_longer_than_that() -> None:
+    lost: Values = lambda random, hour: np.zeros(PLACES) if hour >= 3 else counts(random, hour)  # noqa: E731
+    looks, _, _ = run(FeatureReference(0.0, 9.0), lost, 7)
+    told = [place for place, one in enumerate(looks) if one.found]
+    assert 6 <= len(told) <= 12
+    assert told[-1] < len(looks) - 6, "it is over"
+
+
 def test_what_remembers_nothing_is_compared_with_the_bundle_for_ever() -> None:
     dearer: Values = lambda random, hour: prices(random, hour) * (1.0 + hour)  # noqa: E731
     assert not [one for one in run(lists(prices), prices, 3)[0] if one.found]
@@ -108,7 +116,7 @@ def test_two_hours_alike_differ_by_chance_alone() -> None:
         health.begin({"x": FeatureReference(0.0, 1.0)})
         for hour in range(9):
             for number in range(60):
-                add(health, f"u{number}", hour * HOUR, np.repeat(random.normal(size=2), 2) * [1, 1, -1, -1])
+                add(health, f"u{number}", hour * HOUR, random.normal() * np.array([1.0] * 9 + [-9.0]))
             told = health.look(hour * HOUR + 1)
             looked += len(told)
             found += sum(one.found for one in told)
