@@ -19,7 +19,7 @@ Plant = Callable[[World], None]
 
 def stale_features(world: World) -> None:
     """The journal is not folded any more."""
-    world.answers.live.poll = lambda: None  # type: ignore[method-assign]
+    world.answers.live.poll = lambda *_: None  # type: ignore[method-assign]
 
 
 def dead_encoder(world: World) -> None:
