@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import polars as pl
 
+from tastemaker.journal.read import EVENT_SCHEMA
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.events import Event
 from tastemaker.schema.protocols import FloatArray
@@ -17,7 +19,7 @@ Plant = Callable[[World], None]
 
 def stale_features(world: World) -> None:
     """The journal is not folded any more."""
-    world.answers.live.poll = lambda: None  # type: ignore[method-assign]
+    world.answers.live.poll = lambda *_: None  # type: ignore[method-assign]
 
 
 def dead_encoder(world: World) -> None:
@@ -66,6 +68,13 @@ def frozen_journal(world: World) -> None:
     world.writer.journal._database.execute("PRAGMA query_only = ON")
 
 
+def lost_memory(world: World) -> None:
+    """What features remember of people and items is gone, as after a start without the journal."""
+    state = world.answers.live.state
+    assert state.features is not None
+    state.features = state.features.rebuilt(pl.DataFrame(schema=EVENT_SCHEMA))
+
+
 FAULTS: dict[str, tuple[Plant, set[str]]] = {
     "stale features": (stale_features, {"FeaturesStale"}),
     "dead encoder": (dead_encoder, {"Drift"}),
@@ -74,6 +83,7 @@ FAULTS: dict[str, tuple[Plant, set[str]]] = {
     "unit change": (unit_change, {"Drift"}),
     "NaN scores": (nan_scores, {"ScoresNotFinite"}),
     "bot flood": (bot_flood, {"EventsSuspicious"}),
+    "lost memory": (lost_memory, {"Drift"}),
     "frozen journal": (frozen_journal, {"EventsNotStored", "EventsSilent"}),
 }
 """By name: how it is planted, and the alerts of which one must tell."""

@@ -195,7 +195,7 @@ def write_workspace(
     catalogue: list[Item] | None = None,
     users: int = 30,
     seed: int = 0,
-    besides: Callable[[Path], None] = lambda place: None,
+    besides: Callable[[Path], object] = lambda place: None,
 ) -> str:
     """A workspace with a journal, a live bundle and settings; gives the bundle's version. `besides` adds to the bundle's payload."""
     catalogue = items() if catalogue is None else catalogue

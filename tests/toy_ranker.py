@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,24 +21,41 @@ DEPTH = 12
 FEATURES = ["item_events", "user_item"]
 
 
-def write_ranker(folder: Path, orders: bool = True, like: float = 4.0, epoch: float = 1.6e9) -> None:
-    """Adds `features/` and `ranker/` to a toy bundle's payload; `like`: what the logarithm of an item's events is worth."""
+def write_ranker(
+    folder: Path,
+    orders: bool = True,
+    like: float = 4.0,
+    epoch: float = 1.6e9,
+    days: float = 0.0,
+    declared: Sequence[str] = FEATURES,
+) -> tuple[FeatureSet, pl.DataFrame]:
+    """Adds `features/` and `ranker/` to a toy bundle's payload; gives the features and the events that they know.
+
+    Args:
+        like: what the logarithm of an item's events is worth. epoch: of the first event. days: over which people took turns; 0: one came after the other, an event a second.
+        declared: features that are told, of which the ranker reads `item_events` alone.
+    """
     catalogue = pl.read_parquet(folder / "catalogue" / "items.parquet")
     names, offsets, items = (
         catalogue["item_id"].to_list(),
         *(np.load(folder / "users" / f"{name}.npy") for name in ("offsets", "items")),
     )
-    np.save(folder / "users" / "times.npy", epoch + np.arange(len(items), dtype=np.float64))
     owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    times = epoch + np.arange(len(items), dtype=np.float64)
+    if days:
+        times[np.argsort(np.arange(len(items)) - offsets[owners], kind="stable")] = epoch + np.linspace(
+            0, 86_400 * days, len(items)
+        )
+    np.save(folder / "users" / "times.npy", times)
     events = pl.DataFrame(
         {
             "user_id": [f"u{user}" for user in owners],
             "item_id": [names[item] for item in items],
-            "timestamp": epoch + np.arange(len(items)),
+            "timestamp": times,
             "event_id": [f"t{place}" for place in range(len(items))],
         }
     )
-    features = FeatureSet.declared(FEATURES, catalogue, np.load(folder / "channels" / "text.npy"))
+    features = FeatureSet.declared(declared, catalogue, np.load(folder / "channels" / "text.npy"))
     features.save(features.remember(events), folder / "features")
     columns = [*channel_names(CHANNELS), *features.names]
     preparation = Preparation(names=columns, columns=[Column(place=place, scaling="none") for place in range(len(columns))])
@@ -55,3 +73,4 @@ def write_ranker(folder: Path, orders: bool = True, like: float = 4.0, epoch: fl
     (folder / "ranker").mkdir()
     Ranker(plan, {name: array.astype(np.float32) for name, array in arrays.items()}).save(folder / "ranker")
     given.save(folder / "ranker")
+    return features, events

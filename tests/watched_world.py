@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +15,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from tastemaker.data.baseline import baseline_of_log
+from tastemaker.data.baseline import baseline_of_log, features_of
 from tastemaker.evaluation.replay import Crowd, Tastes
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import ServedLog
@@ -32,11 +33,11 @@ from tastemaker.serving.watching import Watch, reference_of
 from tastemaker.serving.wire import open_live
 from tastemaker.serving.writer import Writer
 from toy_bundle import KINDS, items, write_workspace
-from toy_ranker import write_ranker
+from toy_ranker import FEATURES, write_ranker
 
 BEGIN = 1_800_000_000.0 - 1_800_000_000.0 % 86_400 + 36_000  # ten in the morning: many people are there
 STEP = 30.0
-PER_KIND, USERS = 120, 1_500
+PER_KIND, USERS, DAYS = 120, 1_500, 30
 
 
 class World(AbstractContextManager["World"]):
@@ -44,15 +45,21 @@ class World(AbstractContextManager["World"]):
 
     Args:
         folder: an empty one. rate: lists a second over a day's mean. warm: seconds of traffic before the bundle goes live, of which its baseline is made.
-        seed: of the people.
+        seed: of the people. features: that are told and watched.
     """
 
     def __init__(
-        self, folder: Path, rate: float = 0.2, warm: float = 14_400.0, seed: int = 0, alerts: AlertSettings | None = None
+        self,
+        folder: Path,
+        rate: float = 0.2,
+        warm: float = 14_400.0,
+        seed: int = 0,
+        alerts: AlertSettings | None = None,
+        features: Sequence[str] = FEATURES,
     ) -> None:
         self.folder, self.now = folder, BEGIN
         catalogue = items(PER_KIND)
-        write_workspace(folder, catalogue, USERS, besides=write_ranker)
+        write_workspace(folder, catalogue, USERS, besides=partial(self._learn, features))
         settings = msgspec.structs.replace(Settings(), alerts=alerts or AlertSettings(sample=1.0, sample_rate=1_000.0))
         unhurried = msgspec.structs.replace(
             settings.serving, deadline_ms=0.0, busy_ms=0.0
@@ -120,6 +127,7 @@ class World(AbstractContextManager["World"]):
         brand, at = self._random.integers(20), int(self._random.integers(3))
         title = " ".join([f"brand{brand}", *words[at : at + 3], kind])
         self.added += 1
+        self._places[f"new-{self.added}"] = self._places[f"{kind}-0"]  # people like it as they like others of its kind
         self.http(
             "PUT",
             f"/v1/items/new-{self.added}",
@@ -136,25 +144,32 @@ class World(AbstractContextManager["World"]):
             self.http("POST", "/v1/events", {"events": rows})
         self.now += STEP
 
+    def _learn(self, features: Sequence[str], payload: Path) -> None:
+        """A ranker that knows the last weeks, and what its features were like in them."""
+        known, events = write_ranker(payload, epoch=BEGIN - 86_400 * DAYS, days=DAYS, declared=features)
+        self._trained = features_of(known.names, known.rows(events, events.gather_every(10)))
+
     def _begin(self) -> None:
         live = self.answers.live
         live.poll()
-        found = baseline_of_log(self.journal.scan(), pl.read_parquet(live.brain.folder / "catalogue" / "items.parquet"))
+        catalogue = pl.read_parquet(live.brain.folder / "catalogue" / "items.parquet")
+        found = msgspec.structs.replace(baseline_of_log(self.journal.scan(), catalogue), features=self._trained)
         (live.brain.folder / "baseline.json").write_bytes(msgspec.json.encode(found))
         own = Journal.open(self.folder / "journal")
         self.watch = Watch(self.settings, self.metrics, self.answers, own, self.folder / "journal" / "sampled")
-        self.watch.begin(live, reference_of(live), self.now)
+        self.watch.begin(live, reference_of(live, clock=lambda: self.now), self.now)
         self.metrics.model(live.version, live.channels.n_items, self.now, self.now)
 
     def _tastes(self, catalogue: list[Any], seed: int) -> Tastes:
         kinds = list(KINDS)
+        self._places = {item.item_id: place for place, item in enumerate(catalogue)}
         traits = np.array([[float(item.item_id.startswith(kind)) for kind in kinds] for item in catalogue])
         random = np.random.default_rng(seed)
         likes = np.array([[1.0 if user % 3 == kind else 0.1 for kind in range(3)] for user in range(USERS)])
         likes *= random.uniform(0.5, 1.0, size=(USERS, 1))
         return Tastes(
             {f"u{user}": user for user in range(USERS)},
-            {item.item_id: place for place, item in enumerate(catalogue)},
+            self._places,
             likes,
             traits,
             0.005,

@@ -12,7 +12,7 @@ from monitoring_faults import FAULTS
 from tastemaker.monitoring import drift
 from tastemaker.monitoring.changes import PageHinkley
 from tastemaker.monitoring.drift import Bins
-from tastemaker.monitoring.health import within
+from tastemaker.monitoring.feature_health import within
 from watched_world import World
 
 

@@ -11,7 +11,8 @@ from tastemaker.journal.sampled import Sampled
 from tastemaker.monitoring.changes import PageHinkley
 from tastemaker.monitoring.conditions import Above, History, Series, Share, Since
 from tastemaker.monitoring.drift import Bins, distance, independent, names, numbers
-from tastemaker.monitoring.health import FRESH_SLOT, PATIENCE, FeatureReference, Health, Reference
+from tastemaker.monitoring.feature_health import FRESH_SLOT, FeatureReference
+from tastemaker.monitoring.health import PATIENCE, Health, Reference
 from tastemaker.monitoring.metrics import MOST_VALUES, Metrics
 from tastemaker.schema.events import Event
 from tastemaker.schema.settings import AlertSettings

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import Counter, Histogram
 
-from live_service import Service, serving
+from dashboards import names, queries
+from live_service import Service, free_port, serving
 from tastemaker.monitoring.alerts import ATTEMPTS, Change, Webhook
 from tastemaker.monitoring.metrics import GAUGES, STREAM_GAUGES, Metrics
 from tastemaker.monitoring.rules import rules
@@ -24,7 +30,7 @@ from tastemaker.schema.settings import AlertSettings
 from toy_bundle import write_workspace
 from toy_ranker import write_ranker
 
-ROOT = Path(__file__).resolve().parents[2]
+PROMETHEUS = shutil.which("prometheus")
 UNITS = (
     "_total",
     "_seconds",
@@ -166,33 +172,79 @@ def test_figures_of_both_workers_are_added(service: Service) -> None:
     assert len([1 for name, _ in found if name == "tastemaker_model_info"]) == 1
 
 
-def test_dashboards_and_rules_ask_for_what_is_there(service: Service) -> None:
-    scraped = {name for name, _, _ in series(scrape(service))}
-    known = scraped | set(GAUGES) | set(STREAM_GAUGES)
-    registry = Metrics()
-    known |= {
-        f"{name}_total"
-        for name in (
-            "tastemaker_degraded",
-            "tastemaker_degraded_parts",
-            "tastemaker_peer_rows",
-            "tastemaker_requests_rejected",
-            "tastemaker_webhook_deliveries",
-            "tastemaker_rollouts",
-        )
+def declared() -> set[str]:
+    """Names of all series that the service may tell, whether something has happened of which they tell or not."""
+    counted = {
+        f"{one._name}{suffix}"
+        for one in vars(Metrics()).values()
+        if isinstance(one, Counter | Histogram)
+        for suffix in (("_total",) if isinstance(one, Counter) else ("_bucket", "_count", "_sum"))
     }
-    assert all(hasattr(registry, name) for name in ("_degraded", "_missing", "_relayed", "_rejected", "_webhook", "_rollouts"))
-    asked = {}
-    for path in (ROOT / "deploy" / "grafana").glob("*.json"):
-        for panel in json.loads(path.read_text())["panels"]:
-            for target in panel["targets"]:
-                asked[target["expr"]] = f"{path.name}: {panel['title']}"
-    assert len(asked) > 30
+    return counted | set(GAUGES) | set(STREAM_GAUGES)
+
+
+def test_dashboards_and_rules_ask_for_what_is_there(service: Service) -> None:
+    known = {name for name, _, _ in series(scrape(service))} | declared()
+    asked = queries()
+    assert len(asked) > 50
     asked |= {rule.condition.promql(): rule.name for rule in rules(AlertSettings())}
     for expression, where in asked.items():
-        names = re.findall(r"tastemaker_[a-z_]+", expression)
-        assert names, where
-        assert set(names) <= known, (where, set(names) - known)
+        assert names(expression), where
+        assert names(expression) <= known, (where, names(expression) - known)
+
+
+@pytest.fixture
+def engine(service: Service, tmp_path: Path) -> Iterator[str]:
+    """Prometheus itself, which has scraped the service more than once."""
+    jobs = [
+        {
+            "job_name": "tastemaker",
+            "scrape_interval": "300ms",
+            "scrape_timeout": "300ms",
+            "static_configs": [{"targets": [service.url[7:]]}],
+        }
+    ]
+    (tmp_path / "prometheus.yml").write_text(json.dumps({"scrape_configs": jobs}))
+    url = f"127.0.0.1:{free_port()}"
+    words = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={url}", "--log.level=error"]
+    process = subprocess.Popen([PROMETHEUS or "", *words], cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 20
+        while not any(float(one["value"][1]) > 2 for one in query(url, "count_over_time(tastemaker_answers_total[5m])")):
+            assert time.monotonic() < deadline, "Prometheus has scraped nothing"
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def query(url: str, expression: str) -> list[Any]:
+    """What an expression gives now; nothing while Prometheus is not there."""
+    try:
+        with urllib.request.urlopen(
+            f"http://{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}", timeout=10
+        ) as answer:
+            return list(json.load(answer)["data"]["result"])
+    except urllib.error.HTTPError as error:
+        if error.code == 503:
+            return []
+        raise AssertionError(f"{expression}: {error.read().decode()}") from None
+    except OSError:
+        return []
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="Prometheus is not installed: apt-get install prometheus")
+def test_prometheus_answers_every_query(service: Service, engine: str) -> None:
+    scraped = {name for name, _, _ in series(scrape(service))}
+    answered = 0
+    for expression, where in queries().items():
+        found = query(engine, expression)
+        assert found or not names(expression) <= scraped, (where, expression)
+        answered += bool(found)
+    assert answered > 35
+    for rule in rules(AlertSettings()):
+        query(engine, rule.condition.promql())
 
 
 def test_the_webhook_hears_of_alerts_without_secrets(service: Service, receiver: Receiver) -> None:

@@ -10,12 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 
+from tastemaker.data.baseline import baseline_of_log, features_of
 from tastemaker.journal.append import Journal
 from tastemaker.journal.erase import erase
 from tastemaker.journal.sampled import Sampled
 from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.alerts import Webhook
+from tastemaker.monitoring.feature_health import NOWHERE
 from tastemaker.monitoring.metrics import Metrics
+from tastemaker.schema.baseline import NumberBaseline
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
 from tastemaker.schema.settings import Settings
@@ -23,6 +26,7 @@ from tastemaker.serving.answers import Answers
 from tastemaker.serving.watching import Watch, reference_of
 from tastemaker.serving.wire import Live, open_live
 from toy_bundle import WIDTH, write_workspace
+from toy_ranker import write_ranker
 
 
 class Place:
@@ -124,3 +128,28 @@ def test_items_without_a_text_are_no_part_of_the_reference(place: Place) -> None
     found = reference_of(place.live, 5).vectors
     assert found is not None
     assert len(found) == place.live.state.n_base - 1
+
+
+def test_what_a_feature_is_compared_with(tmp_path: Path) -> None:
+    known: list[dict[str, NumberBaseline]] = []
+
+    def learn(payload: Path) -> None:
+        features, events = write_ranker(
+            payload, epoch=time.time() - 86_400 * 10, days=9, declared=["item_events", "price", "time_of_day"]
+        )
+        known.append(features_of(features.names, features.rows(events, events)))
+
+    write_workspace(tmp_path, besides=learn)
+    journal = Journal.open(tmp_path / "journal")
+    live = open_live(tmp_path / "bundles", journal)
+    unknown = reference_of(live, 10).features
+    assert (unknown["item_events"].read, unknown["item_events"].low < unknown["item_events"].high) == (None, True)
+    assert (unknown["price.log"].low, unknown["price.log"].high) == NOWHERE, "no row of training tells its range"
+    assert unknown["price.log"].read is not None
+    baseline = msgspec.structs.replace(baseline_of_log(journal.scan(), live.brain.catalogue), features=known[0])
+    (live.brain.folder / "baseline.json").write_bytes(msgspec.json.encode(baseline))
+    told = reference_of(live, 10).features
+    day = told["time_of_day.day_sin"]
+    assert (day.low, day.high) == pytest.approx((-1, 1), abs=0.05), "lists of one moment, but rows of nine days"
+    assert told["item_events"].high >= max(known[0]["item_events"].high, unknown["item_events"].high)
+    journal.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dashboards import names, queries
 from live_service import Service, serving
 from tastemaker.bundle.record import Release, read_record
 from tastemaker.bundle.registry import Registry
@@ -71,6 +72,9 @@ def test_a_good_bundle_goes_through_shadow_and_canary_and_live_by_itself(space: 
     for variant in ("shadow", "canary", "control"):
         assert f'tastemaker_variant_lists_total{{outcome="ok",variant="{variant}"}}' in figures
     assert 'tastemaker_rollouts_total{outcome="live"} 1.0' in figures
+    assert 'tastemaker_rollout_stage_info{stage="canary"} 0.0' in figures, "it is over"
+    for expression, where in queries("tastemaker-releases").items():
+        assert all(f"\n{name}" in figures for name in names(expression)), where
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,11 @@ class FeatureSet:
         return np.array([kind for kind, one in zip(kinds, self._declared, strict=True) for _ in one.names], dtype=bool)
 
     @property
+    def remembering(self) -> NDArray[np.bool_]:
+        """Which columns change with what happens, as they remember it, bool [F]; the others tell of the catalogue and the context."""
+        return np.array([bool(one.feature.remembers) for one in self._declared for _ in one.names], dtype=bool)
+
+    @property
     def grouped(self) -> NDArray[np.bool_]:
         """Which columns are kept by category or brand, bool [F]: an event stays filed under those that its item had when it came."""
         of = [any({"category", "brand"} & set(memory.key.by) for memory in one.feature.remembers) for one in self._declared]

@@ -57,23 +57,24 @@ class Drift:
 class Bins:
     """How a number was spread: inner edges at quantiles, and rows of each bin, one more than edges.
 
-    low, high: the smallest and largest number that was seen.
+    low, high: the smallest and largest number that was seen. rows: how many independent rows stand behind the counts; None: as many as are counted.
     """
 
     edges: list[float]
     counts: Counts
     low: float
     high: float
+    rows: float | None = None
 
     @classmethod
-    def of(cls, values: NDArray[Any]) -> Bins | None:
-        """Quantile bins of finite values; None where there are none."""
+    def of(cls, values: NDArray[Any], rows: float | None = None) -> Bins | None:
+        """Quantile bins of finite values; None where there are none. `rows` as in the class."""
         finite = np.asarray(values, dtype=np.float64)
         finite = finite[np.isfinite(finite)]
         if not len(finite):
             return None
         inner = np.unique(np.quantile(finite, np.arange(1, BINS) / BINS)).tolist()
-        return cls(inner, binned(finite, inner).astype(np.float64), float(finite.min()), float(finite.max()))
+        return cls(inner, binned(finite, inner).astype(np.float64), float(finite.min()), float(finite.max()), rows)
 
 
 def independent(owners: Iterable[Hashable]) -> float:
@@ -88,23 +89,26 @@ def distance(reference: Counts, counts: Counts) -> float:
     return float(0.5 * np.abs(reference / a - counts / b).sum()) if a and b else 0.0
 
 
-def compare(check: str, reference: Counts, counts: Counts, rows: float, effect: float, chance: float) -> Drift:
+def compare(
+    check: str, reference: Counts, counts: Counts, rows: float, effect: float, chance: float, before: float | None = None
+) -> Drift:
     """Counts of now against counts of before.
 
     Args:
-        reference, counts: [n], of the same bins. rows: how many independent rows stand behind `counts`.
+        reference, counts: [n], of the same bins. rows, before: how many independent rows stand behind `counts` and behind `reference`; None: as many as are counted.
         effect: least distance that matters. chance: how seldom a look at the same data may exceed the threshold.
     """
-    mean, spread = chance_distance(tuple(reference.tolist()), _rounded(rows))
+    drawn = reference if before is None else _rounded(before) * np.round(reference / max(reference.sum(), 1.0), 2)
+    mean, spread = chance_distance(tuple(drawn.tolist()), _rounded(rows))
     return Drift(check, distance(reference, counts), max(_quantile(mean, spread, chance), mean + effect), rows)
 
 
 def numbers(
-    check: str, reference: Bins, values: Sequence[float], owners: Sequence[Hashable], effect: float, chance: float
+    check: str, reference: Bins, values: Sequence[float] | NDArray[Any], owners: Sequence[Hashable], effect: float, chance: float
 ) -> Drift:
     """A number of now against its spread of before. Owners as of `independent`."""
     counts = binned(np.asarray(values, dtype=np.float64), reference.edges).astype(np.float64)
-    return compare(check, reference.counts, counts, independent(owners), effect, chance)
+    return compare(check, reference.counts, counts, independent(owners), effect, chance, reference.rows)
 
 
 def names(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ from tastemaker.models.ranker import NEXT
 from tastemaker.monitoring import drift
 from tastemaker.monitoring.changes import PageHinkley
 from tastemaker.monitoring.drift import Bins, Drift
+from tastemaker.monitoring.feature_health import FRESH_SLOT, FeatureHealth, FeatureReference
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.schema.baseline import Baseline, NumberBaseline
 from tastemaker.schema.events import Event
@@ -28,29 +30,12 @@ from tastemaker.schema.settings import AlertSettings
 
 LEAST_ITEMS = 20
 """Fewer new items are not judged."""
-ROUNDING = 1e-5
-"""Of float32, relative."""
 LATEST_ITEMS, ITEM_SECONDS = 30, 86_400.0
 """New items come in bursts: the latest of a day are judged, whatever the window."""
-FRESH_SLOT = "fresh slot"
-"""The source of places that the reference has not: they are left out where places are compared with it."""
 LEAST_EVENTS = 50.0
 """Fewer events of a head say nothing of its calibration. Chances are those at a question of training, not at an impression: only their change tells."""
 PATIENCE = 300.0
 """Seconds that people have to take what they were shown before it counts as left."""
-
-
-@dataclass(frozen=True)
-class FeatureReference:
-    """A feature in the lists of the bundle.
-
-    Attributes:
-        low, high: of its numbers. read: less the mean of their list, as a ranker reads them: so what grows for all items alike is no drift.
-    """
-
-    low: float
-    high: float
-    read: Bins
 
 
 @dataclass(frozen=True)
@@ -93,6 +78,7 @@ class Health:
     def __init__(self, settings: AlertSettings, metrics: Metrics, bot_events_per_minute: int = 60) -> None:
         self.settings, self.metrics, self._bot = settings, metrics, bot_events_per_minute
         self.reference = Reference()
+        self._features = FeatureHealth(settings, metrics)
         self._lists: deque[Sampled] = deque()
         self._events: deque[tuple[float, Event]] = deque()
         self._items: deque[tuple[float, NewItem]] = deque(maxlen=LATEST_ITEMS)
@@ -110,6 +96,7 @@ class Health:
     def begin(self, reference: Reference) -> None:
         """A bundle goes live: what it answers is compared with its own reference, and nothing of before counts."""
         self.reference = reference
+        self._features.begin(reference.features)
         self._lists.clear()
         self._happened.clear()
         self._first_chances.clear()
@@ -133,6 +120,8 @@ class Health:
 
     def shown(self, answer: Sampled) -> None:
         """A list of the sample."""
+        self._features.shown(answer)
+        answer = msgspec.structs.replace(answer, names=[], values=[])
         self._lists.append(answer)
         self._open[answer.request_id] = (answer, set())
         self._due.append(answer)
@@ -166,7 +155,7 @@ class Health:
     def look(self, now: float) -> list[Drift]:
         """Computes all figures of the window that ends now; gives the checks of drift."""
         self._forget(now)
-        found = [*self._of_lists(), *self._of_events(), *self._of_items(), *self._of_stream()]
+        found = [*self._of_lists(), *self._features.look(now), *self._of_events(), *self._of_items(), *self._of_stream()]
         for one in found:
             self.metrics.set("tastemaker_drift_statistic", one.statistic, check=one.check)
             self.metrics.set("tastemaker_drift_threshold", one.threshold, check=one.check)
@@ -224,40 +213,6 @@ class Health:
         if self.reference.exposures:
             items = [item for item, _, _, _ in places]
             found.append(_of_names("exposures", self.reference.exposures, items, owners, effect, chance))
-        return [*found, *self._of_features(known)]
-
-    def _of_features(self, lists: Sequence[Sampled]) -> list[Drift]:
-        """Drift of each feature, the shares of missing and of strange numbers beside."""
-        found: list[Drift] = []
-        told = [one for one in lists if one.values and one.names == lists[-1].names and set(one.sources) != {FRESH_SLOT}]
-        if not told:
-            return found
-        lists_of = [np.array([[np.nan if x is None else x for x in row] for row in one.values], dtype=np.float64) for one in told]
-        table = np.concatenate(lists_of)
-        asked = [[place for place, source in enumerate(one.sources) if source != FRESH_SLOT] for one in told]
-        read = np.concatenate([within(values[places]) for values, places in zip(lists_of, asked, strict=True)])
-        owners = [one.user_id for one, places in zip(told, asked, strict=True) for _ in places]
-        for place, name in enumerate(told[-1].names):
-            reference, values = self.reference.features.get(name), table[:, place]
-            finite = np.isfinite(values)
-            self.metrics.set("tastemaker_feature_missing_ratio", float(1 - finite.mean()), feature=name)
-            if reference is None:
-                continue
-            width = max(reference.high - reference.low, 1e-9)
-            strange = (values < reference.low - width) | (values > reference.high + width)
-            self.metrics.set(
-                "tastemaker_feature_out_of_range_ratio", float(strange[finite].mean() if finite.any() else 0), feature=name
-            )
-            found.append(
-                drift.numbers(
-                    f"feature:{name}",
-                    reference.read,
-                    read[:, place].tolist(),
-                    owners,
-                    self.settings.drift_effect,
-                    self.settings.drift_chance,
-                )
-            )
         return found
 
     def _shares(self, lists: Sequence[Sampled]) -> None:
@@ -344,13 +299,6 @@ class Health:
             if told > 0 and happened[head] >= LEAST_EVENTS:
                 ratio = told / happened[head]
                 self.metrics.set("tastemaker_calibration_ratio", ratio / self._first_chances.setdefault(head, ratio), head=head)
-
-
-def within(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Features of one list, [k, F], less their means there; what only rounding tells apart is equal."""
-    mean = values.astype(np.float64).mean(axis=0, keepdims=True)
-    found: NDArray[np.float64] = values - mean
-    return np.where(np.abs(found) <= ROUNDING * np.maximum(np.abs(mean), 1.0), 0.0, found)
 
 
 def _of_names(

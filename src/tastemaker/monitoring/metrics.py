@@ -45,6 +45,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "tastemaker_events_behind": ("Events in the journal that have not been folded.", ()),
     "tastemaker_watch_timestamp_seconds": ("When data was last looked at.", ()),
     "tastemaker_rollout_share_ratio": ("Share of the users who are answered by the bundle on trial; 0 in the shadow and where none is.", ()),
+    "tastemaker_rollout_stage_info": ("1 while a bundle on trial is in this stage.", ("stage",)),
     "tastemaker_rollout_overlap_ratio": ("Mean share of the live top 10 in that of the bundle in the shadow.", ()),
     "tastemaker_rollout_taken_ratio": ("Share of the lists of a trial of which something was taken, by variant.", ("variant",)),
     "tastemaker_erasures_pending": ("People who were erased and whom a file or a bundle of before still knows.", ()),

@@ -75,7 +75,7 @@ class Judge:
         if rollout is None:
             if self._tally is not None:
                 self._tally = None
-                self._metrics.set("tastemaker_rollout_share_ratio", 0.0)
+                self._stand("", 0.0)
             return None
         tally = self._read(rollout)
         verdict = judge(tally, now)
@@ -123,9 +123,15 @@ class Judge:
             ),
         )  # fmt: skip
 
+    def _stand(self, stage: str, share: float) -> None:
+        """The stage of the trial; none where it is empty."""
+        for one in (SHADOW, CANARY):
+            self._metrics.set("tastemaker_rollout_stage_info", float(stage == one), stage=one)
+        self._metrics.set("tastemaker_rollout_share_ratio", share)
+
     def _tell(self, tally: Tally, verdict: Verdict, now: float) -> None:
         rollout, new = tally.rollout, tally.new
-        self._metrics.set("tastemaker_rollout_share_ratio", rollout.share)
+        self._stand(rollout.stage, rollout.share)
         if tally.overlaps:
             self._metrics.set("tastemaker_rollout_overlap_ratio", sum(tally.overlaps) / len(tally.overlaps))
         for variant, arm in (("canary", new), ("control", tally.old)):

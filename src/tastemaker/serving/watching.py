@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, ValuesView
+from collections.abc import Callable, Iterator, Mapping, ValuesView
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from tastemaker.journal.lines import LineReader
 from tastemaker.journal.sampled import Sampled
 from tastemaker.monitoring.alerts import Alerts, Change, Webhook
 from tastemaker.monitoring.drift import Bins
-from tastemaker.monitoring.health import FeatureReference, Health, NewItem, Reference, within
+from tastemaker.monitoring.feature_health import NOWHERE, FeatureReference, within
+from tastemaker.monitoring.health import Health, NewItem, Reference
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.monitoring.rules import rules
 from tastemaker.schema.baseline import Baseline
@@ -139,9 +140,10 @@ class Watch:
 
 
 class ReferenceMaker:
-    """Asks a bundle what it answers to a sample of its own users, one user a step."""
+    """Asks a bundle what it answers to a sample of its own users, one user a step; `clock` gives the moment, epoch seconds."""
 
-    def __init__(self, live: Live, users: int = REFERENCE_USERS, seed: int = 0) -> None:
+    def __init__(self, live: Live, users: int = REFERENCE_USERS, seed: int = 0, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._live, self._random = live, np.random.default_rng(seed)
         names = list(live.brain.users)
         chosen = self._random.permutation(len(names))[:users]
@@ -160,26 +162,35 @@ class ReferenceMaker:
     def made(self) -> Reference:
         """What was learned."""
         live, folder = self._live, self._live.brain.folder
-        features = live.state.features
-        names = features.features.names if features is not None else []
-        table = np.concatenate(self._values) if self._values else np.zeros((0, len(names)))
-        read = np.concatenate([within(one) for one in self._values]) if self._values else table
-        features_of = {
-            name: FeatureReference(float(table[:, place].min()), float(table[:, place].max()), bins)
-            for place, name in enumerate(names)
-            if (bins := Bins.of(read[:, place])) is not None
-        }
         path = folder / "baseline.json"
         baseline = msgspec.json.decode(path.read_bytes(), type=Baseline) if path.is_file() else None
         return Reference(
             items=live.state.n_base, exposures=self._exposures, scores=Bins.of(np.array(self._scores)),
-            features=features_of, vectors=self._texts(),
+            features=self._features(baseline), vectors=self._texts(),
             popularity=TrainEvents(live.brain.index_of, live.channels.counts), baseline=baseline,
             labels=[parse_label(text) for text in baseline.positive] if baseline is not None else [],
         )  # fmt: skip
 
+    def _features(self, baseline: Baseline | None) -> dict[str, FeatureReference]:
+        """Of each feature by name. What the bundle's lists have at one moment is no range of hours and days, so that must come from the rows of training."""
+        features = self._live.state.features
+        if features is None or not self._values:
+            return {}
+        table, read = np.concatenate(self._values), np.concatenate([within(one) for one in self._values])
+        trained = baseline.features if baseline is not None else {}
+        found = {}
+        for place, (name, remembers) in enumerate(
+            zip(features.features.names, features.features.remembering.tolist(), strict=True)
+        ):
+            values, rows = table[:, place], trained.get(name)
+            low, high = (float(values.min()), float(values.max())) if remembers or rows is not None else NOWHERE
+            if rows is not None and rows.count:
+                low, high = min(low, rows.low), max(high, rows.high)
+            found[name] = FeatureReference(low, high, None if remembers else Bins.of(read[:, place]))
+        return found
+
     def _ask(self, live: Live, user: str) -> None:
-        now, features = time.time(), live.state.features
+        now, features = self._clock(), live.state.features
         history = live.state.history(user)
         if not len(history):
             return
@@ -198,9 +209,9 @@ class ReferenceMaker:
         return np.asarray(rows[np.abs(rows).sum(axis=1) > 0], dtype=np.float32)
 
 
-def reference_of(live: Live, users: int = REFERENCE_USERS) -> Reference:
+def reference_of(live: Live, users: int = REFERENCE_USERS, clock: Callable[[], float] = time.time) -> Reference:
     """The reference of a bundle, made at once."""
-    maker = ReferenceMaker(live, users)
+    maker = ReferenceMaker(live, users, clock=clock)
     for _ in maker.steps():
         pass
     return maker.made()
