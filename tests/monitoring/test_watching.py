@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import polars as pl
 import pytest
 
 from tastemaker.data.baseline import baseline_of_log, features_of
@@ -146,7 +147,8 @@ def test_what_a_feature_is_compared_with(tmp_path: Path) -> None:
     assert (unknown["item_events"].read, unknown["item_events"].low < unknown["item_events"].high) == (None, True)
     assert (unknown["price.log"].low, unknown["price.log"].high) == NOWHERE, "no row of training tells its range"
     assert unknown["price.log"].read is not None
-    baseline = msgspec.structs.replace(baseline_of_log(journal.scan(), live.brain.catalogue), features=known[0])
+    catalogue = pl.read_parquet(live.brain.folder / "catalogue" / "items.parquet")
+    baseline = msgspec.structs.replace(baseline_of_log(journal.scan(), catalogue), features=known[0])
     (live.brain.folder / "baseline.json").write_bytes(msgspec.json.encode(baseline))
     told = reference_of(live, 10).features
     day = told["time_of_day.day_sin"]
