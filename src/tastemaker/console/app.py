@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import socket
 import time
@@ -52,6 +53,8 @@ MEDIA_TYPES = {
 PATHS = {"index.html": "/", "docs.html": "/docs"}
 FOLD_EVERY, FOLD_SECONDS = 0.01, 0.008
 """Seconds between looks at the journal, and for which events are folded at once."""
+GARBAGE = (50_000, 20, 20)
+"""Objects after which Python looks for cycles. By its own habit it looks after 700, which is every other answer, and takes a twentieth of it."""
 SAMPLE_DAYS = 2
 TELL_EVERY = 10.0
 """Seconds between two lines about a log of events that can't be read."""
@@ -227,6 +230,7 @@ def work(
         closed: nobody may enter without a key, even when all keys are revoked.
         sharing: workers that accept from the socket.
     """
+    gc.set_threshold(*GARBAGE)
     app = application(number, Path(workspace), settings, version, counters, closed)
     config = uvicorn.Config(
         app,

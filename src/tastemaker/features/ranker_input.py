@@ -87,7 +87,7 @@ def cosines(user: FloatArray | None, items: FloatArray) -> FloatArray:
 
 def unit(vectors: FloatArray) -> FloatArray:
     """Rows of length 1; the zero row stays."""
-    found: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    found: FloatArray = vectors / np.maximum(np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True)), 1e-9)
     return found
 
 
