@@ -136,5 +136,7 @@ def _unfiltered(probes: int) -> Any:
 
 def _whole(numbers: NDArray[np.int64], scores: FloatArray) -> Found:
     """Without the places that faiss could not fill."""
-    full = int(np.searchsorted(numbers < 0, True)) if len(numbers) and numbers[-1] < 0 else len(numbers)
+    if not len(numbers) or numbers[-1] >= 0:
+        return numbers, scores
+    full = int(np.searchsorted(numbers < 0, True))
     return numbers[:full], scores[:full]

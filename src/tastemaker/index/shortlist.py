@@ -35,6 +35,8 @@ SIMILAR, LEAST_SIMILAR = 4, 200
 """Items like an item are looked for among so many times as many by each of their likenesses, and at least so many."""
 _FEW_ALLOWED = 4
 """If at most the catalogue's size divided by this is allowed, what is allowed is listed."""
+FEW_ROWS = 6
+"""So few rows are sorted by NumPy."""
 LANES = 16
 """Queries that are looked for in one piece."""
 _BITS = np.uint16(1) << np.arange(LANES, dtype=np.uint16)
@@ -125,26 +127,26 @@ class Shortlists:
         done = {name: call() for name, call in calls.items()} if gather is None else gather(calls)
         missing = [name for name in calls if name not in done]
         likely = done.get("sequence", [(_NONE, 0.0)] * len(asked))
-        lists = [(lane, best) for lane, (best, _) in enumerate(likely) if best is not None]
-        lists += [pair for name in ("text", GRAPH) for pair in done.get(name, ())]
+        alike = [pair for name in ("text", GRAPH) for pair in done.get(name, ())]
         people, sums = [self._people(state) for state in states], list[list[_Sum]]()
         with open_:
-            parts = [open_.first(lists, depth)]
-            parts += [
-                self._prior.best(channels.bias, [lane], open_, depth) for lane, (best, _) in enumerate(likely) if best is None
-            ]
-            for lane, (state, (popular, friends)) in enumerate(zip(states, people, strict=True)):
+            parts = [open_.first(lane, items, depth) for lane, items in alike]
+            for lane, (state, (best, _), (popular, friends)) in enumerate(zip(states, likely, people, strict=True)):
+                if best is None:
+                    parts.append(self._prior.best(channels.bias, lane, open_, depth))
+                else:
+                    parts.append(open_.first(lane, best, depth))
                 sums.append(
                     [one.of(state.history, decay, channels.n_items) for one, decay in zip(self._sums, self._fading, strict=True)]
                 )
                 parts += [open_.largest(lane, items, values, depth) for items, values in sums[-1] if len(items)]
-                if popular is not None:
+                if popular is None:
+                    parts.append(self._popular.best(channels.popular, lane, open_, depth))
+                else:
                     parts.append(open_.best(lane, popular, depth))
                 if friends is not None:
                     known = np.flatnonzero(friends > 0)
                     parts.append(open_.largest(lane, known, friends[known], depth))
-            everybody = [lane for lane, (popular, _) in enumerate(people) if popular is None]
-            parts.append(self._popular.best(channels.popular, everybody, open_, depth))
         parts += [open_.keys(lane, more) for lane in range(len(states)) if len(more)]
         items, begin = open_.union(parts)
         return self._scored(asked, [one for _, one in likely], people, sums, items, begin, depth, missing)
@@ -311,21 +313,9 @@ class _Open:
             keep &= self.allowed[items]
         return keep
 
-    def first(self, lists: Sequence[tuple[int, NDArray[np.integer]]], depth: int) -> NDArray[np.int64]:
-        """Of each list, a lane and its items, the first `depth` that may be found, as keys."""
-        if not lists:
-            return _NONE
-        sizes = np.array([len(items) for _, items in lists])
-        items, lanes = np.concatenate([items for _, items in lists]), np.repeat([lane for lane, _ in lists], sizes)
-        keep = (self.table[items] & _BITS[lanes]) == 0
-        if self.allowed is not None:
-            keep &= self.allowed[items]
-        count = np.cumsum(keep)
-        ends = np.cumsum(sizes)
-        before = np.where(ends > sizes, count[ends - sizes - 1], 0) if len(count) else ends
-        keep &= count - np.repeat(before, sizes) <= depth
-        found: NDArray[np.int64] = items[keep] + lanes[keep] * len(self.table)
-        return found
+    def first(self, lane: int, items: NDArray[np.integer], depth: int) -> NDArray[np.int64]:
+        """The first `depth` of some items that may be found, as keys."""
+        return self.keys(lane, items[self.free(lane, items)][:depth])
 
     def largest(self, lane: int, items: NDArray[np.int64], values: FloatArray, depth: int) -> NDArray[np.int64]:
         """Of the items that may be found the `depth` with the largest values above zero, as keys; of equals the smaller indices."""
@@ -363,21 +353,15 @@ class _Head:
     def __init__(self) -> None:
         self._first, self._of = _NONE, -1
 
-    def best(self, values: FloatArray, lanes: Sequence[int], open_: _Open, depth: int) -> NDArray[np.int64]:
-        """The `depth` items with the largest values that some of the queries may find, as keys."""
-        short = list(lanes)
-        parts = [_NONE]
-        if open_.listed is None and short:
-            if self._of < 0 or (self._of != len(values) and len(self._first) < HEAD):
-                self._first, self._of = top(values[None], HEAD)[0], len(values)
-            first = self._first
-            if open_.allowed is None:  # more than these can't be needed
-                first = first[: depth + max(len(open_.met[lane]) for lane in short)]
-            keys = open_.first([(lane, first) for lane in short], depth)
-            count = np.bincount(keys // len(open_.table), minlength=len(open_.met)).tolist()
-            short = [lane for lane in short if count[lane] < depth]
-            parts.append(keys)
-        return np.concatenate([*parts, *(open_.best(lane, values, depth) for lane in short)])
+    def best(self, values: FloatArray, lane: int, open_: _Open, depth: int) -> NDArray[np.int64]:
+        """The `depth` items with the largest values that a query may find, as keys."""
+        if open_.listed is not None:
+            return open_.best(lane, values, depth)
+        if self._of < 0 or (self._of != len(values) and len(self._first) < HEAD):
+            self._first, self._of = top(values[None], HEAD)[0], len(values)
+        enough = depth + len(open_.met[lane]) if open_.allowed is None else len(self._first)
+        found = open_.first(lane, self._first[:enough], depth)
+        return found if len(found) == depth else open_.best(lane, values, depth)
 
 
 class _Sums:
@@ -452,17 +436,22 @@ def _places(scores: FloatArray, floors: FloatArray, depth: int, begin: NDArray[n
         int32 [C, R].
     """
     sizes, found = begin[1:] - begin[:-1], scores > floors[:, None]
+    says = np.flatnonzero(found.any(axis=1))  # what says nothing has no places
     lists, longest = len(sizes), int(sizes.max(initial=0))
-    at = np.arange(scores.shape[1]) + np.repeat(
-        np.arange(lists) * longest - begin[:-1], sizes
-    )  # each list filled up to the longest
-    falling = np.full((len(scores), lists * longest), np.inf, dtype=np.float32)
-    falling[:, at] = np.where(found, 0.0 - scores, np.float32(np.inf))
-    order = growing(falling.reshape(len(scores) * lists, longest))
-    places = np.empty(order.shape, dtype=np.int32)
-    np.put_along_axis(places, order, np.arange(longest, dtype=np.int32)[None], axis=1)
-    own = places.reshape(len(scores), lists * longest)[:, at]
-    return np.where(found, np.minimum(own, depth), np.int32(depth))
+    falling = np.where(found[says], 0.0 - scores[says], np.float32(np.inf))
+    at = np.arange(scores.shape[1])
+    if lists > 1:  # each list is filled up to the longest
+        at += np.repeat(np.arange(lists) * longest - begin[:-1], sizes)
+        filled = np.full((len(says), lists * longest), np.inf, dtype=np.float32)
+        filled[:, at] = falling
+        falling = filled
+    order = growing(falling.reshape(len(says) * lists, longest))
+    order += np.arange(len(order))[:, None] * longest
+    places = np.empty(order.size, dtype=np.int32)
+    places[order] = np.arange(longest, dtype=np.int32)
+    told = np.full(scores.shape, depth, dtype=np.int32)
+    told[says] = np.where(found[says], np.minimum(places.reshape(len(says), lists * longest)[:, at], depth), np.int32(depth))
+    return told
 
 
 def growing(values: FloatArray) -> NDArray[np.int64]:
@@ -470,6 +459,8 @@ def growing(values: FloatArray) -> NDArray[np.int64]:
 
     A float's bits, those of negatives turned over, grow with it (M. Herf, 2001, "Radix Tricks"); its place stands behind them in one 64-bit number.
     """
+    if len(values) <= FEW_ROWS:
+        return np.argsort(values, axis=1, kind="stable")
     bits = values.view(np.int32)
     keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
     keys <<= 32

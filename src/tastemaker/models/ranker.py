@@ -276,8 +276,8 @@ class Ranker:
         found = np.empty((len(self.names), len(logits)), dtype=np.float32)
         if not len(logits):
             return found.T
-        starts = np.zeros(1, dtype=np.int64) if begin is None else begin[:-1]
-        sizes = np.diff(np.append(starts, len(logits)))
+        begin = np.array([0, len(logits)]) if begin is None else begin
+        starts, sizes = begin[:-1], begin[1:] - begin[:-1]
         first = (logits[:, 0] + self.plan.boost * raised if self.plan.orders else scores).astype(np.float64)
         first = np.exp(first - np.repeat(np.maximum.reduceat(first, starts), sizes))
         found[0] = self.plan.found * first / np.repeat(np.maximum(np.add.reduceat(first, starts), 1e-300), sizes)
