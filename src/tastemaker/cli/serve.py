@@ -47,7 +47,7 @@ def run(
     from tastemaker.monitoring.metrics import share_between_workers
     from tastemaker.serving.admission import share
     from tastemaker.serving.auth import KEYS_FILE, KeyFile, check_exposure
-    from tastemaker.serving.workers import listen, supervise
+    from tastemaker.serving.workers import listen, shared_counts, supervise
 
     given = {"compat": tuple(compat) if compat else None, "state": state, "events_from": events_from}
     said = {name: value for name, value in given.items() if value is not None}
@@ -64,7 +64,7 @@ def run(
         share_between_workers(workspace.runs / "metrics")
     counters = share(workspace.runs / f"admission-{os.getpid()}", count)
     threading.Thread(target=_announce, args=(host, sock.getsockname()[1], count, json), daemon=True).start()
-    code = supervise(work, sock, count, (str(directory), settings, bundle, counters, bool(keys), count))
+    code = supervise(work, sock, count, (str(directory), settings, bundle, counters, bool(keys), shared_counts(count)))
     counters.unlink(missing_ok=True)
     raise typer.Exit(code)
 

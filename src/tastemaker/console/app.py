@@ -7,7 +7,7 @@ import gc
 import importlib.util
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, MutableSequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.pipeline.engine import Timed
 from tastemaker.schema.settings import ServingSettings, Settings
+from tastemaker.serving.accept import Holdings
 from tastemaker.serving.admission import Admission
 from tastemaker.serving.answers import Answers
 from tastemaker.serving.auth import KEYS_FILE, KeyFile, Keyring
@@ -220,7 +221,7 @@ def work(
     version: str | None,
     counters: Path,
     closed: bool,
-    sharing: int = 1,
+    counts: MutableSequence[int] | None = None,
 ) -> None:
     """One worker: answers on the shared socket until SIGTERM.
 
@@ -228,7 +229,7 @@ def work(
         sock: listens. number: of this worker, from 0. workspace, settings, version: as of `create`.
         counters: the file in which all workers count requests.
         closed: nobody may enter without a key, even when all keys are revoked.
-        sharing: workers that accept from the socket.
+        counts: connections that each worker holds, in shared memory; None: this one is alone.
     """
     gc.set_threshold(*GARBAGE)
     app = application(number, Path(workspace), settings, version, counters, closed)
@@ -241,7 +242,7 @@ def work(
         timeout_graceful_shutdown=8,
         server_header=False,
     )
-    Server(config, sharing).run(sockets=[sock])
+    Server(config, Holdings(counts, number if counts is not None else 0)).run(sockets=[sock])
 
 
 def connection() -> Any:

@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -36,6 +36,12 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
     found.listen(2048)
     found.set_inheritable(True)
+    return found
+
+
+def shared_counts(count: int) -> MutableSequence[int]:
+    """So many zeros in memory that processes share to whom it is given when they start."""
+    found: MutableSequence[int] = multiprocessing.get_context("spawn").RawArray("q", count)
     return found
 
 
