@@ -138,5 +138,5 @@ def _whole(numbers: NDArray[np.int64], scores: FloatArray) -> Found:
     """Without the places that faiss could not fill."""
     if not len(numbers) or numbers[-1] >= 0:
         return numbers, scores
-    full = int(np.searchsorted(numbers < 0, True))
+    full = np.count_nonzero(numbers >= 0)
     return numbers[:full], scores[:full]

@@ -156,6 +156,9 @@ class ApproximateIndex(DenseIndex):
         if self._waiting_rows:
             parts.append(self._of_waiting(query, allowed))
         items, scores = parts[0] if len(parts) == 1 else (np.concatenate(column) for column in zip(*parts, strict=True))
+        if len(items) > depth + depth // 4:
+            best = np.argpartition(-scores, depth)[:depth]
+            items, scores = items[best], scores[best]
         order = np.argsort(-scores)
         falling = scores[order]
         if (falling[1:] == falling[:-1]).any():  # of equals the smaller index comes first

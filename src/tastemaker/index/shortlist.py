@@ -116,7 +116,7 @@ class Shortlists:
     ) -> list[ChannelScores]:
         """Candidates of each query, growing; with `more` these items too, whatever their places."""
         channels = self._of
-        asked, wanted = [self._query(state) for state in states], open_.wanted(depth)
+        asked, wanted = self._queries(states), open_.wanted(depth)
         calls: dict[str, Callable[[], Any]] = {
             "sequence": lambda: self._sequences(asked, wanted, open_.allowed),
             "text": lambda: _searched(channels.text, [one.text for one in asked], wanted, open_.allowed),
@@ -155,12 +155,15 @@ class Shortlists:
     def _fading(self) -> tuple[float, float]:
         return self._of.decays.neighbours, self._of.decays.together
 
-    def _query(self, state: QueryState) -> _Query:
-        channels = self._of
-        user = state.user_vector if state.user_vector is not None else np.zeros(channels.items.dim, np.float32)
-        text = self._content(channels.text, state.history, (channels.decays.text, channels.decays.taste))
-        graph = None if channels.graph is None else self._content(channels.graph, state.history, (channels.decays.text,))
-        return _Query(user, text, np.zeros((0, 0), np.float32) if graph is None else graph)
+    def _queries(self, states: Sequence[QueryState]) -> list[_Query]:
+        channels, nobody = self._of, np.zeros(self._of.items.dim, np.float32)
+        histories = [state.history[-LATEST:][::-1] for state in states]
+        texts = _contents(channels.text, histories, (channels.decays.text, channels.decays.taste))
+        graphs = [np.zeros((0, 0), np.float32)] * len(states)
+        if channels.graph is not None:
+            graphs = _contents(channels.graph, histories, (channels.decays.text,))
+        users = [nobody if state.user_vector is None else state.user_vector for state in states]
+        return [_Query(*one) for one in zip(users, texts, graphs, strict=True)]
 
     def _scored(
         self,
@@ -222,14 +225,6 @@ class Shortlists:
         if channels.companions is not None:
             friends = channels.companions.scores(np.array([state.user], dtype=np.int32), channels.n_items)[0]
         return popular, friends
-
-    def _content(self, index: DenseIndex, history: IntArray, decays: tuple[float, ...]) -> FloatArray:
-        """What the latest events are, by how fast older ones fade, float32 [decays, C]."""
-        latest = history[-LATEST:][::-1]
-        if not len(latest):
-            return np.zeros((len(decays), index.dim), dtype=np.float32)
-        found: FloatArray = fading(decays, len(latest)) @ index.rows(latest)
-        return found
 
     def _sequences(
         self, asked: Sequence[_Query], wanted: Sequence[int], allowed: BoolArray | None
@@ -394,6 +389,13 @@ class _Sums:
             self._sum[of] = sums
             into[:] = self._sum[items]
             self._sum[of] = 0.0
+
+
+def _contents(index: DenseIndex, latest: Sequence[IntArray], decays: tuple[float, ...]) -> list[FloatArray]:
+    """What the latest events of histories are, newest first, by how fast older ones fade, float32 [decays, C] each."""
+    rows = index.rows(np.concatenate(latest))
+    ends = np.cumsum([len(one) for one in latest]).tolist()
+    return [fading(decays, len(one)) @ rows[end - len(one) : end] for one, end in zip(latest, ends, strict=True)]
 
 
 def _searched(
