@@ -45,3 +45,9 @@ def test_what_nothing_is_known_of_has_no_places(lists: int) -> None:
     begin = np.arange(lists + 1) * 3
     found = shortlist._places(np.zeros((2, 3 * lists), np.float32), np.zeros(2, np.float32), 5, begin)
     assert (found == 5).all()
+
+
+def test_the_last_bit_counts() -> None:
+    near = np.nextafter(np.float32(-1.0), np.float32([-2.0, 0.0] * (FEW_ROWS + 1)))[:, None]
+    values = np.concatenate([np.full_like(near, -1.0), near], axis=1)
+    assert growing(values).tolist() == [[1, 0], [0, 1]] * (FEW_ROWS + 1)

@@ -160,12 +160,16 @@ def test_after_a_batch_as_many_are_waited_for_a_moment_and_no_longer() -> None:
         await later(6, 0.0)  # two of its companions have gone
         lone = time.monotonic() - began - came
         await later(7, 0.0)
+        assert time.monotonic() - began - came - lone < 0.04, "who was alone before is not waited for"
         await asyncio.gather(later(8, 0.0), later(9, 0.0))
         await later(10, 0.06)
+        await asyncio.gather(*(later(number, 0.0) for number in (11, 12, 13)))
+        await asyncio.gather(later(14, 0.0), later(15, 0.0))  # the moment ends with two
+        await asyncio.wait_for(later(16, 0.0), 5)
         return came, lone
 
     came, lone = asyncio.run(run())
-    assert turns == [[0, 1, 2], [3, 4, 5], [6], [7], [8, 9], [10]]
+    assert turns == [[0, 1, 2], [3, 4, 5], [6], [7], [8, 9], [10], [11, 12, 13], [14, 15], [16]]
     assert came < 0.05 <= lone + 0.002, "whoever is there ends the moment; a lone one waits for all of it, and not again"
 
 
