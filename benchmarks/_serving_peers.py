@@ -1,11 +1,16 @@
 """The same work behind other servers: torch eager models, the same index file, the same shapes. Started by benchmarks/serving.py --table.
 
+What they do: the user tower over 50 events, a search in the index, 200 seen items dropped, 200 candidates, the ranker's columns of them (scores and places of the channels, the
+fusion, counts, cosine, and both vectors by 32 directions with their products), three heads, the best ten. What ours does besides: sources of the places, rules, the fresh slot, metrics,
+deadlines and the ladder, the look for new events.
+
 python benchmarks/_serving_peers.py fastapi|litserve|bentoml BUNDLE PORT WORKERS
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import sys
 from pathlib import Path
@@ -13,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from _served_world import DIM, HEADS, HIDDEN, RANKED
+
+CHANNELS = 6
 
 
 class Work:
@@ -40,7 +47,8 @@ class Work:
         self.bias = np.load(channels / "bias.npy")
         self.index = load(channels, "items", load_vectors(channels, "items"), self.bias)
         self.table = np.load(channels / "items.npy", mmap_mode="r")
-        self.popular = np.argsort(-np.load(channels / "popular.npy"), kind="stable")[: 4 * RANKED]
+        self.popularity, self.counts = np.load(channels / "popular.npy"), np.load(channels / "counts.npy")
+        self.popular = np.argsort(-self.popularity, kind="stable")[: 4 * RANKED]
         offsets, items = np.load(bundle / "users" / "offsets.npy"), np.load(bundle / "users" / "items.npy")
         self.histories = {f"u{user}": items[begin:end] for user, (begin, end) in enumerate(itertools.pairwise(offsets))}
         turn = np.load(bundle / "ranker" / "of_item.npy")
@@ -51,6 +59,30 @@ class Work:
         for before, after in itertools.pairwise(sizes):
             layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
         self.ranker, self.columns = torch.nn.Sequential(*layers[:-1]).eval(), columns
+
+    def told(self, user: Any, vectors: Any, items: Any, events: int) -> Any:
+        """The columns of candidates besides vectors, [n, 19]: as `features.ranker_input.channel_columns` and `compared` give them."""
+        torch = self.torch
+        scores, counts = torch.zeros((len(items), CHANNELS)), torch.from_numpy(self.counts[items])
+        scores[:, 0] = vectors @ user + torch.from_numpy(self.bias[items])
+        scores[:, -1] = torch.from_numpy(self.popularity[items])
+        places = scores.argsort(dim=0, descending=True).argsort(dim=0)
+        says = (scores != 0) & (places < RANKED // 2)
+        fusion = torch.where(says, 10.0 / (10.0 + places), 0.0).sum(1)
+        own = torch.stack(
+            [
+                fusion - fusion.max(),
+                torch.log1p(fusion.argsort(descending=True).argsort().float()),
+                (counts == 0).float(),
+                torch.log1p(counts),
+                torch.full_like(fusion, math.log1p(events)),
+                fusion,
+            ],
+            dim=1,
+        )
+        scaled = torch.cat([scores, (vectors @ torch.nn.functional.normalize(user, dim=0))[:, None]], dim=1)
+        scaled = (scaled - scaled.mean(0)) / (scaled.std(0, correction=0) + 1e-6)
+        return torch.cat([scaled, torch.where(says, 1.0 / (1.0 + places), 0.0), own], dim=1)
 
     def answer(self, user_id: str, k: int) -> dict[str, Any]:
         """Ten items as JSON takes them."""
@@ -65,10 +97,8 @@ class Work:
             items = np.concatenate([found, more[~np.isin(more, found)]])
             vectors = torch.from_numpy(self.table[items])
             mine, theirs = torch.nn.functional.normalize(user) @ self.turn, vectors @ self.turn
-            logits = (vectors @ user[0]).numpy() + self.bias[items]
-            rest = torch.zeros((len(items), self.columns - 3 * mine.shape[1]))
-            rest[:, 0] = torch.from_numpy(logits)
-            heads = self.ranker(torch.cat([rest, mine.expand(len(items), -1), theirs, mine * theirs], dim=1))
+            told = self.told(user[0], vectors, items, len(history))
+            heads = self.ranker(torch.cat([told, mine.expand(len(items), -1), theirs, mine * theirs], dim=1))
             final = torch.softmax(heads[:, 0], 0) + torch.sigmoid(heads[:, 1:]).sum(1)
             worth, best = torch.topk(final, min(k, len(items)))
         return {

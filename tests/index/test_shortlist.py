@@ -127,3 +127,18 @@ def test_a_base_that_is_searched_by_lists_gives_the_same_best(folder: Path, monk
     assert (
         np.mean([len(np.intersect1d(one.items, other.items)) / len(other.items) for one, other in pairs]) > 0.8
     )  # rows at random have no clusters
+
+
+def test_what_many_have_met_is_forgotten_when_they_are_answered(folder: Path) -> None:
+    channels, random = Channels.load(folder), np.random.default_rng(3)
+    assert channels.items.approximate
+
+    def state() -> QueryState:
+        return QueryState(random.choice(N, 30, replace=False).astype(np.int32), _unit(random, 1, DIM)[0])
+
+    one, others = state(), [state() for _ in range(20)]
+    before = channels.candidates([one], 40)[0].items.tolist()
+    channels.candidates(others, 40)
+    assert channels.candidates([one], 40)[0].items.tolist() == before
+    together = [found.items.tolist() for found in channels.candidates([*others, one], 40)]
+    assert together == [channels.candidates([each], 40)[0].items.tolist() for each in (*others, one)]

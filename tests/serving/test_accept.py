@@ -6,12 +6,13 @@ import asyncio
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 import uvloop
 
-from tastemaker.serving.accept import Acceptor, queued
-from tastemaker.serving.workers import listen
+from tastemaker.serving.accept import Acceptor, Holdings, queued
+from tastemaker.serving.workers import listen, shared_counts
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells the length of the queue")
 
@@ -23,37 +24,42 @@ class Counted(asyncio.Protocol):
         type(self).made += 1
 
 
+def counts(workers: int, *held: int) -> Holdings:
+    return Holdings([*held, *[0] * (workers - len(held))], 0)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_turn_takes_the_share_of_this_worker(workers: int) -> None:
-    async def taken(sock: socket.socket, beside: bool) -> int:
+    async def taken(sock: socket.socket, own: bool) -> int:
         Counted.made = 0
-        server = await asyncio.get_running_loop().create_server(Counted, sock=sock.dup())
-        acceptor = Acceptor(sock, Counted, workers) if beside else None
+        server = None if own else await asyncio.get_running_loop().create_server(Counted, sock=sock.dup())
+        acceptor = Acceptor(sock, Counted, counts(workers), lambda: 0) if own else None
         for _ in range(4):  # turns that take as long as some answers
             await asyncio.sleep(0)
             time.sleep(0.01)
         if acceptor is not None:
             acceptor.close()
             acceptor.close()
-        server.close()
+        if server is not None:
+            server.close()
         return Counted.made
 
     found = []
-    for beside in (True, False):
+    for own in (True, False):
         sock = listen("127.0.0.1", 0)
         clients = [socket.create_connection(sock.getsockname()) for _ in range(24)]
         assert queued(sock) == 24
-        found.append(uvloop.run(taken(sock, beside)))
+        found.append(uvloop.run(taken(sock, own)))
         for one in (*clients, sock):
             one.close()
     assert found[0] >= 24 / workers
     assert found[1] <= 4, "the loop's own server takes one a turn"
 
 
-@pytest.mark.parametrize(("workers", "left"), [(1, 0), (3, 4), (8, 6)])
+@pytest.mark.parametrize(("workers", "left"), [(1, 0), (3, 4), (8, 5)])
 def test_the_other_workers_get_theirs(workers: int, left: int) -> None:
     async def once(sock: socket.socket) -> int:
-        acceptor = Acceptor(sock, Counted, workers)
+        acceptor = Acceptor(sock, Counted, counts(workers), lambda: 0)
         acceptor._accept()
         acceptor.close()
         return queued(sock)
@@ -63,6 +69,56 @@ def test_the_other_workers_get_theirs(workers: int, left: int) -> None:
         assert uvloop.run(once(sock)) == left
         for one in clients:
             one.close()
+
+
+def test_who_holds_more_leaves_connections_to_the_others_for_a_moment_only() -> None:
+    async def run(sock: socket.socket) -> tuple[int, int, int]:
+        Counted.made = 0
+        acceptor = Acceptor(sock, Counted, counts(2, 0, 0), lambda: 3)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        at_once, left = Counted.made, queued(sock)
+        for _ in range(200):
+            await asyncio.sleep(0.005)
+            if Counted.made == 6:
+                break
+        acceptor.close()
+        return at_once, left, Counted.made
+
+    with listen("127.0.0.1", 0) as sock:
+        clients = [socket.create_connection(sock.getsockname()) for _ in range(6)]
+        assert uvloop.run(run(sock)) == (0, 6, 6), "nobody else came for them"
+        for one in clients:
+            one.close()
+
+
+def test_two_workers_hold_the_same_number() -> None:
+    held = shared_counts(2)
+
+    async def run(sock: socket.socket) -> tuple[list[int], list[int]]:
+        made: list[list[asyncio.Protocol]] = [[], []]
+
+        def maker(place: int) -> Callable[[], asyncio.Protocol]:
+            def make() -> asyncio.Protocol:
+                made[place].append(Counted())
+                return made[place][-1]
+
+            return make
+
+        acceptors = [Acceptor(sock, maker(place), Holdings(held, place), lambda place=place: len(made[place])) for place in (0, 1)]  # type: ignore[misc]
+        loop = asyncio.get_running_loop()
+        clients = [await loop.create_connection(asyncio.Protocol, *sock.getsockname()) for _ in range(12)]
+        await asyncio.sleep(0.05)
+        after = [len(one) for one in made]
+        for transport, _ in clients:
+            transport.close()
+        for acceptor in acceptors:
+            acceptor.close()
+        return after, list(held)
+
+    with listen("127.0.0.1", 0) as sock:
+        after, told = uvloop.run(run(sock))
+    assert after == told == [6, 6]
 
 
 def test_a_socket_that_does_not_listen_has_no_queue() -> None:

@@ -18,6 +18,7 @@ from tastemaker.bundle.registry import Registry
 from tastemaker.journal.append import Journal
 from tastemaker.journal.served import ServedLog, read_served
 from tastemaker.models.segments import Column, Segments
+from tastemaker.pipeline.rules import Rules
 from tastemaker.recommender import Recommender
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.events import Event
@@ -26,6 +27,7 @@ from tastemaker.schema.queries import Answer, ExplainQuery, RecommendQuery
 from tastemaker.schema.settings import FreshSettings, ListSettings, ServingSettings, Settings
 from tastemaker.schema.settings_file import load_settings
 from tastemaker.serving.answers import Answers
+from tastemaker.serving.house import House
 from tastemaker.serving.wire import Live, open_live
 from toy_bundle import write_workspace
 
@@ -354,3 +356,18 @@ def test_the_settings_of_lists_in_a_file(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError):
             load_settings(None, [wrong], {})
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"diversity": 0.4}, {"diversity_by": "dpp"}, {"near_duplicates": 0.9}, {"same_title": True}, {"max_per": [{"field": "categories", "count": 1}]},
+        {"pinned": [{"item_id": "a", "place": 1}]}, {"boost": [{"filter": {"field": "price", "lt": 2}, "places": 2}]},
+        {"bury": [{"filter": {"field": "price", "lt": 2}, "places": 2}]},
+    ],
+    ids=lambda one: next(iter(one)),
+)  # fmt: skip
+def test_each_rule_of_a_request_is_heard_by_a_house_without_any(asked: dict[str, Any]) -> None:
+    house, barred, nobody = House(ListSettings()), np.zeros(3, dtype=bool), np.zeros(0, dtype=np.int32)
+    query = msgspec.convert({"k": 2, **asked}, RecommendQuery)
+    assert house.rules({"a": 0}, 2, barred, nobody, query) != house.rules({"a": 0}, 2, barred, nobody) == Rules()

@@ -1,4 +1,4 @@
-"""Questions that are answered together are answered as if each had come alone; who breaks something falls alone; nobody is waited for."""
+"""Questions that are answered together are answered as if each had come alone; who breaks something falls alone; of those who ask again a moment later, none is left alone."""
 
 from __future__ import annotations
 
@@ -137,3 +137,49 @@ def test_who_has_waited_too_long_for_a_turn_is_refused_and_the_others_are_answer
     assert [found[0], found[2]] == [1, 0]
     assert isinstance(found[1], Busy)
     assert [type(one) for one in found[3:]] == [ZeroDivisionError] * 2, "nobody waits for ever"
+
+
+def test_after_a_batch_as_many_are_waited_for_a_moment_and_no_longer() -> None:
+    turns: list[list[int]] = []
+
+    def answer(asked: Sequence[int]) -> list[int | Exception]:
+        turns.append(list(asked))
+        return list(asked)
+
+    async def run() -> tuple[float, float]:
+        waiting: Turns[int, int] = Turns(answer, 8, lambda waited, now: None, 0.05)
+
+        async def later(number: int, seconds: float) -> int:
+            await asyncio.sleep(seconds)
+            return await waiting.ask(number, time.monotonic())
+
+        await asyncio.gather(*(later(number, 0.0) for number in (0, 1, 2)))
+        began = time.monotonic()
+        await asyncio.gather(later(3, 0.0), later(4, 0.004), later(5, 0.008))
+        came = time.monotonic() - began
+        await later(6, 0.0)  # two of its companions have gone
+        lone = time.monotonic() - began - came
+        await later(7, 0.0)
+        assert time.monotonic() - began - came - lone < 0.04, "who was alone before is not waited for"
+        await asyncio.gather(later(8, 0.0), later(9, 0.0))
+        await later(10, 0.06)
+        await asyncio.gather(*(later(number, 0.0) for number in (11, 12, 13)))
+        await asyncio.gather(later(14, 0.0), later(15, 0.0))  # the moment ends with two
+        await asyncio.wait_for(later(16, 0.0), 5)
+        return came, lone
+
+    came, lone = asyncio.run(run())
+    assert turns == [[0, 1, 2], [3, 4, 5], [6], [7], [8, 9], [10], [11, 12, 13], [14, 15], [16]]
+    assert came < 0.05 <= lone + 0.002, "whoever is there ends the moment; a lone one waits for all of it, and not again"
+
+
+def test_nobody_is_waited_for_where_the_moment_is_nought() -> None:
+    turns: list[list[int]] = []
+
+    async def run() -> None:
+        waiting: Turns[int, int] = Turns(lambda asked: turns.append(list(asked)) or list(asked), 8, lambda waited, now: None)
+        for some in ((0, 1), (2,), (3,)):
+            await asyncio.gather(*(waiting.ask(number, time.monotonic()) for number in some))
+
+    asyncio.run(run())
+    assert turns == [[0, 1], [2], [3]]

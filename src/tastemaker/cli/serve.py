@@ -18,6 +18,8 @@ import typer
 from tastemaker.cli.workspace import open_workspace, serving_environment
 from tastemaker.schema.settings import Settings
 
+WORK = "tastemaker.console.app:work"
+
 
 def run(
     directory: Annotated[Path, typer.Argument(help="The workspace.")],
@@ -43,11 +45,10 @@ def run(
     host, port, count = host or serving.host, serving.port if port is None else port, workers or serving.workers
     os.environ.update(serving_environment())
     from tastemaker.bundle.registry import Registry
-    from tastemaker.console.app import work
     from tastemaker.monitoring.metrics import share_between_workers
     from tastemaker.serving.admission import share
     from tastemaker.serving.auth import KEYS_FILE, KeyFile, check_exposure
-    from tastemaker.serving.workers import listen, supervise
+    from tastemaker.serving.workers import Named, listen, shared_counts, supervise
 
     given = {"compat": tuple(compat) if compat else None, "state": state, "events_from": events_from}
     said = {name: value for name, value in given.items() if value is not None}
@@ -64,7 +65,7 @@ def run(
         share_between_workers(workspace.runs / "metrics")
     counters = share(workspace.runs / f"admission-{os.getpid()}", count)
     threading.Thread(target=_announce, args=(host, sock.getsockname()[1], count, json), daemon=True).start()
-    code = supervise(work, sock, count, (str(directory), settings, bundle, counters, bool(keys), count))
+    code = supervise(Named(WORK), sock, count, (str(directory), settings, bundle, counters, bool(keys), shared_counts(count)))
     counters.unlink(missing_ok=True)
     raise typer.Exit(code)
 
@@ -102,12 +103,12 @@ def _on_cluster(
     """Has a Ray cluster answer; gives the exit code."""
     import importlib.util
 
-    from tastemaker.console.app import application, work
+    from tastemaker.console.app import application
     from tastemaker.schema.errors import MissingExtraError
     from tastemaker.serving.admission import share
     from tastemaker.serving.cluster import serve_on_cluster
     from tastemaker.serving.plan import plan_of
-    from tastemaker.serving.workers import supervise
+    from tastemaker.serving.workers import Named, supervise
 
     if importlib.util.find_spec("ray") is None:
         raise MissingExtraError("ray", "`tastemaker serve --ray`")
@@ -121,7 +122,7 @@ def _on_cluster(
     }
 
     def alone(sock: socket.socket) -> int:
-        return supervise(work, sock, 1, (str(directory), settings, bundle, counters, closed))
+        return supervise(Named(WORK), sock, 1, (str(directory), settings, bundle, counters, closed))
 
     def tell(words: str, url: str | None = None) -> None:
         typer.echo(json_module.dumps({"url": url, "ray": ray}) if json and url else words, err=url is None)

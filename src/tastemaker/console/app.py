@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, MutableSequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tastemaker.journal.served import ServedLog
 from tastemaker.monitoring.metrics import Metrics
 from tastemaker.pipeline.engine import Timed
 from tastemaker.schema.settings import ServingSettings, Settings
+from tastemaker.serving.accept import Holdings
 from tastemaker.serving.admission import Admission
 from tastemaker.serving.answers import Answers
 from tastemaker.serving.auth import KEYS_FILE, KeyFile, Keyring
@@ -52,6 +54,8 @@ MEDIA_TYPES = {
 PATHS = {"index.html": "/", "docs.html": "/docs"}
 FOLD_EVERY, FOLD_SECONDS = 0.01, 0.008
 """Seconds between looks at the journal, and for which events are folded at once."""
+GARBAGE = (50_000, 20, 20)
+"""Objects after which Python looks for cycles. By its own habit it looks after 700, which is every other answer, and takes a twentieth of it."""
 SAMPLE_DAYS = 2
 TELL_EVERY = 10.0
 """Seconds between two lines about a log of events that can't be read."""
@@ -217,7 +221,7 @@ def work(
     version: str | None,
     counters: Path,
     closed: bool,
-    sharing: int = 1,
+    counts: MutableSequence[int] | None = None,
 ) -> None:
     """One worker: answers on the shared socket until SIGTERM.
 
@@ -225,8 +229,9 @@ def work(
         sock: listens. number: of this worker, from 0. workspace, settings, version: as of `create`.
         counters: the file in which all workers count requests.
         closed: nobody may enter without a key, even when all keys are revoked.
-        sharing: workers that accept from the socket.
+        counts: connections that each worker holds, in shared memory; None: this one is alone.
     """
+    gc.set_threshold(*GARBAGE)
     app = application(number, Path(workspace), settings, version, counters, closed)
     config = uvicorn.Config(
         app,
@@ -237,7 +242,7 @@ def work(
         timeout_graceful_shutdown=8,
         server_header=False,
     )
-    Server(config, sharing).run(sockets=[sock])
+    Server(config, Holdings(counts, number if counts is not None else 0)).run(sockets=[sock])
 
 
 def connection() -> Any:

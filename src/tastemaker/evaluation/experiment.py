@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 Values = NDArray[np.float64]
 MISMATCH = 0.001
@@ -52,7 +52,7 @@ def sample_ratio(counts: Sequence[int], shares: Sequence[float]) -> float:
     due = seen.sum() * np.asarray(shares, dtype=np.float64) / sum(shares)
     if not seen.sum():
         return 1.0
-    return float(chi2.sf(((seen - due) ** 2 / due).sum(), len(counts) - 1))
+    return float(chdtrc(len(counts) - 1, ((seen - due) ** 2 / due).sum()))  # `scipy.stats` would take .7 s of every worker's start
 
 
 @dataclass(frozen=True)

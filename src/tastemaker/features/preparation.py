@@ -109,9 +109,10 @@ class Scaler:
         self._whole = self._places.tolist() == list(range(len(self._names)))
         self._fill = np.array([column.fill for column in columns])
         self._centre, self._scale = np.array([[column.centre, column.scale] for column in columns]).reshape(-1, 2).T
-        self._plain = not self._centre.any() and bool((self._scale == 1).all())
         self._logs = [at for at, column in enumerate(columns) if column.scaling == "log"]
         self._quantiles = [(at, np.asarray(column.points)) for at, column in enumerate(columns) if column.scaling == "quantile"]
+        plain = not self._centre.any() and bool((self._scale == 1).all())
+        self._same = plain and not self._logs and not self._quantiles
 
     def apply(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """As `Preparation.apply`."""
@@ -119,17 +120,19 @@ class Scaler:
             raise ValueError(
                 f"features have the shape {values.shape}; expected [rows, {len(self._names)}]: {', '.join(self._names)}"
             )
-        raw = (values if self._whole else values[:, self._places]).astype(np.float64)
-        missing = ~np.isfinite(raw)
-        if missing.any():
-            raw = np.where(missing, self._fill, raw)
+        raw: NDArray[Any] = values if self._whole else values[:, self._places]
+        if not self._same:
+            raw = raw.astype(np.float64)
+        finite = np.isfinite(raw)
+        if not finite.all():
+            raw = np.where(finite, raw, self._fill)
         if self._logs:
             raw[:, self._logs] = signed_log(raw[:, self._logs])
-        found = raw if self._plain and not self._quantiles else (raw - self._centre) / self._scale
+        found = raw.astype(np.float32) if self._same else (raw - self._centre) / self._scale
         for at, points in self._quantiles:
             found[:, at] = 2 * np.interp(raw[:, at], points, np.linspace(0, 1, len(points))) - 1
-        bounded: NDArray[np.float32] = np.minimum(np.maximum(found, -FARTHEST, out=found), FARTHEST, out=found).astype(np.float32)
-        return bounded
+        np.minimum(np.maximum(found, -FARTHEST, out=found), FARTHEST, out=found)
+        return found.astype(np.float32, copy=False)
 
 
 def signed_log(values: NDArray[np.float64]) -> NDArray[np.float64]:

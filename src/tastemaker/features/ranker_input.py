@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,7 +16,7 @@ from tastemaker.features.categories import Categories
 from tastemaker.features.preparation import Preparation, Reducer, Reduction, Scaler
 from tastemaker.models.ranker import Columns
 from tastemaker.schema.candidates import ChannelScores
-from tastemaker.schema.protocols import FloatArray
+from tastemaker.schema.protocols import Begins, FloatArray
 
 LOWEST = -20.0
 """What a channel's score is where it has none, and no score lies lower."""
@@ -32,33 +33,38 @@ def channel_names(channels: Sequence[str]) -> list[str]:
 
 
 def channel_columns(
-    found: ChannelScores, fusion: FloatArray, best: FloatArray, history_length: int, cosine: FloatArray
+    found: ChannelScores,
+    fusion: FloatArray,
+    best: Sequence[FloatArray],
+    histories: Sequence[int],
+    cosine: FloatArray,
+    begin: Begins,
 ) -> FloatArray:
-    """What the channels and the fusion say of candidates, float32 [M, 2C + 7].
+    """What the channels and the fusion say of candidates of some lists, one behind the other, float32 [R, 2C + 7].
 
     For each channel its score, then for each 1 / (1 + place); the fusion's score below the best one's and the logarithm of its place; whether training
     never saw the item, the logarithms of its events and of the history's length; the cosine of user and item vector; the fusion's score.
 
     Args:
         found: the candidates, or items beside them.
-        fusion: their scores by the fusion, new items not raised, [M].
-        best: such scores of all candidates of the query, in whatever order, [N].
-        history_length: events of the asker. cosine: of the asker's and the items' vectors, [M].
+        fusion: their scores by the fusion, new items not raised, [R].
+        best: for each list such scores of all candidates of the query, in whatever order, [N].
+        histories: events of each asker. cosine: of the asker's and the items' vectors, [R]. begin: where each list begins, and R, [Q + 1].
     """
-    channels, ranks = len(found.channels), np.minimum(found.ranks.T, found.depth)
-    scores = found.scores.T
-    if not np.isfinite(scores).all():
-        scores = np.nan_to_num(scores, nan=LOWEST, neginf=LOWEST)
-    order = np.sort(best)
-    place = len(order) - np.searchsorted(order, fusion + SAME, side="right")
+    channels = len(found.channels)
     columns = np.empty((2 * channels + len(OF_LIST), len(fusion)), dtype=np.float32)  # a row a column: each is written in one piece
-    np.maximum(scores, LOWEST, out=columns[:channels])
-    columns[channels : 2 * channels] = _near(found.depth)[ranks]
     own = columns[2 * channels :]
-    own[0] = fusion - (order[-1] if len(order) else 0.0)
-    own[1] = _logs(len(order))[place]
-    own[2], own[3], own[4] = found.counts == 0, np.log1p(found.counts), np.log1p(history_length)
-    own[5], own[6] = cosine, fusion
+    np.maximum(found.scores.T, LOWEST, out=columns[:channels])
+    if not np.isfinite(columns[:channels].sum(dtype=np.float64)):
+        np.nan_to_num(columns[:channels], copy=False, nan=LOWEST)
+    _near(found.depth).take(found.ranks.T, mode="clip", out=columns[channels : 2 * channels])
+    for all_scores, history, start, end in zip(best, histories, begin[:-1].tolist(), begin[1:].tolist(), strict=True):
+        order, mine = np.sort(all_scores), fusion[start:end]
+        np.subtract(mine, order[-1] if len(order) else 0.0, out=own[0, start:end])
+        own[1, start:end] = _logs(len(order))[len(order) - order.searchsorted(mine + SAME, side="right")]
+        own[4, start:end] = math.log1p(history)
+    own[2], own[5], own[6] = found.counts == 0, cosine, fusion
+    np.log1p(found.counts, out=own[3])
     return columns.T
 
 
@@ -87,7 +93,7 @@ def cosines(user: FloatArray | None, items: FloatArray) -> FloatArray:
 
 def unit(vectors: FloatArray) -> FloatArray:
     """Rows of length 1; the zero row stays."""
-    found: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    found: FloatArray = vectors / np.maximum(np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True)), 1e-9)
     return found
 
 
@@ -101,20 +107,23 @@ def relative(values: FloatArray, begin: NDArray[np.int64], scaled: bool = False)
     Args:
         values: columns of the rows of some lists, one behind the other, [R, G]. begin: where each list begins, and R, [Q + 1].
     """
-    sizes = np.diff(begin)
-    full, sizes = begin[:-1][sizes > 0], sizes[sizes > 0]
     if not len(values):
         return values
+    sizes = begin[1:] - begin[:-1]
+    full = begin[:-1]
+    if len(sizes) > 1:
+        full, sizes = full[sizes > 0], sizes[sizes > 0]
 
-    def mean(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-        means: NDArray[np.float64] = np.add.reduceat(columns, full, axis=0) / sizes[:, None]
-        return np.repeat(means, sizes, axis=0)
+    def laid(of: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean of each list, as often as it has rows."""
+        means: NDArray[np.float64] = np.add.reduceat(of, full, axis=1) / sizes
+        return np.repeat(means, sizes, axis=1)
 
-    found = values.astype(np.float64)
-    found -= mean(found)
+    found = values.T.astype(np.float64, order="C")  # a row a column: what is summed lies side by side
+    found -= laid(found)
     if scaled:
-        found /= np.sqrt(mean(found * found)) + FLAT
-    return found.astype(np.float32)
+        found /= np.sqrt(laid(found * found)) + FLAT
+    return found.astype(np.float32).T
 
 
 def compared(columns: FloatArray, told: FloatArray | None, begin: NDArray[np.int64]) -> list[FloatArray]:
@@ -125,9 +134,9 @@ def compared(columns: FloatArray, told: FloatArray | None, begin: NDArray[np.int
     """
     channels = (columns.shape[1] - len(OF_LIST)) // 2
     scores = [*range(channels), 2 * channels + OF_LIST.index("cosine")]
-    read = columns.copy()
-    read[:, scores] = relative(columns[:, scores], begin, scaled=True)
-    return [read] if told is None else [read, relative(told, begin)]
+    rows = columns.T.copy()
+    rows[scores] = relative(rows[scores].T, begin, scaled=True).T
+    return [rows.T] if told is None else [rows.T, relative(told, begin)]
 
 
 @dataclass(frozen=True)
@@ -168,12 +177,13 @@ class RankerInput:
             columns: of `channel_columns`, [n, 2C + 7]. told: declared features, [n, G]; None: nothing is told.
             texts: whitened text vectors, [n, T]; None: `text` has no components. begin: where each list begins, and n, [Q + 1].
         """
-        reduced = np.zeros((len(columns), 0), dtype=np.float32) if texts is None else self._reducer.apply(texts)
-        missing = len(self.preparation.names) - columns.shape[1] - reduced.shape[1]
         parts = compared(columns, told, begin)
+        reduced = [] if texts is None else [self._reducer.apply(texts)]
+        missing = len(self.preparation.names) - sum(part.shape[1] for part in (*parts, *reduced))
         if told is None and missing:
             parts.append(np.zeros((len(columns), missing), dtype=np.float32))
-        return np.concatenate([*parts, reduced], axis=1)
+        parts += reduced
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def columns(self, raw: FloatArray, users: FloatArray, items: FloatArray, begin: NDArray[np.int64]) -> Columns:
         """What the network reads besides names, of some lists.

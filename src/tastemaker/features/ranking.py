@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.features.categories import Codes
-from tastemaker.features.ranker_input import RankerInput, channel_columns, cosines
+from tastemaker.features.ranker_input import RankerInput, channel_columns, unit
 from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.models.ranker import Columns, Ranker, behind
 from tastemaker.schema.candidates import ChannelScores, Ranked, joined, part
@@ -91,7 +91,7 @@ class ListRanker:
     def _rank(self, asked: Sequence[Asked], looked: Sequence[int], answers: list[Ranked]) -> None:
         """Puts the answers to some of the queries in place; of all of them features are told, or of none."""
         some = [asked[place] for place in looked]
-        begin = np.concatenate([[0], np.cumsum([len(one.first) for one in some])])
+        begin = np.cumsum([0, *(len(one.first) for one in some)])
         read = self._read(some, begin)
         logits = self.ranker.logits(read.dense, read.names, read.plain)
         logits[:, 0] = self.ranker.settled(logits, read.plain, read.part.counts == 0, begin)
@@ -134,24 +134,25 @@ class ListRanker:
 
     def _read(self, asked: Sequence[Asked], begin: NDArray[np.int64]) -> _Read:
         """What the network reads of the candidates that are looked at; each asker has a user vector."""
-        parts = [part(one.found, one.first) for one in asked]
-        whole = joined(parts)
+        founds = [one.found for one in asked]
+        shifts = np.cumsum([0, *(len(one.items) for one in founds[:-1])])
+        whole = part(joined(founds), np.concatenate([one.first + shift for one, shift in zip(asked, shifts.tolist(), strict=True)]))
         items = np.asarray(self.vectors(whole.items), dtype=np.float32)
         users = np.stack([one.state.user_vector for one in asked if one.state.user_vector is not None])
-        columns, plains = [], []
-        for one, of_it, user, start, end in zip(asked, parts, users, begin[:-1].tolist(), begin[1:].tolist(), strict=True):
-            plain = self.fusion.without_boost(one.found, one.scores)
-            plains.append(plain[one.first])
-            cosine = cosines(user, items[start:end])
-            columns.append(channel_columns(of_it, plains[-1], plain, len(one.state.history), cosine))
+        best = [self.fusion.without_boost(one.found, one.scores) for one in asked]
+        plain = np.concatenate([scores[one.first] for one, scores in zip(asked, best, strict=True)])
+        cosine = np.empty(len(items), dtype=np.float32)
+        for user, start, end in zip(unit(users), begin[:-1].tolist(), begin[1:].tolist(), strict=True):
+            np.matmul(items[start:end], user, out=cosine[start:end])
+        columns = channel_columns(whole, plain, best, [len(one.state.history) for one in asked], cosine, begin)
         told = None if asked[0].told is None else np.concatenate([one.told for one in asked if one.told is not None])
         texts = self.texts(whole.items) if self.given.text.components else None
-        raw = self.given.raw(np.concatenate(columns), told, texts, begin)
+        raw = self.given.raw(columns, told, texts, begin)
         names = self.codes(whole.items)
         if names.shape[1]:
             of_askers = [self._of_asker(one.state.asker) for one in asked]
             names = names + np.repeat(np.stack(of_askers), np.diff(begin), axis=0)
-        return _Read(whole, np.concatenate(plains), self.given.columns(raw, users, items, begin), names)
+        return _Read(whole, plain, self.given.columns(raw, users, items, begin), names)
 
     def _of_asker(self, asker: Asker | None) -> Codes:
         return self.given.categories.of_asker(asker.user_id if asker else "", asker.context if asker else None)

@@ -7,6 +7,7 @@ build there, and are not read through a memory map while rows are added. An inve
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,12 @@ class InvertedFile:
         Args:
             query: float32 [W]. allowed: bool [n], rows that may be found.
         """
-        scores, numbers = self._index.search(query[None], depth, params=_parameters(probes, allowed))
-        return _whole(numbers[0], scores[0])
+        return self.search_many(query[None], depth, probes, allowed)[0]
+
+    def search_many(self, queries: FloatArray, depth: int, probes: int, allowed: BoolArray | None = None) -> list[Found]:
+        """The same for several queries, float32 [B, W]."""
+        scores, numbers = self._index.search(queries, depth, params=_parameters(probes, allowed))
+        return [_whole(*found) for found in zip(numbers, scores, strict=True)]
 
     def search_lists(self, query: FloatArray, depth: int, lists: NDArray[np.int64], near: FloatArray, allowed: BoolArray) -> Found:
         """The same in the given lists; `near` are the products with their centres."""
@@ -120,11 +125,18 @@ def _file(centres: Any, width: int, lists: int) -> Any:
 
 def _parameters(probes: int, allowed: BoolArray | None) -> Any:
     if allowed is None:
-        return faiss.SearchParametersIVF(nprobe=probes)
+        return _unfiltered(probes)
     return faiss.SearchParametersIVF(nprobe=probes, sel=faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
+
+
+@cache
+def _unfiltered(probes: int) -> Any:
+    return faiss.SearchParametersIVF(nprobe=probes)
 
 
 def _whole(numbers: NDArray[np.int64], scores: FloatArray) -> Found:
     """Without the places that faiss could not fill."""
-    full = int(np.searchsorted(numbers < 0, True)) if len(numbers) and numbers[-1] < 0 else len(numbers)
+    if not len(numbers) or numbers[-1] >= 0:
+        return numbers, scores
+    full = np.count_nonzero(numbers >= 0)
     return numbers[:full], scores[:full]

@@ -10,6 +10,7 @@ A row that was replaced is left out of the base and of the delta's older entries
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from tastemaker.index.exact import DenseIndex, Neighbour, depths_of
 from tastemaker.schema.protocols import BoolArray, FloatArray
 
 if TYPE_CHECKING:
-    from tastemaker.index._faiss import InvertedFile
+    from tastemaker.index._faiss import Found, InvertedFile
 
 WAITING = 2_048
 """Changed rows that are scanned one by one, at most; more move into the delta, `MOVED` at a time."""
@@ -134,21 +135,31 @@ class ApproximateIndex(DenseIndex):
             nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
             return [nothing for _ in queries]
         wide = widened(np.asarray(queries, dtype=np.float32), self._waiting.shape[1], self.plan.scale)
-        heads = wide @ self._head_wide.T
-        return [self._one(query, head, one, allowed) for query, head, one in zip(wide, heads, depths, strict=True)]
+        heads, lists = wide @ self._head_wide.T, self._of_all_lists(wide, max(depths), allowed)
+        return [self._one(*one, allowed) for one in zip(wide, heads, depths, lists, strict=True)]
 
-    def _one(self, query: FloatArray, head: FloatArray, depth: int, allowed: BoolArray | None) -> Neighbour:
-        """The best of one query; `head` are its products with the rows of the head."""
-        parts = [self._of_base(query, head, depth, allowed)]
+    def _of_all_lists(self, wide: FloatArray, depth: int, allowed: BoolArray | None) -> Sequence[Found | None]:
+        """What the closest lists hold for each query, looked for in one piece, where nothing is barred; else None."""
+        if allowed is not None or self._replaced or self.plan.rows <= SCANNED:
+            return [None] * len(wide)
+        return self._file.search_many(wide, self._rough(depth), self.plan.probes)
+
+    def _rough(self, depth: int) -> int:
+        """How many rows are looked for by their codes."""
+        return depth + math.ceil(self.plan.more * depth)
+
+    def _one(self, query: FloatArray, head: FloatArray, depth: int, lists: Found | None, allowed: BoolArray | None) -> Neighbour:
+        """The best of one query; `head` are its products with the rows of the head, `lists` what the closest lists hold, if they were looked through."""
+        parts = [self._of_base(query, head, depth, lists, allowed)]
         if len(self._delta):
             parts.append(self._of_delta(query, depth, allowed))
         if self._waiting_rows:
             parts.append(self._of_waiting(query, allowed))
         items, scores = parts[0] if len(parts) == 1 else (np.concatenate(column) for column in zip(*parts, strict=True))
-        if len(items) > 2 * depth:
+        if len(items) > depth + depth // 4:
             best = np.argpartition(-scores, depth)[:depth]
             items, scores = items[best], scores[best]
-        order = np.argsort(-scores, kind="stable")
+        order = np.argsort(-scores)
         falling = scores[order]
         if (falling[1:] == falling[:-1]).any():  # of equals the smaller index comes first
             order = np.lexsort((items, -scores))
@@ -156,12 +167,15 @@ class ApproximateIndex(DenseIndex):
         return items[order].astype(np.int32), scores[order]
 
     def _of_base(
-        self, query: FloatArray, head: FloatArray, depth: int, allowed: BoolArray | None
+        self, query: FloatArray, head: FloatArray, depth: int, lists: Found | None, allowed: BoolArray | None
     ) -> tuple[NDArray[np.int64], FloatArray]:
         """The best of the base, by their own vectors where the codes alone were found too rough."""
-        if not self.plan.more:
-            return self._by_codes(query, head, depth, allowed)
-        return self._scanned(query, self._by_codes(query, head, depth + int(np.ceil(self.plan.more * depth)), allowed)[0])
+        rough = self._rough(depth)
+        if lists is None:
+            found = self._by_codes(query, head, rough, allowed)
+        else:
+            found = self._with_head(head, rough, None, (lists[0][:rough], lists[1][:rough]))
+        return self._scanned(query, found[0]) if self.plan.more else found
 
     def _by_codes(
         self, query: FloatArray, head: FloatArray, depth: int, allowed: BoolArray | None

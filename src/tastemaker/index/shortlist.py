@@ -10,6 +10,7 @@ normaliser of `sequence` is a sum over what was found and over a sample of the r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,14 @@ SIMILAR, LEAST_SIMILAR = 4, 200
 """Items like an item are looked for among so many times as many by each of their likenesses, and at least so many."""
 _FEW_ALLOWED = 4
 """If at most the catalogue's size divided by this is allowed, what is allowed is listed."""
+FEW_ROWS = 6
+"""So few rows are sorted by NumPy."""
+LANES = 16
+"""Queries that are looked for in one piece."""
+_BITS = np.uint16(1) << np.arange(LANES, dtype=np.uint16)
 _NONE = np.zeros(0, dtype=np.int64)
+_Sum = tuple[NDArray[np.int64], FloatArray]
+"""Items and their sums."""
 
 
 class Shortlists:
@@ -44,7 +52,7 @@ class Shortlists:
         self._of = channels
         self._sums = [_Sums(channels.neighbours), _Sums(channels.together)]
         self._popular, self._prior = _Head(), _Head()
-        self._met = np.zeros(0, dtype=bool)
+        self._met = np.zeros(0, dtype=_BITS.dtype)
         size = min(SAMPLE, len(channels.items))
         self._sample = np.sort(np.random.default_rng(0).choice(len(channels.items), size, replace=False))
         self._sample_rows, self._sample_bias = channels.items.rows(self._sample), channels.bias[self._sample]
@@ -64,14 +72,17 @@ class Shortlists:
         listed = None
         if allowed is not None and np.count_nonzero(allowed) * _FEW_ALLOWED <= len(allowed):
             listed = np.flatnonzero(allowed)
-        table, none = self._marks(), np.zeros(0, np.int32)
-        opens = [_Open(allowed, listed, table, state.history if filter_seen else none) for state in states]
-        return self._found(states, opens, depth, gather=gather)
+        found: list[ChannelScores] = []
+        for begin in range(0, len(states), LANES):
+            some = states[begin : begin + LANES]
+            met = [state.history if filter_seen else state.history[:0] for state in some]
+            found += self._found(some, _Open(allowed, listed, self._marks(), met), depth, gather=gather)
+        return found
 
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
         """As of `Channels`."""
-        everything = _Open(None, None, self._marks(), np.zeros(0, np.int32))
-        whole = self._found([state], [everything], depth, items.astype(np.int64))[0]
+        everything = _Open(None, None, self._marks(), [state.history[:0]])
+        whole = self._found([state], everything, depth, items.astype(np.int64))[0]
         at = np.searchsorted(whole.items, items)
         return ChannelScores(items.astype(np.int32), whole.channels, whole.scores[at], whole.ranks[at], whole.counts[at], depth)
 
@@ -98,88 +109,111 @@ class Shortlists:
     def _found(
         self,
         states: Sequence[QueryState],
-        opens: Sequence[_Open],
+        open_: _Open,
         depth: int,
         more: NDArray[np.int64] = _NONE,
         gather: Gather | None = None,
     ) -> list[ChannelScores]:
         """Candidates of each query, growing; with `more` these items too, whatever their places."""
         channels = self._of
-        asked = [self._query(state, open_) for state, open_ in zip(states, opens, strict=True)]
+        asked, wanted = self._queries(states), open_.wanted(depth)
         calls: dict[str, Callable[[], Any]] = {
-            "sequence": lambda: self._sequences(asked, depth),
-            "text": lambda: [_searched(channels.text, one.text, one.open, depth) for one in asked],
+            "sequence": lambda: self._sequences(asked, wanted, open_.allowed),
+            "text": lambda: _searched(channels.text, [one.text for one in asked], wanted, open_.allowed),
         }
         if channels.graph is not None:
             graph = channels.graph
-            calls[GRAPH] = lambda: [_searched(graph, one.graph, one.open, depth) for one in asked]
+            calls[GRAPH] = lambda: _searched(graph, [one.graph for one in asked], wanted, open_.allowed)
         done = {name: call() for name, call in calls.items()} if gather is None else gather(calls)
         missing = [name for name in calls if name not in done]
-        nothing: list[Any] = [()] * len(asked)
         likely = done.get("sequence", [(_NONE, 0.0)] * len(asked))
-        alike = zip(done.get("text", nothing), done.get(GRAPH, nothing), strict=True)
-        found = []
-        for one, (best, normaliser), (texts, graphs) in zip(asked, likely, alike, strict=True):
-            with one.open:
-                parts = [self._prior.best(channels.bias, one.open, depth) if best is None else one.open.free(best)[:depth]]
-                parts += [one.open.free(items)[:depth] for items in (*texts, *graphs)]
-                found.append(self._scored(one, parts, normaliser, depth, more, missing))
-        return found
+        alike = [pair for name in ("text", GRAPH) for pair in done.get(name, ())]
+        people, sums = [self._people(state) for state in states], list[list[_Sum]]()
+        with open_:
+            parts = [open_.first(lane, items, depth) for lane, items in alike]
+            for lane, (state, (best, _), (popular, friends)) in enumerate(zip(states, likely, people, strict=True)):
+                if best is None:
+                    parts.append(self._prior.best(channels.bias, lane, open_, depth))
+                else:
+                    parts.append(open_.first(lane, best, depth))
+                sums.append(
+                    [one.of(state.history, decay, channels.n_items) for one, decay in zip(self._sums, self._fading, strict=True)]
+                )
+                parts += [open_.largest(lane, items, values, depth) for items, values in sums[-1] if len(items)]
+                if popular is None:
+                    parts.append(self._popular.best(channels.popular, lane, open_, depth))
+                else:
+                    parts.append(open_.best(lane, popular, depth))
+                if friends is not None:
+                    known = np.flatnonzero(friends > 0)
+                    parts.append(open_.largest(lane, known, friends[known], depth))
+        parts += [open_.keys(lane, more) for lane in range(len(states)) if len(more)]
+        items, begin = open_.union(parts)
+        return self._scored(asked, [one for _, one in likely], people, sums, items, begin, depth, missing)
 
-    def _query(self, state: QueryState, open_: _Open) -> _Query:
-        channels = self._of
-        user = state.user_vector if state.user_vector is not None else np.zeros(channels.items.dim, np.float32)
-        text = self._content(channels.text, state.history, (channels.decays.text, channels.decays.taste))
-        graph = None if channels.graph is None else self._content(channels.graph, state.history, (channels.decays.text,))
-        return _Query(state, open_, user, text, np.zeros((0, 0), np.float32) if graph is None else graph)
+    @property
+    def _fading(self) -> tuple[float, float]:
+        return self._of.decays.neighbours, self._of.decays.together
+
+    def _queries(self, states: Sequence[QueryState]) -> list[_Query]:
+        channels, nobody = self._of, np.zeros(self._of.items.dim, np.float32)
+        histories = [state.history[-LATEST:][::-1] for state in states]
+        texts = _contents(channels.text, histories, (channels.decays.text, channels.decays.taste))
+        graphs = [np.zeros((0, 0), np.float32)] * len(states)
+        if channels.graph is not None:
+            graphs = _contents(channels.graph, histories, (channels.decays.text,))
+        users = [nobody if state.user_vector is None else state.user_vector for state in states]
+        return [_Query(*one) for one in zip(users, texts, graphs, strict=True)]
 
     def _scored(
         self,
-        one: _Query,
-        parts: list[NDArray[np.int64]],
-        normaliser: float,
+        asked: Sequence[_Query],
+        normalisers: Sequence[float],
+        people: Sequence[tuple[FloatArray | None, FloatArray | None]],
+        sums: Sequence[Sequence[_Sum]],
+        items: NDArray[np.int64],
+        begin: NDArray[np.int64],
         depth: int,
-        more: NDArray[np.int64],
         missing: Sequence[str],
-    ) -> ChannelScores:
-        """What was found by the searches and by the other channels, with every channel's score."""
-        channels, open_, history = self._of, one.open, one.state.history
-        popular, friends = self._people(one.state)
-        for sums, decay in zip(self._sums, (channels.decays.neighbours, channels.decays.together), strict=True):
-            met, weights = sums.add(history, decay, channels.n_items)
-            if len(met):
-                parts.append(open_.largest(met, weights, depth))
-        parts.append(self._popular.best(channels.popular, open_, depth) if popular is None else open_.best(popular, depth))
-        if friends is not None:
-            known = np.flatnonzero(friends > 0)
-            parts.append(open_.largest(known, friends[known], depth))
-        items = _union([*parts, more])
-        scores = np.zeros(
-            (len(channels.names), len(items)), dtype=np.float32
-        )  # a row a channel: what reads one reads it in one piece
-        np.matmul(channels.items.rows(items), one.user, out=scores[0])
+    ) -> list[ChannelScores]:
+        """What was found for each query, with every channel's score: items of all queries [R], one behind the other from `begin` [Q + 1] on."""
+        channels, bounds = self._of, begin.tolist()
+        scores = np.zeros((len(channels.names), len(items)), dtype=np.float32)  # a row a channel: each is read in one piece
+        rows = channels.items.rows(items)
+        texts = channels.text.rows(items) if any(one.text.any() for one in asked) else None
+        graphs = None if channels.graph is None else channels.graph.rows(items)
+        scores[5] = channels.popular[items]
+        for one, normaliser, (popular, friends), summed, start, end in zip(
+            asked, normalisers, people, sums, bounds[:-1], bounds[1:], strict=True
+        ):
+            mine = scores[:, start:end]
+            np.matmul(rows[start:end], one.user, out=mine[0])
+            mine[0] -= normaliser
+            for row, (table, sum_) in enumerate(zip(self._sums, summed, strict=True), 1):
+                table.spread(sum_, items[start:end], mine[row])
+            if texts is not None and one.text.any():
+                np.matmul(one.text, texts[start:end].T, out=mine[3:5])
+            if popular is not None:
+                mine[5] = popular[items[start:end]]
+            if graphs is not None:
+                np.matmul(one.graph, graphs[start:end].T, out=mine[6:7])
+            if friends is not None:
+                mine[-1] = friends[items[start:end]]
         scores[0] += channels.bias[items]
-        scores[0] -= normaliser
-        for row, sums in enumerate(self._sums, 1):
-            sums.take(items, scores[row])
-        if one.text.any():
-            np.matmul(one.text, channels.text.rows(items).T, out=scores[3:5])
-        scores[5] = (channels.popular if popular is None else popular)[items]
-        if channels.graph is not None:
-            np.matmul(one.graph, channels.graph.rows(items).T, out=scores[6:7])
-        if friends is not None:
-            scores[-1] = friends[items]
         for name in missing:
             for channel in ("text", "taste") if name == "text" else (name,):
                 at = channels.names.index(channel)
                 scores[at] = channels.floors[at]
-        places = _places(scores, channels.floors, depth)
-        return ChannelScores(items.astype(np.int32), channels.names, scores.T, places.T, channels.counts[items], depth)
+        places, counts, told = _places(scores, channels.floors, depth, begin), channels.counts[items], items.astype(np.int32)
+        return [
+            ChannelScores(told[part], channels.names, scores[:, part].T, places[:, part].T, counts[part], depth)
+            for part in map(slice, bounds[:-1], bounds[1:])
+        ]
 
-    def _marks(self) -> BoolArray:
-        """A table, kept, in which the items of one history at a time are marked."""
+    def _marks(self) -> NDArray[np.uint16]:
+        """A table, kept, in which the items of some histories at a time are marked."""
         if len(self._met) < self._of.n_items:
-            self._met = np.zeros(self._of.n_items * 3 // 2 + 16, dtype=bool)
+            self._met = np.zeros(self._of.n_items * 3 // 2 + 16, dtype=_BITS.dtype)
         return self._met
 
     def _people(self, state: QueryState) -> tuple[FloatArray | None, FloatArray | None]:
@@ -192,42 +226,37 @@ class Shortlists:
             friends = channels.companions.scores(np.array([state.user], dtype=np.int32), channels.n_items)[0]
         return popular, friends
 
-    def _content(self, index: DenseIndex, history: IntArray, decays: tuple[float, ...]) -> FloatArray:
-        """What the latest events are, by how fast older ones fade, float32 [decays, C]."""
-        latest = history[-LATEST:][::-1]
-        if not len(latest):
-            return np.zeros((len(decays), index.dim), dtype=np.float32)
-        found: FloatArray = fading(decays, len(latest)) @ index.rows(latest)
-        return found
-
-    def _sequences(self, asked: Sequence[_Query], depth: int) -> list[tuple[NDArray[np.integer] | None, float]]:
-        """For each query the items that are most likely next, those met among them, and the logarithm of the sum over all items; no items for somebody of whom
+    def _sequences(
+        self, asked: Sequence[_Query], wanted: Sequence[int], allowed: BoolArray | None
+    ) -> list[tuple[NDArray[np.integer] | None, float]]:
+        """For each query as many items as are wanted, those that are most likely next, and the logarithm of the sum over all items; no items for somebody of whom
         nothing is known."""
-        channels = self._of
         known = [place for place, one in enumerate(asked) if one.user.any()]
         found: list[tuple[NDArray[np.integer] | None, float]] = [(None, self._prior_normaliser())] * len(asked)
         if not known:
             return found
-        users, allowed = np.stack([asked[place].user for place in known]), asked[0].open.allowed
-        searched = channels.items.search(users, [asked[place].open.wanted(depth) for place in known], allowed)
-        samples = users @ self._sample_rows.T + self._sample_bias
-        for place, (items, logits), sample in zip(known, searched, samples, strict=True):
-            found[place] = items, self._normaliser(items, logits, sample, allowed)
+        users = np.stack([asked[place].user for place in known])
+        searched = self._of.items.search(users, [wanted[place] for place in known], allowed)
+        normalisers = self._normalisers([logits for _, logits in searched], users @ self._sample_rows.T, allowed)
+        for place, (items, _), normaliser in zip(known, searched, normalisers, strict=True):
+            found[place] = items, normaliser
         return found
 
-    def _normaliser(self, items: IntArray, logits: FloatArray, sample: FloatArray, allowed: BoolArray | None) -> float:
-        """The logarithm of a sum over all items, from those that were found and a sample of the others."""
-        channels = self._of
-        cut = float(logits[-1]) if len(logits) else np.inf
-        rest = sample < cut if allowed is None else (sample < cut) | ~allowed[self._sample]
-        largest = max(float(sample.max(initial=-np.inf)), float(logits.max(initial=-np.inf)))
-        left = (
-            max(channels.n_items - len(items), 0) / max(int(np.count_nonzero(rest)), 1)
-            if allowed is None
-            else channels.n_items / len(sample)
-        )
-        total = float(np.exp(logits - largest).sum()) + left * float(np.exp(sample - largest) @ rest)
-        return largest + float(np.log(max(total, 1e-30)))
+    def _normalisers(self, found: Sequence[FloatArray], sample: FloatArray, allowed: BoolArray | None) -> list[float]:
+        """For each query the logarithm of a sum over all items, from those that were found, best first, and a sample of the others, [Q, S]."""
+        n = self._of.n_items
+        sample += self._sample_bias
+        rest = sample < np.array([[logits[-1] if len(logits) else np.inf] for logits in found], dtype=np.float32)
+        if allowed is not None:
+            rest |= ~allowed[self._sample]
+        highest = np.array([logits[0] if len(logits) else -np.inf for logits in found], dtype=np.float32)
+        largest = np.maximum(highest, sample.max(axis=1, initial=-np.inf))
+        others = (np.exp(sample - largest[:, None]) * rest).sum(axis=1).tolist()
+        sums = []
+        for logits, most, other, count in zip(found, largest.tolist(), others, rest.sum(axis=1).tolist(), strict=True):
+            left = max(n - len(logits), 0) / max(count, 1) if allowed is None else n / sample.shape[1]
+            sums.append(most + math.log(max(float(np.exp(logits - np.float32(most)).sum()) + left * other, 1e-30)))
+        return sums
 
     def _prior_normaliser(self) -> float:
         """That of somebody of whom nothing is known."""
@@ -240,56 +269,74 @@ class Shortlists:
 
 @dataclass(frozen=True)
 class _Open:
-    """Which items a query may find; within its `with` those that the asker has met are marked in a table, and left out.
+    """Which items some queries may find; within its `with` those that each asker has met are marked in a table, and left out.
+
+    What is found is told as keys, a number of query (its lane) and item, so that the finds of all are sorted in one piece.
 
     Attributes:
         allowed: bool [N]; None: all. listed: the same as item indices, where they are few.
-        table: of marks, bool [N]; that of another query may be marked in it next. met: item indices that the asker has met.
+        table: of marks, a bit a lane, at least [N]. met: item indices that each asker has met.
     """
 
     allowed: BoolArray | None
     listed: NDArray[np.int64] | None
-    table: BoolArray
-    met: IntArray
+    table: NDArray[np.uint16]
+    met: Sequence[IntArray]
 
     def __enter__(self) -> _Open:
-        self.table[self.met] = True
+        for bit, met in zip(_BITS, self.met, strict=False):
+            self.table[met] |= bit
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.table[self.met] = False
+        for met in self.met:
+            self.table[met] = 0
 
-    def wanted(self, depth: int) -> int:
-        """How many items to ask for so that `depth` are left without those that the asker has met."""
-        return depth + len(self.met)
+    def wanted(self, depth: int) -> list[int]:
+        """How many items each query has to ask for so that `depth` are left without those that the asker has met."""
+        return [depth + len(met) for met in self.met]
 
-    def free(self, items: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Those that may be found, in their order."""
-        keep = ~self.table[items]
-        if self.allowed is not None:
-            keep &= self.allowed[items]
-        found: NDArray[np.int64] = items[keep].astype(np.int64, copy=False)
+    def keys(self, lane: int, items: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Items of a query as keys."""
+        found: NDArray[np.int64] = items + np.int64(lane * len(self.table))
         return found
 
-    def largest(self, items: NDArray[np.int64], values: FloatArray, depth: int) -> NDArray[np.int64]:
-        """Of the items that may be found the `depth` with the largest values above zero; of equals the smaller indices."""
-        keep = ~self.table[items] & (values > 0)
+    def free(self, lane: int, items: NDArray[np.integer]) -> BoolArray:
+        """Which of them may be found."""
+        keep: BoolArray = (self.table[items] & _BITS[lane]) == 0
         if self.allowed is not None:
             keep &= self.allowed[items]
-        return _largest(items[keep], values[keep], depth)
+        return keep
 
-    def best(self, values: FloatArray, depth: int) -> NDArray[np.int64]:
-        """The `depth` items that may be found with the largest of all values, whatever they are."""
-        items = self.free(np.arange(len(values)) if self.listed is None else self.listed)
-        return _largest(items, values[items], depth)
+    def first(self, lane: int, items: NDArray[np.integer], depth: int) -> NDArray[np.int64]:
+        """The first `depth` of some items that may be found, as keys."""
+        return self.keys(lane, items[self.free(lane, items)][:depth])
+
+    def largest(self, lane: int, items: NDArray[np.int64], values: FloatArray, depth: int) -> NDArray[np.int64]:
+        """Of the items that may be found the `depth` with the largest values above zero, as keys; of equals the smaller indices."""
+        keep = self.free(lane, items) & (values > 0)
+        return self.keys(lane, _largest(items[keep], values[keep], depth))
+
+    def best(self, lane: int, values: FloatArray, depth: int) -> NDArray[np.int64]:
+        """The `depth` items that may be found with the largest of all values, whatever they are, as keys."""
+        items = np.arange(len(values)) if self.listed is None else self.listed
+        items = items[self.free(lane, items)]
+        return self.keys(lane, _largest(items, values[items], depth))
+
+    def union(self, parts: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Items of all parts, each once a query, growing, [R], one query behind the other; where each begins, and R, [Q + 1]."""
+        keys = np.sort(np.concatenate(parts))
+        first = np.ones(len(keys), dtype=bool)
+        np.not_equal(keys[1:], keys[:-1], out=first[1:])
+        keys, starts = keys[first], np.arange(len(self.met) + 1) * len(self.table)
+        begin = np.searchsorted(keys, starts)
+        return keys - np.repeat(starts[:-1], begin[1:] - begin[:-1]), begin
 
 
 @dataclass(frozen=True)
 class _Query:
-    """A query, and what its channels look for: user vector [D], content of the latest events by two decays [2, C], their graph vector [1, G]."""
+    """What the channels of a query look for: user vector [D], content of the latest events by two decays [2, C], their graph vector [1, G]."""
 
-    state: QueryState
-    open: _Open
     user: FloatArray
     text: FloatArray
     graph: FloatArray
@@ -301,15 +348,15 @@ class _Head:
     def __init__(self) -> None:
         self._first, self._of = _NONE, -1
 
-    def best(self, values: FloatArray, open_: _Open, depth: int) -> NDArray[np.int64]:
-        """The `depth` items with the largest values that may be found."""
-        if open_.listed is None:
-            if self._of < 0 or (self._of != len(values) and len(self._first) < HEAD):
-                self._first, self._of = top(values[None], HEAD)[0], len(values)
-            found = open_.free(self._first)
-            if len(found) >= depth:
-                return found[:depth]
-        return open_.best(values, depth)
+    def best(self, values: FloatArray, lane: int, open_: _Open, depth: int) -> NDArray[np.int64]:
+        """The `depth` items with the largest values that a query may find, as keys."""
+        if open_.listed is not None:
+            return open_.best(lane, values, depth)
+        if self._of < 0 or (self._of != len(values) and len(self._first) < HEAD):
+            self._first, self._of = top(values[None], HEAD)[0], len(values)
+        enough = depth + len(open_.met[lane]) if open_.allowed is None else len(self._first)
+        found = open_.first(lane, self._first[:enough], depth)
+        return found if len(found) == depth else open_.best(lane, values, depth)
 
 
 class _Sums:
@@ -318,42 +365,49 @@ class _Sums:
     def __init__(self, neighbours: Neighbours) -> None:
         self._neighbours = neighbours
         self._sum, self._last = np.zeros(0, np.float32), np.zeros(0, np.int32)
-        self._items = _NONE
 
-    def add(self, history: IntArray, decay: float, n_items: int) -> tuple[NDArray[np.int64], FloatArray]:
-        """Items with a sum, and the sums, in no order; `take` has to follow."""
+    def of(self, history: IntArray, decay: float, n_items: int) -> _Sum:
+        """Items with a sum, and the sums, in no order."""
+        if not self._neighbours.weights.nnz:
+            return _NONE, self._sum[:0]
         if len(self._sum) < n_items:
             size = n_items * 3 // 2 + 16
             self._sum, self._last = np.zeros(size, np.float32), np.zeros(size, np.int32)
-        if not self._neighbours.weights.nnz:
-            self._items = _NONE
-            return _NONE, self._sum[:0]
         met, weights = self._neighbours.around(history, decay, LATEST)
         np.add.at(self._sum, met, weights)
         numbers = np.arange(len(met), dtype=np.int32)
         self._last[met] = numbers
-        self._items = met[self._last[met] == numbers].astype(np.int64)
-        return self._items, self._sum[self._items]
+        items = met[self._last[met] == numbers].astype(np.int64)
+        found = self._sum[items]
+        self._sum[items] = 0.0
+        return items, found
 
-    def take(self, items: NDArray[np.int64], into: FloatArray) -> None:
-        """Writes the sums of some items; the table is empty after."""
-        if len(self._items):
+    def spread(self, found: _Sum, items: NDArray[np.int64], into: FloatArray) -> None:
+        """Writes the sums of some items, 0 for those that have none."""
+        of, sums = found
+        if len(of):
+            self._sum[of] = sums
             into[:] = self._sum[items]
-            self._sum[self._items] = 0.0
+            self._sum[of] = 0.0
 
 
-def _searched(index: DenseIndex, queries: FloatArray, open_: _Open, depth: int) -> list[NDArray[np.integer]]:
-    if not queries.any():
-        return []
-    return [items[scores > 0] for items, scores in index.search(queries, open_.wanted(depth), open_.allowed)]
+def _contents(index: DenseIndex, latest: Sequence[IntArray], decays: tuple[float, ...]) -> list[FloatArray]:
+    """What the latest events of histories are, newest first, by how fast older ones fade, float32 [decays, C] each."""
+    rows = index.rows(np.concatenate(latest))
+    ends = np.cumsum([len(one) for one in latest]).tolist()
+    return [fading(decays, len(one)) @ rows[end - len(one) : end] for one, end in zip(latest, ends, strict=True)]
 
 
-def _union(parts: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
-    """Items of all parts, each once, growing."""
-    items = np.sort(np.concatenate(parts))
-    first = np.ones(len(items), dtype=bool)
-    np.not_equal(items[1:], items[:-1], out=first[1:])
-    return items[first].astype(np.int64, copy=False)
+def _searched(
+    index: DenseIndex, queries: Sequence[FloatArray], wanted: Sequence[int], allowed: BoolArray | None
+) -> list[tuple[int, NDArray[np.integer]]]:
+    """What is like each of a query's vectors, by the query's number; nothing is like the zero vector."""
+    return [
+        (lane, items[scores > 0])
+        for lane, (vectors, count) in enumerate(zip(queries, wanted, strict=True))
+        if vectors.any()
+        for items, scores in index.search(vectors, count, allowed)
+    ]
 
 
 def _largest(items: NDArray[np.int64], values: FloatArray, depth: int) -> NDArray[np.int64]:
@@ -374,14 +428,45 @@ def _sparse(of: NDArray[np.int64], values: FloatArray, items: NDArray[np.int64])
     return found
 
 
-def _places(scores: FloatArray, floors: FloatArray, depth: int) -> IntArray:
-    """Each channel's place of each item among these, or `depth` beyond that and for a score not above the channel's floor, int32 [C, M] from [C, M]."""
-    count = scores.shape[1]
-    places = np.full(scores.shape, depth, dtype=np.int32)
-    order, first = np.argsort(-scores, axis=1, kind="stable")[:, :depth], np.arange(min(depth, count), dtype=np.int32)
-    for row, (values, floor) in enumerate(zip(scores, floors.tolist(), strict=True)):
-        best = order[row]
-        if np.isfinite(floor) or not np.isfinite(values.sum()):
-            best = best[values[best] > floor]
-        places[row, best] = first[: len(best)]
-    return places
+def _places(scores: FloatArray, floors: FloatArray, depth: int, begin: NDArray[np.int64]) -> IntArray:
+    """Each channel's place of each item among those of its list, or `depth` beyond that and for a score not above the channel's floor; of equals the first.
+
+    Args:
+        scores: of some lists, one behind the other, [C, R]. begin: where each begins, and R, [Q + 1].
+
+    Returns:
+        int32 [C, R].
+    """
+    sizes, found = begin[1:] - begin[:-1], scores > floors[:, None]
+    says = np.flatnonzero(found.any(axis=1))  # what says nothing has no places
+    lists, longest = len(sizes), int(sizes.max(initial=0))
+    falling = np.where(found[says], 0.0 - scores[says], np.float32(np.inf))
+    at = np.arange(scores.shape[1])
+    if lists > 1:  # each list is filled up to the longest
+        at += np.repeat(np.arange(lists) * longest - begin[:-1], sizes)
+        filled = np.full((len(says), lists * longest), np.inf, dtype=np.float32)
+        filled[:, at] = falling
+        falling = filled
+    order = growing(falling.reshape(len(says) * lists, longest))
+    order += np.arange(len(order))[:, None] * longest
+    places = np.empty(order.size, dtype=np.int32)
+    places[order] = np.arange(longest, dtype=np.int32)
+    told = np.full(scores.shape, depth, dtype=np.int32)
+    told[says] = np.where(found[says], np.minimum(places.reshape(len(says), lists * longest)[:, at], depth), np.int32(depth))
+    return told
+
+
+def growing(values: FloatArray) -> NDArray[np.int64]:
+    """Places in each row by growing value, of equals the first, none of them NaN, [B, n]: a stable sort of many short rows at a fifth of its time.
+
+    A float's bits, those of negatives turned over, grow with it (M. Herf, 2001, "Radix Tricks"); its place stands behind them in one 64-bit number.
+    """
+    if len(values) <= FEW_ROWS:
+        return np.argsort(values, axis=1, kind="stable")
+    bits = values.view(np.int32)
+    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
+    keys <<= 32
+    keys |= np.arange(values.shape[1])
+    keys.sort(axis=1)
+    keys &= 0xFFFFFFFF
+    return keys

@@ -53,8 +53,8 @@ class Brain:
         self.signals: dict[str, SignalReader] = {name: self._reader(name, threads) for name in others}
         self.user = UserTower(folder / "user_tower" / "model.onnx", self.settings.sequence.max_length, threads)
         self._users: dict[str, int] | None = None
-        self._offsets: NDArray[np.int64] = np.load(folder / "users" / "offsets.npy", mmap_mode="r", allow_pickle=False)
-        self._met: NDArray[np.int32] = np.load(folder / "users" / "items.npy", mmap_mode="r", allow_pickle=False)
+        self._offsets: NDArray[np.int64] = _mapped(folder / "users" / "offsets.npy")
+        self._met: NDArray[np.int32] = _mapped(folder / "users" / "items.npy")
 
     def _reader(self, name: str, threads: int) -> SignalReader:
         encoder = self.folder / f"{name}_encoder"
@@ -82,7 +82,7 @@ class Brain:
     def history(self, user_id: str) -> NDArray[np.int32]:
         """A user's items at training time, oldest first; empty for an unknown user."""
         row = self.users.get(user_id)
-        return _EMPTY if row is None else np.asarray(self._met[self._offsets[row] : self._offsets[row + 1]])
+        return _EMPTY if row is None else self._met[self._offsets[row] : self._offsets[row + 1]]
 
     @property
     def content_version(self) -> str:
@@ -106,6 +106,11 @@ class Brain:
         """The item vector, float32 [D], of an item that only has a content [C]."""
         found: Any = self.item.vectors(content[None])[0]
         return np.asarray(found, dtype=np.float32)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """A memory-mapped array whose slices are plain ones: a slice of a `memmap` takes ten times as long."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _later(folder: Path, name: str) -> list[str]:

@@ -88,7 +88,9 @@ def boosted(found: ChannelScores) -> NDArray[np.bool_]:
 
     A new item is to reach the people whom it suits, not everybody.
     """
-    suits: NDArray[np.bool_] = (found.ranks.min(axis=1, initial=found.depth) < CLOSE) & (found.counts == 0)
+    suits: NDArray[np.bool_] = found.counts == 0
+    if suits.any():  # as a rule nothing is new
+        suits &= found.ranks.min(axis=1, initial=found.depth) < CLOSE
     return suits
 
 
@@ -130,7 +132,8 @@ class Fusion:
 
     def without_boost(self, found: ChannelScores, scores: FloatArray) -> FloatArray:
         """Scores as they would be if no new item were raised, float32 [M]."""
-        plain: FloatArray = (scores - self.cold_boost * boosted(found)).astype(np.float32)
+        raised = boosted(found)
+        plain: FloatArray = (scores - self.cold_boost * raised if raised.any() else scores).astype(np.float32)
         return plain
 
     def parts(self, found: ChannelScores, history_length: Lengths, begin: Begins | None = None) -> FloatArray:

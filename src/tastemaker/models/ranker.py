@@ -10,7 +10,7 @@ final score = Σ weight_h · P(h). `models.ranker_network` is the same formula i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,26 +100,28 @@ class Columns:
         np.multiply(mine, self.theirs, out=found[:, own + 2 * width :])
         return found
 
-    def product(self, matrix: FloatArray, shift: FloatArray) -> FloatArray:
-        """`table() @ matrix + shift`, [n, H], with less than half of the work: what is the asker's alone is one row for a whole list, and of the other two thirds one
-        product is left, (theirs · mine) B + theirs A = theirs (mine B + A).
+    def products(self, matrix: FloatArray, shift: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
+        """`table() @ matrix + shift`, list by list as its rows and [n, H] (the next list's overwrites it: so it stays in the cache), with less than half of the work: what is
+        the asker's alone is one row for a whole list, and of the other two thirds one product is left, (theirs · mine) B + theirs A = theirs (mine B + A).
 
         Args:
             matrix: float32 [P + 3 K, H]. shift: [H].
         """
         own, width = self.prepared.shape[1], self.theirs.shape[1]
         a_mine, a_theirs, a_both = (matrix[own + part * width : own + (part + 1) * width] for part in range(3))
-        rows = np.empty((len(self), own + width + 1), dtype=np.float32)
-        rows[:, :own], rows[:, own:-1], rows[:, -1] = self.prepared, self.theirs, 1.0
+        longest = int((self.begin[1:] - self.begin[:-1]).max(initial=0))
+        rows = np.empty((longest, own + width + 1), dtype=np.float32)
+        rows[:, -1] = 1.0
         weights = np.empty((own + width + 1, matrix.shape[1]), dtype=np.float32)
         weights[:own] = matrix[:own]
-        found = np.empty((len(self), matrix.shape[1]), dtype=np.float32)
+        found = np.empty((longest, matrix.shape[1]), dtype=np.float32)
         for mine, begin, end in zip(self.mine, self.begin[:-1].tolist(), self.begin[1:].tolist(), strict=True):
             np.multiply(a_both, mine[:, None], out=weights[own:-1])
             weights[own:-1] += a_theirs
             np.add(mine @ a_mine, shift, out=weights[-1])
-            np.matmul(rows[begin:end], weights, out=found[begin:end])
-        return found
+            count = end - begin
+            rows[:count, :own], rows[:count, own:-1] = self.prepared[begin:end], self.theirs[begin:end]
+            yield slice(begin, end), np.matmul(rows[:count], weights, out=found[:count])
 
 
 def forward(shape: Shape, arrays: Mapping[str, FloatArray], dense: FloatArray | Columns, codes: NDArray[np.int64]) -> FloatArray:
@@ -156,10 +158,12 @@ class First:
 
     def forward(self, shape: Shape, arrays: Mapping[str, FloatArray], dense: Columns) -> FloatArray:
         """As the function `forward`."""
-        found, size = dense.product(self.matrix, self.shift), shape.hidden[0]
+        told, size = np.empty((len(dense), shape.tasks), dtype=np.float32), shape.hidden[0]
         wide = shape.all_experts * size
-        h = found[:, :wide].reshape(len(found), shape.all_experts, size).transpose(1, 0, 2)
-        return _logits(shape, arrays, h, found[:, wide : -shape.tasks], found[:, -shape.tasks :])
+        for rows, found in dense.products(self.matrix, self.shift):
+            h = found[:, :wide].reshape(len(found), shape.all_experts, size).transpose(1, 0, 2)
+            told[rows] = _logits(shape, arrays, h, found[:, wide : -shape.tasks], found[:, -shape.tasks :])
+        return told
 
 
 def _logits(shape: Shape, arrays: Mapping[str, FloatArray], h: FloatArray, gates: FloatArray, beside: FloatArray) -> FloatArray:
@@ -276,8 +280,8 @@ class Ranker:
         found = np.empty((len(self.names), len(logits)), dtype=np.float32)
         if not len(logits):
             return found.T
-        starts = np.zeros(1, dtype=np.int64) if begin is None else begin[:-1]
-        sizes = np.diff(np.append(starts, len(logits)))
+        begin = np.array([0, len(logits)]) if begin is None else begin
+        starts, sizes = begin[:-1], begin[1:] - begin[:-1]
         first = (logits[:, 0] + self.plan.boost * raised if self.plan.orders else scores).astype(np.float64)
         first = np.exp(first - np.repeat(np.maximum.reduceat(first, starts), sizes))
         found[0] = self.plan.found * first / np.repeat(np.maximum(np.add.reduceat(first, starts), 1e-300), sizes)

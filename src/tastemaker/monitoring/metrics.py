@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections import Counter as Counted
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -97,6 +96,7 @@ class Metrics:
         self._peers: Callable[[], bool] | None = None
         self._pairs: dict[tuple[str, int], tuple[Histogram, Counter]] = {}
         self._results: dict[str, Counter] = {}
+        self._places: dict[tuple[str, str], Counter] = {}
         self._last_event: Gauge | None = None
 
     def tried(self, variant: str, seconds: float, outcome: str) -> None:
@@ -147,13 +147,21 @@ class Metrics:
     def answered(self, sources: Sequence[str], scores: Sequence[float]) -> None:
         """One list, the top first."""
         self._answers.inc()
-        broken = sum(not math.isfinite(score) for score in scores)
+        broken = 0 if math.isfinite(sum(scores)) else sum(not math.isfinite(score) for score in scores)
         if broken:
             self._broken.inc(broken)
         if scores and math.isfinite(scores[0]):
             self._scores.observe(scores[0])
-        for (source, bucket), count in Counted(zip(sources, map(position, range(1, len(sources) + 1)), strict=True)).items():
-            self._impressions.labels(self._bounded("source", source), bucket).inc(count)
+        counts: dict[tuple[str, str], int] = {}
+        for pair in zip(sources, _buckets(len(sources)), strict=True):
+            counts[pair] = counts.get(pair, 0) + 1
+        for pair, count in counts.items():
+            counter = self._places.get(pair)
+            if counter is None:
+                counter = self._impressions.labels(self._bounded("source", pair[0]), pair[1])
+                if len(self._places) < MOST_VALUES:
+                    self._places[pair] = counter
+            counter.inc(count)
 
     def events(self, accepted: int, duplicates: int, rejected: int) -> None:
         """One batch of events."""
@@ -275,6 +283,12 @@ Samples = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 def position(place: int) -> str:
     """The bucket of a place in a list; 1 is the top."""
     return next((name for last, name in POSITIONS if place <= last), "21+")
+
+
+@cache
+def _buckets(count: int) -> tuple[str, ...]:
+    """Those of the places of a list of so many."""
+    return tuple(position(place) for place in range(1, count + 1))
 
 
 def share_between_workers(folder: Path) -> None:

@@ -20,7 +20,7 @@ from tastemaker.pipeline.reserve import KEPT_ITEMS, Reserve
 from tastemaker.pipeline.rules import RowOf, Rules
 from tastemaker.pipeline.select import Facts
 from tastemaker.pipeline.stages import Filter, Hydrate, Rank, Score, Select, Source, scored, with_pins
-from tastemaker.pipeline.trip import LEVELS, POPULAR, PRECOMPUTED, Found, Stage, Stages, Together, Trip, Wish
+from tastemaker.pipeline.trip import LEVELS, POPULAR, PRECOMPUTED, Found, Stage, Stages, Trip, Wish
 from tastemaker.schema.candidates import ChannelScores, Ranked
 from tastemaker.schema.errors import InputError
 from tastemaker.schema.protocols import CandidateRanker, ChannelSource, FloatArray, FusionModel, ItemVectors, QueryState
@@ -141,10 +141,11 @@ class Road:
     def _pass(self, name: str, stage: Stage, trips: Sequence[Trip]) -> None:
         """Takes trips through a stage, together where it can; one that breaks it falls alone."""
         try:
+            many = getattr(stage, "many", None)  # asking a protocol costs as much as a stage
             if len(trips) == 1:
                 stage(trips[0])
-            elif isinstance(stage, Together):
-                stage.many(trips)
+            elif many is not None:
+                many(trips)
             else:
                 for trip in trips:
                     self._pass(name, stage, [trip])

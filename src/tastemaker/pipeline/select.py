@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,8 +203,16 @@ class _Told:
     ) -> None:
         self._found, self._rules, self._pushed, self._pins = found, rules, pushed, set(pins.values())
         self._row_of = row_of
-        self._plain, self._ranked = _ranks(plain), _ranks(ranked)
+        self._by_score, self._by_push = plain, ranked
         self._touched = bool(pushed or pins or rules.guarded or rules.diversity > 0)
+
+    @cached_property
+    def _plain(self) -> NDArray[np.int64]:
+        return _ranks(self._by_score)
+
+    @cached_property
+    def _ranked(self) -> NDArray[np.int64]:
+        return _ranks(self._by_push)
 
     def plain_rank(self, place: int) -> int:
         """Where a candidate would stand by score alone, 0 is the top."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,6 @@ Stage: TypeAlias = Callable[[Trip], None]
 Stages: TypeAlias = Sequence[tuple[str, Stage]]
 
 
-@runtime_checkable
 class Together(Protocol):
     """A stage that takes several trips in one piece for less than one by one, to the same end. When it raises, they are taken one by one."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from tastemaker.serving.accept import Acceptor
+from tastemaker.serving.accept import Acceptor, Holdings
 
 LINGER = 0.3
 """Seconds in which idle connections may still bring a request that was on its way when the signal came."""
@@ -18,17 +18,27 @@ class Server(uvicorn.Server):
     """uvicorn, which by itself drops kept-alive connections at SIGTERM (160 of 3,462 requests, measured), and accepts one connection a turn.
 
     Args:
-        config: of uvicorn. sharing: workers that accept from the same socket.
+        config: of uvicorn. holdings: of all workers that accept from the same sockets.
     """
 
-    def __init__(self, config: uvicorn.Config, sharing: int = 1) -> None:
+    def __init__(self, config: uvicorn.Config, holdings: Holdings) -> None:
         super().__init__(config)
-        self._sharing, self._acceptors = sharing, list[Acceptor]()
+        self._holdings, self._acceptors = holdings, list[Acceptor]()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts as uvicorn does, and accepts beside it."""
-        await super().startup(sockets)
-        self._acceptors = [Acceptor(sock, self._connection, self._sharing) for sock in sockets or [] if self.started]
+        """Starts as uvicorn does, but accepts in its place."""
+        await super().startup([])
+        if self.started:
+            self._acceptors = [Acceptor(sock, self._connection, self._holdings, self._held) for sock in sockets or []]
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        for acceptor in self._acceptors:
+            acceptor.tell()
+        return await super().on_tick(counter)
+
+    def _held(self) -> int:
+        return len(self.server_state.connections)
 
     def _connection(self) -> asyncio.Protocol:
         kind: Any = self.config.http_protocol_class
@@ -41,8 +51,6 @@ class Server(uvicorn.Server):
         """Stops accepting, answers with `Connection: close` for a moment, then ends as uvicorn does."""
         for acceptor in self._acceptors:
             acceptor.close()
-        for server in self.servers:
-            server.close()
         self.server_state.default_headers.append((b"connection", b"close"))
         await asyncio.sleep(LINGER)
         await super().shutdown(sockets)

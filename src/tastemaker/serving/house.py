@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from tastemaker.pipeline.filters import Test, compile_filter
 from tastemaker.pipeline.rules import Rules, compile_pushes, joined_caps
 from tastemaker.schema.free_json import check_json, check_text
@@ -13,6 +15,8 @@ from tastemaker.schema.rules import Cap, Pin
 from tastemaker.schema.settings import ListSettings
 
 _NOTHING = RecommendQuery()
+_RULES = ("diversity", "diversity_by", "pinned", "boost", "bury", "max_per", "near_duplicates", "same_title")
+"""What a request says of rules."""
 
 
 class House:
@@ -32,6 +36,7 @@ class House:
         self.settings = settings
         self.admitted: Test | None = compile_filter(settings.filter) if settings.filter else None
         self._pushes = compile_pushes(settings.boost, settings.bury, "service ")
+        self._plain = self._joined({}, 0, np.zeros(0, dtype=bool), np.zeros(0, dtype=np.int32), _NOTHING, [])
 
     @property
     def neutral(self) -> bool:
@@ -58,12 +63,24 @@ class House:
         Raises:
             InputError: a filter of the request makes no sense.
         """
+        if not self.settings.pinned and all(getattr(query, name) == getattr(_NOTHING, name) for name in _RULES):
+            return self._plain
+        return self._joined(index_of, k, barred, history, query, [] if notes is None else notes)
+
+    def _joined(
+        self,
+        index_of: Mapping[str, int],
+        k: int,
+        barred: BoolArray,
+        history: IntArray,
+        query: RecommendQuery,
+        told: list[str],
+    ) -> Rules:
         own, caps = self.settings, [query.max_per] if isinstance(query.max_per, Cap) else query.max_per
         for shift in (*query.boost, *query.bury):
             check_json(shift.filter)
         for cap in caps:
             check_text(cap.field)
-        told = [] if notes is None else notes
         return Rules(
             diversity=own.diversity if query.diversity is None else query.diversity,
             diversity_by=query.diversity_by or own.diversity_by,

@@ -56,7 +56,9 @@ class Api:
 
     def __init__(self, answers: Answers, writer: Writer, exchange: Exchange, releases: Releases) -> None:
         self.answers, self.writer, self.metrics, self.kept = answers, writer, exchange.metrics, releases
-        self._turns = Turns(answers.recommend_many, exchange.settings.together, exchange.ladder.take)
+        self._turns = Turns(
+            answers.recommend_many, exchange.settings.together, exchange.ladder.take, exchange.settings.together_ms / 1e3
+        )
 
     async def recommend(self, request: Request, query: RecommendQuery) -> Answer:
         """A list for a user or a session; those who ask at the same time are answered together."""

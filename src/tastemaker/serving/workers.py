@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -36,6 +38,24 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
     found.listen(2048)
     found.set_inheritable(True)
+    return found
+
+
+@dataclass(frozen=True)
+class Named:
+    """A function by its name, `module:function`, which is imported by the process that calls it: who only starts others need not wait for its imports."""
+
+    name: str
+
+    def __call__(self, *arguments: Any) -> None:
+        """Imports and calls it."""
+        module, _, function = self.name.partition(":")
+        getattr(importlib.import_module(module), function)(*arguments)
+
+
+def shared_counts(count: int) -> MutableSequence[int]:
+    """So many zeros in memory that processes share to whom it is given when they start."""
+    found: MutableSequence[int] = multiprocessing.get_context("spawn").RawArray("q", count)
     return found
 
 

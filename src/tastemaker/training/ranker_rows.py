@@ -279,7 +279,8 @@ def list_of(
             whole.scores[missing], whole.ranks[missing], whole.counts[missing] = apart.scores, apart.ranks, apart.counts
     own = fusion.score(whole, length) if missing.any() else scores[place]
     plain = fusion.without_boost(whole, own)
-    columns = channel_columns(whole, plain, best, length, cosines(state.user_vector, channels.items.rows(items)))
+    cosine = cosines(state.user_vector, channels.items.rows(items))
+    columns = channel_columns(whole, plain, [best], [length], cosine, np.array([0, len(items)]))
     return List(items, columns, own, plain, boosted(whole), whole.counts, positions)
 
 
