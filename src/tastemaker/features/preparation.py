@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 SCALINGS = ("zscore", "robust", "log", "quantile", "none")
 FARTHEST = 10.0
-"""Scaled values beyond this are cut: an outlier of the day may not decide alone."""
+"""Scaled values beyond this are cut, whatever training saw: an outlier of the day may not decide alone."""
 POINTS = 101
 
 
@@ -48,6 +48,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
         fill: the raw number that stands for what is not finite.
         centre, scale: of the (logarithmic, for `log`) value.
         points: quantiles 0 % to 100 %, for `quantile`.
+        low, high: the least and the largest scaled value of training; what lies beyond is read as these, as nothing was learned there.
     """
 
     place: int
@@ -56,6 +57,8 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     centre: float = 0.0
     scale: float = 1.0
     points: list[float] = []
+    low: float = -FARTHEST
+    high: float = FARTHEST
 
 
 class Preparation(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +80,7 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True):
         return [self.names[column.place] for column in self.columns]
 
     def apply(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Scaled columns, float32 [R, K], always finite and within ±10.
+        """Scaled columns, float32 [R, K], always finite, within ±10 and within what training saw.
 
         Args:
             values: raw columns in the order of `names`, [R, F].
@@ -111,6 +114,8 @@ class Scaler:
         self._centre, self._scale = np.array([[column.centre, column.scale] for column in columns]).reshape(-1, 2).T
         self._logs = [at for at, column in enumerate(columns) if column.scaling == "log"]
         self._quantiles = [(at, np.asarray(column.points)) for at, column in enumerate(columns) if column.scaling == "quantile"]
+        bounds = [(max(column.low, -FARTHEST), min(column.high, FARTHEST)) for column in columns]
+        self._low, self._high = np.array(bounds, dtype=np.float64).reshape(-1, 2).T
         plain = not self._centre.any() and bool((self._scale == 1).all())
         self._same = plain and not self._logs and not self._quantiles
 
@@ -131,7 +136,7 @@ class Scaler:
         found = raw.astype(np.float32) if self._same else (raw - self._centre) / self._scale
         for at, points in self._quantiles:
             found[:, at] = 2 * np.interp(raw[:, at], points, np.linspace(0, 1, len(points))) - 1
-        np.minimum(np.maximum(found, -FARTHEST, out=found), FARTHEST, out=found)
+        np.minimum(np.maximum(found, self._low, out=found), self._high, out=found)
         return found.astype(np.float32, copy=False)
 
 

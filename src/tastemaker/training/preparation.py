@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.features.preparation import POINTS, SCALINGS, Column, Preparation, Reduction, Verdict, signed_log
+from tastemaker.features.preparation import POINTS, SCALINGS, Column, Preparation, Reduction, Scaler, Verdict, signed_log
 from tastemaker.schema.errors import SettingsError
 
 MOST_ROWS = 20_000
@@ -93,6 +94,13 @@ def fit_column(values: NDArray[np.float64], place: int, scaling: str = "auto") -
     present = values[~np.isnan(values)]
     if not len(present):
         return Column(place=place, scaling="none")
+    column = _scaled_by(present, place, scaling)
+    told = Scaler(Preparation(names=[""], columns=[msgspec.structs.replace(column, place=0)])).apply(present[:, None])
+    return msgspec.structs.replace(column, low=float(told.min()), high=float(told.max()))
+
+
+def _scaled_by(present: NDArray[np.float64], place: int, scaling: str) -> Column:
+    """How present values are scaled."""
     kind = _shape(present) if scaling == "auto" else scaling
     fill = float(np.median(present))
     if kind == "quantile":
