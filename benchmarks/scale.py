@@ -41,8 +41,6 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 RESULTS, PAGE = HERE / "scale.json", HERE / "scale.md"
 DIM, BLOCK, QUESTIONS = 128, 100_000, 300
-RECALLS = ((5e5, 0.98), (5e6, 0.95), (math.inf, 0.90))
-"""Up to so many items the index is asked for this recall among the best hundred, as the limits are."""
 TOLERANCE = 0.25
 SIZES = {
     "index": [1e4, 3e4, 1e5, 3e5, 1e6, 1e7],
@@ -108,7 +106,7 @@ def index(items: int, folder: Path) -> Point:
 
 def index_build(items: int, folder: Path) -> Point:
     """Builds from the file; recall is chosen as a bundle chooses it."""
-    from tastemaker.index.build import _truth, build
+    from tastemaker.index.build import _truth, build, usual_recall
     from tastemaker.index.coded import load
     from tastemaker.index.exact import DenseIndex
     from tastemaker.schema.settings import IndexSettings
@@ -116,16 +114,9 @@ def index_build(items: int, folder: Path) -> Point:
     exact, random = DenseIndex(load(folder, "items")), np.random.default_rng(5)
     asked = exact.rows(np.sort(random.integers(0, items, QUESTIONS)))
     asked += random.standard_normal(asked.shape, dtype=np.float32) / math.sqrt(DIM)
-    wanted = next(recall for most, recall in RECALLS if items <= most)
     began, cpu = time.perf_counter(), time.process_time()
-    build(
-        exact,
-        folder,
-        "items",
-        IndexSettings(recall=wanted),
-        asked[: QUESTIONS // 2],
-    )
-    told = {"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu, "asked": wanted}
+    build(exact, folder, "items", IndexSettings(), asked[: QUESTIONS // 2])
+    told = {"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu, "asked": usual_recall(items)}
     np.save(folder / "questions.npy", asked[QUESTIONS // 2 :])  # others than those by which the lists were chosen
     np.save(folder / "truth.npy", np.array(_truth(exact, asked[QUESTIONS // 2 :], 100)))
     (folder / "built.json").write_text("{}")

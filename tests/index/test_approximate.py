@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -216,3 +217,15 @@ def test_where_codes_are_too_rough_the_best_are_scored_by_their_own_vectors(tmp_
     index = approximate.load(tmp_path, "items", Plain(near))
     items, scores = index.search(questions[:1], 30)[0]
     assert np.allclose(scores, near[items] @ questions[0], atol=1e-4)
+
+
+def test_what_is_asked_of_an_index_goes_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [build.usual_recall(rows) for rows in (10, 500_000, 500_001, 5_000_000, 5_000_001)] == [0.98, 0.98, 0.95, 0.95, 0.90]
+    monkeypatch.setattr(build, "RECALLS", ((100, 0.9), (math.inf, 0.3)))
+    vectors = np.random.default_rng(3).standard_normal((3_000, 16)).astype(np.float32)
+    plan = build.build(DenseIndex(vectors), tmp_path, "items", IndexSettings(exact_to=0), vectors[:50])
+    assert plan is not None
+    assert plan.recall >= 0.3
+    stricter = build.build(DenseIndex(vectors), tmp_path, "items", IndexSettings(exact_to=0, recall=0.6), vectors[:50])
+    assert stricter is not None
+    assert stricter.probes > plan.probes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ _BLOCK = 65_536
 _FEWEST_PROBES = 4
 MORE = 0.5
 """Share of the wanted items that is looked for besides where codes alone are too rough."""
+RECALLS = ((500_000, 0.98), (5_000_000, 0.95), (math.inf, 0.90))
+"""Up to so many rows the share of the true best that has to be found."""
 
 
 def build(
@@ -66,10 +69,11 @@ def build(
     offsets = None if index.offsets is None else index.offsets.values
     head = np.sort(top(offsets[None], HEAD)[0]) if offsets is not None else np.zeros(0, np.int64)
     plan = Plan(len(index), index.dim, len(inverted.centres), 1, scale, radius, 0.0, len(asked))
-    plan = _tried(ApproximateIndex(index.base, offsets, inverted, list_of, plan, head), index, asked, settings.recall)
-    if plan.recall < settings.recall and settings.kind == "auto":
+    wanted = settings.recall or usual_recall(len(index))
+    plan = _tried(ApproximateIndex(index.base, offsets, inverted, list_of, plan, head), index, asked, wanted)
+    if plan.recall < wanted and settings.kind == "auto":
         print(
-            f"{name}: search stays exact: an inverted file finds {plan.recall:.3f} of the best, index.recall is {settings.recall}",
+            f"{name}: search stays exact: an inverted file finds {plan.recall:.3f} of the best, index.recall is {wanted}",
             flush=True,
         )
         return None
@@ -78,6 +82,11 @@ def build(
     np.save(folder / f"{name}.head.npy", head, allow_pickle=False)
     (folder / f"{name}.plan.json").write_bytes(msgspec.json.encode(plan))
     return plan
+
+
+def usual_recall(rows: int) -> float:
+    """What is asked of an index of so many rows where the settings ask for nothing of their own."""
+    return next(recall for most, recall in RECALLS if rows <= most)
 
 
 def lists_for(rows: int) -> int:
