@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tastemaker.features.preparation import FARTHEST, Preparation
+from tastemaker.features.preparation import FARTHEST, SCALINGS, Preparation
 from tastemaker.schema.errors import SettingsError
 from tastemaker.training.preparation import fit_preparation, fit_reduction
 
@@ -119,3 +120,23 @@ def test_a_sparse_table_is_reduced_without_being_filled() -> None:
     assert max(abs(np.corrcoef(column, groups)[0, 1]) for column in (first, second, side)) > 0.9, "the two groups lie apart"
     assert found.mean == [0.0] * wide.shape[1]
     assert fit_reduction("none", np.zeros((0, 5), np.float32), most=3).names == []
+
+
+@pytest.mark.parametrize("scaling", [one for one in SCALINGS if one != "none"])
+def test_what_training_never_saw_is_read_as_the_nearest_that_it_saw(scaling: str, tmp_path: Path) -> None:
+    """Histories of training were 7 to 9 long: one of a single event tells a ranker no more than one of 7."""
+    values = np.random.default_rng(0).uniform(7, 9, (200, 2)).astype(np.float32)
+    fitted = fit_preparation(["history", "other"], values, scaling=scaling, select=False)
+    asked = np.array([[1.0, 8.0], [values[:, 0].min(), 8.0], [8.0, 8.0], [values[:, 0].max(), 8.0], [1e9, 8.0]], dtype=np.float32)
+    told = fitted.apply(asked)
+    assert told[0].tolist() == told[1].tolist()
+    assert told[4].tolist() == told[3].tolist()
+    assert told[1, 0] < told[2, 0] < told[3, 0]
+    assert np.ptp(told[:, 1]) == 0
+    fitted.save(tmp_path)
+    assert (Preparation.load(tmp_path).apply(asked) == told).all()
+    before = msgspec.json.decode((tmp_path / "preparation.json").read_bytes())
+    for column in before["columns"]:
+        del column["low"], column["high"]
+    (tmp_path / "preparation.json").write_bytes(msgspec.json.encode(before))  # as bundles were before ranges were kept
+    assert Preparation.load(tmp_path).apply(asked)[1:4].tolist() == told[1:4].tolist()
