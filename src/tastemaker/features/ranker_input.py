@@ -24,7 +24,8 @@ SAME = 1e-4
 """Scores closer than this share a place: a product of another shape differs in the last digits."""
 FLAT = 1e-6
 """Added to a spread, so that a channel that says the same of all says nothing."""
-OF_LIST = ("fusion.gap", "fusion.place", "new", "trained", "history", "cosine", "fusion")
+HISTORY = "history"
+OF_LIST = ("fusion.gap", "fusion.place", "new", "trained", HISTORY, "cosine", "fusion")
 
 
 def channel_names(channels: Sequence[str]) -> list[str]:

@@ -622,7 +622,9 @@ class ReleaseSettings(Section, kw_only=True, frozen=True):
     least: Positive = 200
     """With fewer events that neither bundle has learned from, users' last events are asked for instead: they show what is broken, not what is better."""
     max_loss: Share = 0.05
-    """A bundle whose mean NDCG@10 is lower by more than this share is refused, however unsure it is; one that is lower for sure is refused anyway."""
+    """A bundle whose mean NDCG@10 is lower by more than this share is refused, however unsure it is."""
+    sure_loss: Share = 0.01
+    """One whose NDCG@10 is lower by more than this share for sure is refused, too: another seed of the same training may cost as much."""
     max_slice_loss: Share = 0.02
     """A kind of items (new, frequent, rare) may not for sure lose more than this share."""
     slice_questions: Positive = 1_000

@@ -136,7 +136,7 @@ def examine(
     base = max(float(theirs.mean()), 1e-9)
     what = "events that neither has learned from" if unseen else "the last events of users, which both have learned from"
     words = f"NDCG@10 changes by {change.mean / base:+.1%} [{change.low / base:+.1%}, {change.high / base:+.1%}] on {len(ours):,} {what}"
-    found.append(Finding("quality", words, change.high < 0 or change.mean < -limits.max_loss * base))
+    found.append(Finding("quality", words, change.high < -limits.sure_loss * base or change.mean < -limits.max_loss * base))
     found += _slices(ours, theirs, np.array(live.counts), groups, limits)
     popular = float(np.mean(live.popular)) if live.popular else 0.0
     needed = limits.over_popularity * popular

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tastemaker.data.sequences import Sequences
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
-from tastemaker.features.ranker_input import channel_columns, channel_names, compared, cosines
+from tastemaker.features.ranker_input import HISTORY, channel_columns, channel_names, compared, cosines
 from tastemaker.index.channels import Channels
 from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.schema.candidates import ChannelScores
@@ -48,7 +48,8 @@ class RankerRows:
         names: of the columns, F: channels, fusion, features, reduced text.
         values: float32 [R, F], as they are. compared: what a ranker reads of them: some relative to their list, and 0 what counts other people's events.
             The channels of `hold_out`, which takes the last events of each user, know of other people's later ones; beside them a count as of the moment
-            would tell what was still to come.
+            would tell what was still to come. And 0 the length of the history: all items of a list share it, and questions are asked at the ends of histories, so
+            that a ranker would learn it of long ones and be asked about short ones.
         heads: labels of the settings. labels: whether each holds, float32 [R, H].
         begin: where each question's rows begin, int64 [Q + 1].
         items: item indices, int32 [R]. users: user vectors of the questions, float32 [Q, D].
@@ -187,13 +188,15 @@ def ranker_rows(
         parts.append(known.features.rows(known.log, asked))
         names += known.features.names
     told = parts[1] * known.features.personal if known.features is not None else None
+    alike = parts[0].copy()
+    alike[:, names.index(HISTORY)] = 0.0
     texts = reduction.apply(known.text[items])
     floats = np.zeros(0, np.float32)
     return RankerRows(
         asked=asked,
         names=names + reduction.names,
         values=np.concatenate([*parts, texts], axis=1).astype(np.float32),
-        compared=np.concatenate([*compared(parts[0], told, begin), texts], axis=1).astype(np.float32),
+        compared=np.concatenate([*compared(alike, told, begin), texts], axis=1).astype(np.float32),
         heads=heads,
         labels=labels_of(known.log, asked, heads, settings.ranker.horizon_days),
         begin=begin,
