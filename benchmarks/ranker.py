@@ -339,7 +339,7 @@ def _figures(name: str, runs: list[np.ndarray], label: np.ndarray) -> None:
     )
 
 
-PEER = """
+PEER = r"""
 import sys, json, numpy as np, torch
 from torch_rechub.models.ranking import DeepFM
 from torch_rechub.basic.features import DenseFeature, SparseFeature
