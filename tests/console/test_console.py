@@ -185,6 +185,12 @@ def test_health_counts_what_is_asked(service: Service, browser: Any) -> None:
         playwright.expect(rows.filter(has_text="2xx").locator("td").nth(2)).to_have_text("20")
         playwright.expect(rows.filter(has_text="4xx").locator("td").nth(2)).to_have_text("1")
         assert rows.count() == 2
+        for plot in ("Shares over time", "Freshness", "Drift"):
+            page.locator(".card", has=page.get_by_role("heading", name=plot, exact=True)).locator("svg path").first.wait_for(
+                state="attached"
+            )
+        status, _, body = service.raw("GET", "/console/runbooks/Drift.md")
+        assert (status, body[:7]) == (200, b"# Drift")
 
 
 def test_release_refusal_and_rollback(tmp_path: Path, browser: Any) -> None:

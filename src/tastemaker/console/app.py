@@ -187,9 +187,12 @@ def _timed(exchange: Exchange, collector: str) -> Timed:
 
 
 def pages() -> dict[str, Page]:
-    """The files of the console by path: `/`, `/docs`, and the scripts and styles that they ask for."""
+    """The files of the console by path: `/`, `/docs`, the scripts and styles that they ask for, and what to do when an alert fires."""
     static = resources.files("tastemaker.console") / "static"
     found = {}
+    packed, source = static / "runbooks", Path(__file__).resolve().parents[3] / "docs" / "runbooks"
+    for runbook in packed.iterdir() if packed.is_dir() else source.glob("*.md"):
+        found[f"/console/runbooks/{runbook.name}"] = Page(runbook.read_bytes(), "text/plain; charset=utf-8")
     for file in static.iterdir():
         kind = MEDIA_TYPES.get(Path(file.name).suffix)
         if kind is not None:

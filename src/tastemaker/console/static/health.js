@@ -29,7 +29,7 @@ export function quantile(now, before, name, share, keep = () => true) {
 
 export function show(place) {
   const tiles = el('div', { class: 'tiles' }), alerts = el('div', {}), plots = el('div', { class: 'plots' }), watched = el('div', { class: 'stack' }), routes = el('div', { class: 'wide', tabindex: 0 }), all = el('div', { class: 'wide', tabindex: 0 }), trouble = el('div', {});
-  const looks = [], series = { rate: [], bad: [], p50: [], p99: [] };
+  const looks = [], series = { rate: [], bad: [], p50: [], p99: [], degraded: [], taken: [], covered: [], lag: [], behind: [], drift: [] };
   let timer = null;
 
   async function look() {
@@ -50,6 +50,7 @@ export function show(place) {
     const push = (list, value) => { list.push(value); if (list.length > KEPT) list.shift(); };
     push(series.rate, rate); push(series.bad, before === now ? null : (failed(now.rows) - failed(before.rows)) / span);
     for (const [name, share] of [['p50', 0.5], ['p99', 0.99]]) { const value = quantile(now.rows, before.rows, 'tastemaker_request_seconds', share); push(series[name], value === null ? null : 1000 * value); }
+    for (const [name, value] of Object.entries(health(now.rows, before.rows, requests(now.rows) - requests(before.rows)))) push(series[name], value);
     const count = requests(now.rows) - requests(first.rows), errors = failed(now.rows) - failed(first.rows), since = Math.max(now.at - first.at, 1e-9);
     const degraded = sum(now.rows, 'tastemaker_degraded_total') - sum(first.rows, 'tastemaker_degraded_total');
     const accepted = rows => sum(rows, 'tastemaker_events_total', labels => labels.result === 'accepted');
@@ -61,7 +62,9 @@ export function show(place) {
       tile(t('events'), number((accepted(now.rows) - accepted(first.rows)) / since, 3)), tile(t('index'), number(sum(now.rows, 'tastemaker_index_items'))));
     plots.replaceChildren(
       el('section', { class: 'card' }, el('h2', {}, t('overTime')), lines(t('overTime'), [{ values: pad(series.rate) }, { values: pad(series.bad) }]), legend([t('rate'), t('errors')])),
-      el('section', { class: 'card' }, el('h2', {}, t('latency')), lines(t('latency'), [{ values: pad(series.p50) }, { values: pad(series.p99) }]), legend([t('p50'), t('p99')])));
+      el('section', { class: 'card' }, el('h2', {}, t('latency')), lines(t('latency'), [{ values: pad(series.p50) }, { values: pad(series.p99) }]), legend([t('p50'), t('p99')])),
+      ...[['shares', ['degraded', 'taken', 'covered'], ['degradedShare', 'takenShare', 'covered']], ['freshness', ['lag', 'behind'], ['lag', 'behind']], ['drift', ['drift'], ['driftWorst']]].map(([title, names, words]) =>
+        el('section', { class: 'card' }, el('h2', {}, t(title)), lines(t(title), names.map(name => ({ values: pad(series[name]) }))), legend(words.map(t)))));
     routes.replaceChildren(table(now.rows, first.rows));
     tellAlerts(now.rows);
     watched.replaceChildren(quality(now.rows), drift(now.rows));
@@ -80,10 +83,20 @@ export function show(place) {
   timer = setInterval(() => { if (!document.hidden) look(); }, SECONDS * 1000);
   function tellAlerts(rows) {
     const firing = rows.filter(row => row.name === 'tastemaker_alert_firing' && row.value);
-    alerts.replaceChildren(card(t('alerts'), firing.length ? el('ul', { class: 'list' }, firing.map(row => el('li', {}, el('span', { class: row.labels.severity === 'page' ? 'tag bad' : 'tag warn' }, row.labels.alert), el('span', { class: 'grow soft' }, `${t('runbook')}: docs/runbooks/${row.labels.alert}.md`)))) : el('p', { class: 'soft' }, t('noAlerts'))));
+    alerts.replaceChildren(card(t('alerts'), firing.length ? el('ul', { class: 'list' }, firing.map(row => el('li', {}, el('span', { class: row.labels.severity === 'page' ? 'tag bad' : 'tag warn' }, row.labels.alert), el('a', { class: 'grow', href: `/console/runbooks/${row.labels.alert}.md`, target: '_blank' }, t('runbook'))))) : el('p', { class: 'soft' }, t('noAlerts'))));
   }
   place.append(el('div', { class: 'stack' }, trouble, tiles, alerts, plots, watched, card(t('routes'), routes), el('p', { class: 'soft small' }, t('watching')), el('details', { class: 'card' }, el('summary', {}, t('figures')), all)));
   return () => clearInterval(timer);
+}
+
+// What is drawn over time besides requests: shares of the last two seconds and of the window that is watched, lags in seconds and events, and the largest drift in thresholds.
+function health(now, before, asked) {
+  const since = name => sum(now, name) - sum(before, name), there = name => now.some(row => row.name === name), value = name => (there(name) ? sum(now, name) : null);
+  const limits = new Map(now.filter(row => row.name === 'tastemaker_drift_threshold').map(row => [row.labels.check, row.value]));
+  const away = now.filter(row => row.name === 'tastemaker_drift_statistic').map(row => row.value / limits.get(row.labels.check)).filter(Number.isFinite);
+  const shown = sum(now, 'tastemaker_sampled_impressions_total');
+  return { degraded: asked ? since('tastemaker_degraded_total') / asked : null, taken: shown ? sum(now, 'tastemaker_clicks_total') / shown : null, covered: value('tastemaker_catalogue_coverage_ratio'),
+    lag: value('tastemaker_feature_lag_seconds'), behind: value('tastemaker_events_behind'), drift: away.length ? Math.max(...away) : null };
 }
 
 const tile = (words, value, kind = '') => el('div', { class: `tile ${kind}` }, el('div', { class: 'soft small' }, words), el('div', { class: 'value' }, value));
