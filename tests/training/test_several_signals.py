@@ -16,11 +16,14 @@ from tastemaker.data.sequences import build
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
 from tastemaker.schema.signals import Signal, Signals
+from tastemaker.training.fit import fit
 from tastemaker.training.holdout import hold_out
 from tastemaker.training.job import perform, read_result, write_job
 from tastemaker.training.parts import make_channels
 from tastemaker.training.sequence import SequenceModel, SequenceTask, Start, Validation, train_sequence
+from tastemaker.tuning.answer import gains_of
 from tastemaker.tuning.objective import make_objective
+from tastemaker.tuning.space import with_changes
 
 SEQUENCES = build(ring(users=60))
 HELD = hold_out(SEQUENCES, 0.1, 0)
@@ -80,3 +83,18 @@ def test_a_search_reads_pictures_too(tiny_encoder: Path, tmp_path: Path) -> None
     objective = make_objective(data, settings)
     assert list(objective.signals.widths) == ["text", "image"]
     assert objective.signals.others[0].present.all()
+
+
+def test_each_fold_of_a_search_tunes_a_language_model_of_its_own(tiny_encoder: Path) -> None:
+    """As a fit of the fold's events does: the same vectors, and none that met what came later."""
+    lines = (f"text.model={tiny_encoder}", "tune.folds=2", "text.dim=12", "finetune.mode=head", "finetune.steps=5", "finetune.blends=1.0")
+    data, settings = ring(users=120), chosen(*lines)
+    step = pl.int_range(pl.len()).over("user_id")  # all people come at once, so that each fold knows them all
+    data = data.with_events(data.events.with_columns(timestamp=1_600_000_000.0 + 1_000.0 * step + pl.int_range(pl.len())).sort("timestamp"))
+    objective = make_objective(data, settings)
+    fold = objective.folds[0]
+    brain = fit(data.with_events(data.events.head(int(fold.train.sum()))), settings, rows=False)
+    lists = [items for items, _ in brain.recommend(fold.histories(objective.sequences), 10)]
+    assert np.array_equal(objective.judge(settings, 0).gains, gains_of(lists, fold.targets(objective.sequences)))
+    frozen = objective.judge(with_changes(settings, {"finetune.mode": "frozen"}), 0)
+    assert not np.array_equal(frozen.gains, objective.judge(settings, 0).gains)

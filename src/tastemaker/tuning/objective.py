@@ -4,6 +4,8 @@
 stops where it is best, the fusion learns how far to trust each channel, then the sequence model learns anew from all of the fold's events. `fused` leaves
 out this refit, about half of the time, and `sequence` the fusion too. Both are cheaper, and both judge a model that has not met the items and events that were
 held back: gaps between settings look larger than they are after a refit. What each would have said is among the facts of a fold.
+
+Where `finetune.mode` asks for a tuned language model, each fold tunes its own on what it learns from: one that had met later events would know the answers.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.data.dataset import Dataset
@@ -26,6 +29,9 @@ from tastemaker.schema.settings import Settings
 from tastemaker.schema.signals import Signals
 from tastemaker.tuning.folds import Fold, make_folds
 from tastemaker.tuning.race import Curve, Race
+
+if TYPE_CHECKING:
+    from tastemaker.training.holdout import Holdout
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class FitObjective:
         folds: the cuts.
         time_is_order: as `Dataset.time_is_order`.
         last: a later cut that no trial is judged by; its number is that behind the folds'. None: there is none.
+        catalogue: one row an item, as a tuned language model reads it; None where none can be asked for.
+        cache_dir: vectors of the model as it is are remembered there.
     """
 
     sequences: Sequences
@@ -77,6 +85,9 @@ class FitObjective:
     folds: list[Fold]
     time_is_order: bool
     last: Fold | None = None
+    catalogue: pl.DataFrame | None = None
+    cache_dir: Path | None = None
+    _tuned: dict[tuple[int, bytes], FloatArray] = field(default_factory=dict, repr=False, compare=False)
 
     def judge(self, settings: Settings, fold: int, progress: Progress | None = None, rivals: Sequence[Curve] = ()) -> FoldScore:
         """Learns from a fold's events with these settings and answers its questions.
@@ -95,8 +106,9 @@ class FitObjective:
         assert cut is not None
         race = Race(rivals)
         settings, process = _with_seed(settings, settings.train.seed + fold), Process(progress, watch=race)
-        train, signals, order, depth = self.sequences.keep(cut.train), self.signals, self.time_is_order, settings.fusion.depth
+        train, order, depth = self.sequences.keep(cut.train), self.time_is_order, settings.fusion.depth
         held = hold_out(train, COLD_SHARE, settings.train.seed)
+        signals = self._signals(settings, fold, held, progress)
         model, result = learn_early(held, signals, settings, process, "this fold")
         histories, targets = cut.histories(self.sequences), cut.targets(self.sequences)
         answer: SequenceAnswer | FusedAnswer = SequenceAnswer(model).checked()
@@ -117,6 +129,17 @@ class FitObjective:
             gains, count_parameters(model), latency, time.perf_counter() - began, facts, Curve(race.scores, race.planned)
         )
 
+    def _signals(self, settings: Settings, fold: int, held: Holdout, progress: Progress | None) -> Signals:
+        """What the items are to this fold; texts by a language model that was tuned on its events, where one is asked for, once for all trials alike."""
+        from tastemaker.training.reading import read_texts
+
+        if settings.finetune.mode == "frozen" or self.catalogue is None:
+            return self.signals
+        asked = fold, msgspec.json.encode((settings.finetune, settings.text))
+        if asked not in self._tuned:
+            self._tuned[asked] = read_texts(self.catalogue, settings, self.cache_dir, progress, held).vectors
+        return Signals.of(self._tuned[asked], *self.signals.others)
+
 
 def make_objective(
     dataset: Dataset, settings: Settings, cache_dir: Path | None = None, progress: Progress | None = None, aside: bool = False
@@ -135,7 +158,8 @@ def make_objective(
     sequences, order, tune = build(dataset), dataset.time_is_order, settings.tune
     folds = make_folds(sequences, order, tune.folds + aside, tune.fold_share, tune.questions, settings.train.seed)
     signals = _read(dataset, sequences.keep(folds[0].train), settings, cache_dir, progress)
-    return FitObjective(sequences, signals, folds[: tune.folds], order, folds[-1] if aside else None)
+    last = folds[-1] if aside else None
+    return FitObjective(sequences, signals, folds[: tune.folds], order, last, dataset.catalogue(), cache_dir)
 
 
 def _read(dataset: Dataset, train: Sequences, settings: Settings, cache_dir: Path | None, progress: Progress | None) -> Signals:

@@ -36,6 +36,9 @@ DIALS: dict[str, str] = {
 }
 """What is searched where the settings name no dial."""
 OTHERS: dict[str, str] = {
+    "finetune.mode": "frozen|head|last",
+    "finetune.steps": "50..400 log",
+    "finetune.learning_rate": "3e-5..1e-3 log",
     "sequence.heads": "1|2|4",
     "sequence.min_steps": "500..3000 log",
     "sequence.batch_size": "32|64|128|256",
@@ -47,8 +50,8 @@ OTHERS: dict[str, str] = {
     "fusion.cold_price": "0.0..0.1",
 }
 """Dials with a known range that are only searched when they are named."""
-_ALL = ("sequence", "sampling", "neighbours", "fusion")
-SECTIONS = {"sequence": ("sequence", "sampling"), "fused": _ALL, "whole": _ALL}
+_ALL = ("finetune", "sequence", "sampling", "neighbours", "fusion")
+SECTIONS = {"sequence": ("finetune", "sequence", "sampling"), "fused": _ALL, "whole": _ALL}
 """Sections whose keys change what is judged, by `tune.judge`."""
 
 
