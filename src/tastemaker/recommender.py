@@ -188,12 +188,12 @@ class Recommender:
         now = time.time() if moment is None else moment
         states = live.queries([live.state.history(name) for name in names], [Asker(name, now) for name in names])
         found = live.best(states, k, filter_seen)
-        ids = np.array([row["item_id"] for row in live.state.rows], dtype=object)
+        places = np.concatenate([items for items, _ in found]) if found else np.zeros(0, np.int32)
         counts = [len(items) for items, _ in found]
         return pl.DataFrame(
             {
                 Columns.USER_ID: np.repeat(np.array(names, dtype=object), counts),
-                Columns.ITEM_ID: ids[np.concatenate([items for items, _ in found])] if found else [],
+                Columns.ITEM_ID: [live.state.rows.item_id(place) for place in places.tolist()],
                 Columns.SCORE: np.concatenate([scores for _, scores in found]) if found else [],
                 Columns.RANK: np.concatenate([np.arange(1, count + 1) for count in counts]) if found else [],
             },
