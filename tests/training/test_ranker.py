@@ -21,6 +21,7 @@ from tastemaker.models.ranker_network import RankerNetwork
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
+from tastemaker.training import ranker_fit
 from tastemaker.training.alignment import agreement, directions, rotation
 from tastemaker.training.calibration import fit_calibration
 from tastemaker.training.preparation import fit_preparation
@@ -70,7 +71,7 @@ def world(signal: float, questions: int = 500, seed: int = 0, heads: tuple[str, 
     return RankerRows(
         asked, names, values, values, heads, labels, np.arange(0, total + 1, DEPTH), items, random.standard_normal((questions, DIM)).astype(np.float32),
         fusion, fusion, plain, plain, np.full(total, -1), np.arange(questions) >= questions * (1 - JUDGED),
-        np.zeros(questions, dtype=bool),
+        np.full(questions, -1, dtype=np.int8), np.zeros(questions, dtype=bool),
     )  # fmt: skip
 
 
@@ -196,6 +197,29 @@ def test_a_planted_leak_would_be_taken_for_skill_and_the_judged_rows_are_apart()
     honest = learned(replace(rows, compared=only))
     assert isinstance(honest, TrainedRanker)
     assert not honest.gate.passed, "what helps on learned rows alone does not pass"
+
+
+def test_where_no_time_decides_each_question_is_judged_by_a_ranker_that_has_not_seen_its_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ranker_fit, "LEAST_STEPS", 100)
+    rows = world(1.5)
+    folds = (np.arange(len(rows.judged)) // 2 % 3).astype(np.int8)
+    rows = replace(rows, folds=folds, judged=folds == 0)
+    found = learned(rows, "ranker.epochs=2")
+    assert isinstance(found, TrainedRanker)
+    assert found.gate.questions == len(folds)
+    assert found.gate.passed
+    assert found.gate.ranker > found.gate.fusion
+    mine = (folds == 1)[rows.owner]
+    label = rows.asked[LABEL].to_numpy().reshape(-1, DEPTH).copy()
+    label[folds == 1] = np.roll(label[folds == 1], 1, axis=1)  # the answers of these users are others now
+    other = learned(replace(rows, asked=rows.asked.with_columns(pl.Series(LABEL, label.ravel()))), "ranker.epochs=2")
+    assert isinstance(other, TrainedRanker)
+    assert np.array_equal(other.first[mine], found.first[mine]), "who judges them learned from others"
+    assert not np.array_equal(other.first[~mine], found.first[~mine])
+    name = next(iter(found.ranker.arrays))
+    assert not np.array_equal(other.ranker.arrays[name], found.ranker.arrays[name]), "the ranker that answers learned from all"
 
 
 def test_the_seed_decides_everything() -> None:

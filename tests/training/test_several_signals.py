@@ -87,10 +87,19 @@ def test_a_search_reads_pictures_too(tiny_encoder: Path, tmp_path: Path) -> None
 
 def test_each_fold_of_a_search_tunes_a_language_model_of_its_own(tiny_encoder: Path) -> None:
     """As a fit of the fold's events does: the same vectors, and none that met what came later."""
-    lines = (f"text.model={tiny_encoder}", "tune.folds=2", "text.dim=12", "finetune.mode=head", "finetune.steps=5", "finetune.blends=1.0")
+    lines = (
+        f"text.model={tiny_encoder}",
+        "tune.folds=2",
+        "text.dim=12",
+        "finetune.mode=head",
+        "finetune.steps=5",
+        "finetune.blends=1.0",
+    )
     data, settings = ring(users=120), chosen(*lines)
     step = pl.int_range(pl.len()).over("user_id")  # all people come at once, so that each fold knows them all
-    data = data.with_events(data.events.with_columns(timestamp=1_600_000_000.0 + 1_000.0 * step + pl.int_range(pl.len())).sort("timestamp"))
+    data = data.with_events(
+        data.events.with_columns(timestamp=1_600_000_000.0 + 1_000.0 * step + pl.int_range(pl.len())).sort("timestamp")
+    )
     objective = make_objective(data, settings)
     fold = objective.folds[0]
     brain = fit(data.with_events(data.events.head(int(fold.train.sum()))), settings, rows=False)

@@ -327,8 +327,9 @@ class RankerSettings(Section, kw_only=True, frozen=True):
     """Days within which an event must follow for a label to hold; 0: whenever."""
     depth: Positive = 30
     """Candidates that are ordered anew, the fusion's best; the others stay behind them in the fusion's order."""
-    questions: Positive = 2_000
-    """Last events of users that it learns from and is judged by; of more, some drawn by the seed."""
+    questions: Annotated[int, Meta(ge=0)] = 0
+    """Last events of users that it learns from and is judged by, at most. 0: the latest 2,000 where times can be compared, as channels know what came after
+    earlier ones; else 20,000, drawn by the seed."""
     later_share: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.0
     """Share of the events, the latest, that it is asked for besides, by channels that learned from the events before alone; 0: none. Only where times
     can be compared. It costs about one more refit; see docs/ranking.md for what it brought."""

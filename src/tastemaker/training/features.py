@@ -22,6 +22,9 @@ from tastemaker.training.parts import Fit
 from tastemaker.training.preparation import fit_reduction
 from tastemaker.training.ranker_rows import RANKER_NEGATIVES, Known, RankerRows, prepare, ranker_rows
 
+QUESTIONS, QUESTIONS_BY_TIME = 20_000, 2_000
+"""Last events that a ranker learns from and is judged by where the settings name no number: drawn by the seed, and the latest."""
+
 
 @dataclass(frozen=True)
 class TrainedFeatures:
@@ -110,7 +113,9 @@ def learn_rows(
     def known(fit: Fit) -> Known:
         return Known(fit.held, fit.channels, fusion, fit.model.user_vectors, log, features, text, sequences, names)
 
-    rows = ranker_rows(known(early), reduction, settings.ranker.questions, settings, features is not None and later is None)
+    by_time = features is not None and later is None
+    questions = settings.ranker.questions or (QUESTIONS_BY_TIME if by_time else QUESTIONS)
+    rows = ranker_rows(known(early), reduction, questions, settings, by_time)
     if later is not None:
         more = ranker_rows(known(later), reduction, settings.ranker.later_questions, settings, True, True)
         met = later.held.train.counts() > 0

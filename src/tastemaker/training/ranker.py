@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tastemaker.data.select import condition
 from tastemaker.evaluation.calibration import Reliability
@@ -20,7 +21,7 @@ from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import Settings
 from tastemaker.training.alignment import agreement, rotation
 from tastemaker.training.calibration import KINDS
-from tastemaker.training.ranker_fit import fit_network, make_examples
+from tastemaker.training.ranker_fit import Examples, fit_network, make_examples
 from tastemaker.training.ranker_gate import Gate, calibrated, judge_order, sentence_of
 from tastemaker.training.ranker_rows import RankerRows
 
@@ -125,23 +126,19 @@ def train_ranker(
     learn, judge = np.flatnonzero(~rows.judged), np.flatnonzero(rows.judged)
     if (examples.target[learn] >= 0).sum() < FEWEST or not (examples.target[judge] >= 0).any():
         return f"No ranker: of {len(learn):,} questions to learn from the answer of too few was among the {chosen.depth} best (at least {FEWEST})."
-    network, loss = fit_network(examples, learn, chosen, settings.train.seed)
-    arrays = {name: value.detach().numpy().copy() for name, value in network.state_dict().items() if name != "positions"}
-    found = float((examples.target >= 0).mean())
-    plain = tuple(Calibration() for _ in examples.heads)
-    plan = Plan(
-        shape=network.shape, heads=examples.heads, calibrations=plain, orders=True, found=found,
-        boost=boost * float(arrays["fusion_scale"][0]), depth=chosen.depth,
-    )  # fmt: skip
-    ranker = Ranker(plan, arrays)
-    logits = ranker.logits(examples.dense, examples.codes, rows.plain)
-    settled = ranker.settled(logits, rows.plain, rows.new, rows.begin)
-    first = (settled + plan.boost * rows.raised).astype(np.float32)
+    parts = np.unique(rows.folds)
+    if parts[0] < 0:
+        ranker, loss = _fitted(examples, learn, boost, settings)
+        logits, first = _told(ranker, rows, examples)
+    else:
+        judge = np.arange(len(rows.judged))
+        ranker, loss = _fitted(examples, judge, boost, settings)
+        logits, first = _crossed(rows, examples, parts, boost, settings)
     later = judge[rows.later[judge]]
     asked = later if len(later) else judge
     gate = judge_order(rows, examples, first, asked, np.setdiff1d(judge, asked), chosen.mode)
     calibrations, heads, forward = calibrated(rows, examples, logits, asked, chosen.calibration)
-    plan = msgspec.structs.replace(plan, calibrations=calibrations, orders=gate.passed)
+    plan = msgspec.structs.replace(ranker.plan, calibrations=calibrations, orders=gate.passed)
     notes.append(sentence_of(gate, chosen.mode))
     metrics: dict[str, float | int] = {
         "ranker_ndcg": gate.ranker, "ranker_ndcg_fusion": gate.fusion, "ranker_orders": int(gate.passed), "ranker_epoch_loss": loss,
@@ -149,4 +146,32 @@ def train_ranker(
         **{f"ranker_ratio {name}": one.ratio for name, one in heads.items()},
         **{f"ranker_ratio_later {name}": ratio for name, ratio in forward.items()},
     }  # fmt: skip
-    return TrainedRanker(Ranker(plan, arrays), given, gate, heads, rows, first, notes, metrics)
+    return TrainedRanker(Ranker(plan, ranker.arrays), given, gate, heads, rows, first, notes, metrics)
+
+
+def _fitted(examples: Examples, learn: NDArray[np.int64], boost: float, settings: Settings) -> tuple[Ranker, float]:
+    """A ranker that learned from these questions, its chances as they come; and its loss on those by which it was stopped."""
+    network, loss = fit_network(examples, learn, settings.ranker, settings.train.seed)
+    arrays = {name: value.detach().numpy().copy() for name, value in network.state_dict().items() if name != "positions"}
+    plan = Plan(
+        shape=network.shape, heads=examples.heads, calibrations=tuple(Calibration() for _ in examples.heads), orders=True,
+        found=float((examples.target >= 0).mean()), boost=boost * float(arrays["fusion_scale"][0]), depth=settings.ranker.depth,
+    )  # fmt: skip
+    return Ranker(plan, arrays), loss
+
+
+def _told(ranker: Ranker, rows: RankerRows, examples: Examples) -> tuple[FloatArray, FloatArray]:
+    """What a ranker says of all rows: logits, [R, 1 + H], and what `next` orders by, float32 [R]."""
+    logits = ranker.logits(examples.dense, examples.codes, rows.plain)
+    settled = ranker.settled(logits, rows.plain, rows.new, rows.begin)
+    return logits, (settled + ranker.plan.boost * rows.raised).astype(np.float32)
+
+
+def _crossed(
+    rows: RankerRows, examples: Examples, parts: NDArray[np.int8], boost: float, settings: Settings
+) -> tuple[FloatArray, FloatArray]:
+    """The same, each row by a ranker that has not learned from its user: all questions judge, and what answers learns from all of them."""
+    told = [_told(_fitted(examples, np.flatnonzero(rows.folds != part), boost, settings)[0], rows, examples) for part in parts]
+    own = np.searchsorted(parts, rows.folds)[rows.owner]
+    logits, first = (np.stack(both)[own, np.arange(len(own))] for both in zip(*told, strict=True))
+    return logits, first

@@ -31,7 +31,7 @@ from tastemaker.training.ranker_labels import heads_of, labels_of
 from tastemaker.training.unclicked import left_alone
 
 QUESTION, LABEL = "question", "label"
-OF_QUESTIONS = ("users", "judged", "later")
+OF_QUESTIONS = ("users", "judged", "folds", "later")
 """What there is one of for each question; of the other arrays there is one for each row."""
 RANKER_NEGATIVES = ("unclicked", "candidates", "both")
 JUDGED = 0.3
@@ -57,6 +57,8 @@ class RankerRows:
         new: bool [R], items that the channels have not learned from.
         positions: places at which items were shown, int64 [R], -1 where they were not.
         judged: bool [Q], questions that nothing may learn from.
+        folds: int8 [Q], parts of the users, the judged ones part 0, where times can't be compared: what learns from two parts can be judged by the third. -1: the
+            time decides.
         later: bool [Q], questions whose channels knew nothing of what anybody did after a moment before them (`hold_out_later`).
     """
 
@@ -75,6 +77,7 @@ class RankerRows:
     new: NDArray[np.bool_]
     positions: NDArray[np.int64]
     judged: NDArray[np.bool_]
+    folds: NDArray[np.int8]
     later: NDArray[np.bool_]
 
     @property
@@ -192,6 +195,7 @@ def ranker_rows(
     alike[:, names.index(HISTORY)] = 0.0
     texts = reduction.apply(known.text[items])
     floats = np.zeros(0, np.float32)
+    folds = np.full(len(kept), -1, np.int8) if by_time else _folds(known, chosen[kept], random)
     return RankerRows(
         asked=asked,
         names=names + reduction.names,
@@ -207,7 +211,8 @@ def ranker_rows(
         raised=np.concatenate([np.zeros(0, bool), *(one.raised for one in lists)]),
         new=np.concatenate([floats, *(one.counts for one in lists)]) == 0,
         positions=np.concatenate([np.zeros(0, np.int64), *(one.positions for one in lists)]),
-        judged=_judged(known, chosen[kept], by_time, random),
+        judged=folds == 0 if not by_time else np.arange(len(kept)) >= round(len(kept) * (1 - JUDGED)),
+        folds=folds,
         later=np.full(len(kept), later),
     )
 
@@ -293,13 +298,13 @@ def _part(found: ChannelScores, places: NDArray[np.int64]) -> ChannelScores:
     )
 
 
-def _judged(known: Known, questions: NDArray[np.int64], by_time: bool, random: np.random.Generator) -> NDArray[np.bool_]:
-    """The latest questions, or those of some users."""
-    if by_time:
-        return np.arange(len(questions)) >= round(len(questions) * (1 - JUDGED))
+def _folds(known: Known, questions: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int8]:
+    """The part of each question's user: 0 for a share of `JUDGED`, 1 and 2 for a half each of the others."""
     users = np.unique(known.held.users)
-    some = random.permutation(users)[: round(len(users) * JUDGED)]
-    return np.isin(known.held.users[questions], some)
+    part = np.empty(len(users), dtype=np.int8)
+    first = round(len(users) * JUDGED)
+    part[random.permutation(len(users))] = np.where(np.arange(len(users)) < first, 0, 1 + np.arange(len(users)) % 2)
+    return part[np.searchsorted(users, known.held.users[questions])]
 
 
 def _asked(known: Known, owners: NDArray[np.int64], items: IntArray) -> pl.DataFrame:
