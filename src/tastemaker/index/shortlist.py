@@ -23,6 +23,7 @@ from tastemaker.index.neighbours import LATEST, Neighbours, fading
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
 from tastemaker.schema.signals import GRAPH
+from tastemaker.schema.unwritten import OfLatest
 
 if TYPE_CHECKING:
     from tastemaker.index.channels import Channels
@@ -52,7 +53,7 @@ class Shortlists:
         self._of = channels
         self._sums = [_Sums(channels.neighbours), _Sums(channels.together)]
         self._popular, self._prior = _Head(), _Head()
-        self._met = np.zeros(0, dtype=_BITS.dtype)
+        self._met, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened)
         size = min(SAMPLE, len(channels.items))
         self._sample = np.sort(np.random.default_rng(0).choice(len(channels.items), size, replace=False))
         self._sample_rows, self._sample_bias = channels.items.rows(self._sample), channels.bias[self._sample]
@@ -67,11 +68,7 @@ class Shortlists:
         gather: Gather | None = None,
     ) -> list[ChannelScores]:
         """As of `Channels`; the searches in indexes are the calls of `gather`, that of `text` for `taste`, too."""
-        if allowed is not None and allowed.all():
-            allowed = None
-        listed = None
-        if allowed is not None and np.count_nonzero(allowed) * _FEW_ALLOWED <= len(allowed):
-            listed = np.flatnonzero(allowed)
+        allowed, listed = (None, None) if allowed is None else self._open(allowed)
         found: list[ChannelScores] = []
         for begin in range(0, len(states), LANES):
             some = states[begin : begin + LANES]
@@ -389,6 +386,14 @@ class _Sums:
             self._sum[of] = sums
             into[:] = self._sum[items]
             self._sum[of] = 0.0
+
+
+def _opened(allowed: BoolArray) -> tuple[BoolArray | None, NDArray[np.int64] | None]:
+    """What is allowed, None where everything is, and the same as item indices where they are few."""
+    count = np.count_nonzero(allowed)
+    if count == len(allowed):
+        return None, None
+    return allowed, np.flatnonzero(allowed) if count * _FEW_ALLOWED <= len(allowed) else None
 
 
 def _contents(index: DenseIndex, latest: Sequence[IntArray], decays: tuple[float, ...]) -> list[FloatArray]:
