@@ -157,14 +157,14 @@ class ApproximateIndex(DenseIndex):
             parts.append(self._of_waiting(query, allowed))
         items, scores = parts[0] if len(parts) == 1 else (np.concatenate(column) for column in zip(*parts, strict=True))
         if len(items) > depth + depth // 4:
-            best = np.argpartition(-scores, depth)[:depth]
+            best = (-scores).argpartition(depth)[:depth]
             items, scores = items[best], scores[best]
-        order = np.argsort(-scores)
+        order = (-scores).argsort()
         falling = scores[order]
-        if (falling[1:] == falling[:-1]).any():  # of equals the smaller index comes first
+        if np.count_nonzero(falling[1:] == falling[:-1]):  # of equals the smaller index comes first
             order = np.lexsort((items, -scores))
-        order = order[:depth]
-        return items[order].astype(np.int32), scores[order]
+            falling = scores[order]
+        return items[order[:depth]].astype(np.int32), falling[:depth]
 
     def _of_base(
         self, query: FloatArray, head: FloatArray, depth: int, lists: Found | None, allowed: BoolArray | None
@@ -223,7 +223,7 @@ class ApproximateIndex(DenseIndex):
         places = self._head_place[items]
         known = places >= 0
         good[places[known]] = True  # their own products stand for those of the codes
-        alone, near = ~known, np.flatnonzero(good)
+        alone, near = ~known, good.nonzero()[0]
         return np.concatenate([items[alone], self._head[near]]), np.concatenate([scores[alone], own[near]])
 
     def _scanned(self, query: FloatArray, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], FloatArray]:

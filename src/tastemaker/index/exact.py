@@ -99,8 +99,8 @@ class DenseIndex:
     def rows(self, indices: NDArray[np.integer]) -> FloatArray:
         """The vectors of some items, float32 [n, D]."""
         indices = np.asarray(indices, dtype=np.int64)
-        base = indices < len(self._base)
-        if base.all():
+        base = indices < len(self._base) if self._count else None
+        if base is None or np.count_nonzero(base) == len(base):
             found = self._base.rows(indices)
         else:
             found = np.empty((len(indices), self.dim), dtype=np.float32)
