@@ -205,7 +205,7 @@ class Shortlists:
                 scores[at] = channels.floors[at]
         places, counts, told = _places(scores, channels.floors, depth, begin), channels.counts[items], items.astype(np.int32)
         return [
-            ChannelScores(told[part], channels.names, scores[:, part].T, places[:, part].T, counts[part], depth)
+            ChannelScores(told[part], channels.names, scores[:, part].T, places[:, part].T, counts[part], depth, rows[part])
             for part in map(slice, bounds[:-1], bounds[1:])
         ]
 

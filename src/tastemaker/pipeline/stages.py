@@ -304,7 +304,7 @@ class Select:
         names = ["popular" if trip.level >= POPULAR else "precomputed"] * len(places)
         if parts is not None:
             names = _sources(parts, best, state)
-            if picked.slot.any():
+            if np.count_nonzero(picked.slot):
                 names = [FRESH_SLOT if slot else name for slot, name in zip(picked.slot.tolist(), names, strict=True)]
         nearest = partial(self._near, best.items, state) if parts is not None else partial(_nothing_near, len(places))
         chances = None if trip.chances is None else trip.chances[places]
@@ -337,7 +337,7 @@ def _nothing_near(count: int) -> list[int]:
 def modest(scores: FloatArray, found: ChannelScores, newest: int) -> FloatArray:
     """New items stand no higher among the others than their text does: they suit some people, not everybody."""
     new = found.items >= newest
-    if not new.any():
+    if not np.count_nonzero(new):
         return scores
     others = np.sort(np.where(np.isfinite(scores[~new]), scores[~new], -np.inf))[::-1]
     if not len(others):

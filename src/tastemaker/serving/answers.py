@@ -414,7 +414,13 @@ class Answers:
             words = reasons(
                 found, lambda place: str(live.state.rows[place].get("title") or live.state.rows[place]["item_id"]), connected
             )
-        picked = found.picked
+        picked, items, scores = found.picked, found.items.tolist(), found.scores.tolist()
+        if not explain and not (picked is not None and picked.chance):
+            row_of = live.state.rows.__getitem__
+            return [
+                Recommended(row["item_id"], score, source, None, row.get("title"))
+                for row, score, source in zip(map(row_of, items), scores, found.sources, strict=True)
+            ]
         chance = picked.propensity.tolist() if picked is not None and picked.chance else [None] * len(found.items)
         moves: Sequence[list[Move] | None] = (
             picked.moves if explain and picked is not None and picked.moves else [None] * len(found.items)
@@ -423,15 +429,15 @@ class Answers:
         return [
             self._recommended(
                 live,
-                int(item),
-                float(found.scores[at]),
+                item,
+                scores[at],
                 found.sources[at],
                 words[at] if words else None,
                 chance[at],
                 None if told is None else named(found.heads, told[at]) or None,
                 moves[at] or None,
             )
-            for at, item in enumerate(found.items)
+            for at, item in enumerate(items)
         ]
 
     def _recommended(
