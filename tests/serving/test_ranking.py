@@ -173,7 +173,8 @@ def test_nobody_nothing_and_everything_filtered_are_answered(space: Path, journa
     assert len(answers.recommend(RecommendQuery(user_id="u0", k=60)).items) > 40
     order = answers.rank(RankQuery(user_id="u0", items=["coffee-1", "fresh", "boots-2", "nothing"])).items
     assert {item.item_id for item in order} == {"coffee-1", "fresh", "boots-2"}
-    answers.live.state.barred[:] = True
+    for place in range(len(answers.live.state.rows)):
+        answers.live.state.bar(place)
     assert answers.recommend(RecommendQuery(user_id="u0", k=60)).items == []
 
 

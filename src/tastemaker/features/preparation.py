@@ -118,6 +118,8 @@ class Scaler:
         self._low, self._high = np.array(bounds, dtype=np.float64).reshape(-1, 2).T
         plain = not self._centre.any() and bool((self._scale == 1).all())
         self._same = plain and not self._logs and not self._quantiles
+        if self._same:  # what is compared stays float32
+            self._low, self._high = self._low.astype(np.float32), self._high.astype(np.float32)
 
     def apply(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """As `Preparation.apply`."""
@@ -129,7 +131,7 @@ class Scaler:
         if not self._same:
             raw = raw.astype(np.float64)
         finite = np.isfinite(raw)
-        if not finite.all():
+        if np.count_nonzero(finite) != finite.size:
             raw = np.where(finite, raw, self._fill)
         if self._logs:
             raw[:, self._logs] = signed_log(raw[:, self._logs])

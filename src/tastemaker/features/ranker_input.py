@@ -56,15 +56,17 @@ def channel_columns(
     columns = np.empty((2 * channels + len(OF_LIST), len(fusion)), dtype=np.float32)  # a row a column: each is written in one piece
     own = columns[2 * channels :]
     np.maximum(found.scores.T, LOWEST, out=columns[:channels])
-    if not np.isfinite(columns[:channels].sum(dtype=np.float64)):
+    if np.count_nonzero(np.isfinite(columns[:channels])) != columns[:channels].size:
         np.nan_to_num(columns[:channels], copy=False, nan=LOWEST)
     _near(found.depth).take(found.ranks.T, mode="clip", out=columns[channels : 2 * channels])
     for all_scores, history, start, end in zip(best, histories, begin[:-1].tolist(), begin[1:].tolist(), strict=True):
-        order, mine = np.sort(all_scores), fusion[start:end]
+        order, mine = all_scores.copy(), fusion[start:end]
+        order.sort()
         np.subtract(mine, order[-1] if len(order) else 0.0, out=own[0, start:end])
         own[1, start:end] = _logs(len(order))[len(order) - order.searchsorted(mine + SAME, side="right")]
         own[4, start:end] = math.log1p(history)
-    own[2], own[5], own[6] = found.counts == 0, cosine, fusion
+    np.equal(found.counts, 0, out=own[2], casting="unsafe")
+    own[5], own[6] = cosine, fusion
     np.log1p(found.counts, out=own[3])
     return columns.T
 
@@ -115,15 +117,23 @@ def relative(values: FloatArray, begin: NDArray[np.int64], scaled: bool = False)
     if len(sizes) > 1:
         full, sizes = full[sizes > 0], sizes[sizes > 0]
 
+    def mean(of: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of each list, [G, Q]."""
+        sums = np.add.reduceat(of, full, axis=1)
+        sums /= sizes
+        return sums
+
     def laid(of: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The mean of each list, as often as it has rows."""
-        means: NDArray[np.float64] = np.add.reduceat(of, full, axis=1) / sizes
-        return np.repeat(means, sizes, axis=1)
+        """Of each list, as often as it has rows."""
+        return of if len(sizes) == 1 else of.repeat(sizes, axis=1)
 
     found = values.T.astype(np.float64, order="C")  # a row a column: what is summed lies side by side
-    found -= laid(found)
+    found -= laid(mean(found))
     if scaled:
-        found /= np.sqrt(laid(found * found)) + FLAT
+        spread = mean(found * found)
+        np.sqrt(spread, out=spread)
+        spread += FLAT
+        found /= laid(spread)
     return found.astype(np.float32).T
 
 
@@ -134,10 +144,16 @@ def compared(columns: FloatArray, told: FloatArray | None, begin: NDArray[np.int
         columns: of `channel_columns`, [R, 2C + 7]. told: declared features, [R, G], or None. begin: as in `relative`.
     """
     channels = (columns.shape[1] - len(OF_LIST)) // 2
-    scores = [*range(channels), 2 * channels + OF_LIST.index("cosine")]
+    scores = _scored(channels)
     rows = columns.T.copy()
-    rows[scores] = relative(rows[scores].T, begin, scaled=True).T
+    rows[scores] = relative(rows.take(scores, axis=0).T, begin, scaled=True).T
     return [rows.T] if told is None else [rows.T, relative(told, begin)]
+
+
+@cache
+def _scored(channels: int) -> NDArray[np.int64]:
+    """Places of the columns that are scaled within a list."""
+    return np.array([*range(channels), 2 * channels + OF_LIST.index("cosine")])
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,10 @@ class ListRanker:
 
     def first(self, scores: FloatArray) -> NDArray[np.int64]:
         """Places of the candidates that are ordered anew, the fusion's best first, [n]."""
-        safe = np.where(np.isfinite(scores), scores, -np.inf)
-        return np.argsort(-safe, kind="stable")[: self.ranker.plan.depth]
+        finite = np.isfinite(scores)
+        safe = scores if np.count_nonzero(finite) == len(finite) else np.where(finite, scores, -np.inf)
+        found: NDArray[np.int64] = (-safe).argsort(kind="stable")[: self.ranker.plan.depth]
+        return found
 
     def ranked(
         self, found: ChannelScores, scores: FloatArray, state: QueryState, first: NDArray[np.int64], told: FloatArray | None
@@ -134,11 +136,10 @@ class ListRanker:
 
     def _read(self, asked: Sequence[Asked], begin: NDArray[np.int64]) -> _Read:
         """What the network reads of the candidates that are looked at; each asker has a user vector."""
-        founds = [one.found for one in asked]
-        shifts = np.cumsum([0, *(len(one.items) for one in founds[:-1])])
-        whole = part(joined(founds), np.concatenate([one.first + shift for one, shift in zip(asked, shifts.tolist(), strict=True)]))
-        items = np.asarray(self.vectors(whole.items), dtype=np.float32)
-        users = np.stack([one.state.user_vector for one in asked if one.state.user_vector is not None])
+        parts = [part(one.found, one.first) for one in asked]
+        whole = joined(parts)
+        items = self._vectors([one.vectors for one in parts], whole.items)
+        users = np.array([one.state.user_vector for one in asked if one.state.user_vector is not None])
         best = [self.fusion.without_boost(one.found, one.scores) for one in asked]
         plain = np.concatenate([scores[one.first] for one, scores in zip(asked, best, strict=True)])
         cosine = np.empty(len(items), dtype=np.float32)
@@ -153,6 +154,13 @@ class ListRanker:
             of_askers = [self._of_asker(one.state.asker) for one in asked]
             names = names + np.repeat(np.stack(of_askers), np.diff(begin), axis=0)
         return _Read(whole, plain, self.given.columns(raw, users, items, begin), names)
+
+    def _vectors(self, read: Sequence[FloatArray | None], items: IntArray) -> FloatArray:
+        """Item vectors, those that the channels have read where they did."""
+        known = [one for one in read if one is not None]
+        if len(known) < len(read):
+            return np.asarray(self.vectors(items), dtype=np.float32)
+        return known[0] if len(known) == 1 else np.concatenate(known)
 
     def _of_asker(self, asker: Asker | None) -> Codes:
         return self.given.categories.of_asker(asker.user_id if asker else "", asker.context if asker else None)

@@ -14,6 +14,7 @@ Channels:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -110,12 +111,12 @@ class Channels:
         """Number of items, new ones included."""
         return len(self.items)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The channels that there are, in the order of the columns."""
         return (*CHANNELS, *((GRAPH,) if self.graph is not None else ()), *((FRIENDS,) if self.companions is not None else ()))
 
-    @property
+    @cached_property
     def floors(self) -> FloatArray:
         """For each channel the score above which an item is found at all, float32 [C]."""
         return np.array([*_FLOORS, *(0.0 for _ in self.names[len(CHANNELS) :])], dtype=np.float32)

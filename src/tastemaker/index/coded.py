@@ -61,7 +61,7 @@ class Plain:
 
     def rows(self, indices: NDArray[np.integer]) -> FloatArray:
         """Some rows, float32 [n, D]."""
-        return np.asarray(self._table[indices], dtype=np.float32)
+        return np.asarray(self._table.take(indices, axis=0), dtype=np.float32)
 
     def scores(self, queries: FloatArray) -> FloatArray:
         """Inner products with every row, float32 [B, N]."""

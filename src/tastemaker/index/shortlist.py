@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from tastemaker.index.neighbours import LATEST, Neighbours, fading
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
 from tastemaker.schema.signals import GRAPH
+from tastemaker.schema.unwritten import OfLatest
 
 if TYPE_CHECKING:
     from tastemaker.index.channels import Channels
@@ -52,7 +54,7 @@ class Shortlists:
         self._of = channels
         self._sums = [_Sums(channels.neighbours), _Sums(channels.together)]
         self._popular, self._prior = _Head(), _Head()
-        self._met = np.zeros(0, dtype=_BITS.dtype)
+        self._met, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened)
         size = min(SAMPLE, len(channels.items))
         self._sample = np.sort(np.random.default_rng(0).choice(len(channels.items), size, replace=False))
         self._sample_rows, self._sample_bias = channels.items.rows(self._sample), channels.bias[self._sample]
@@ -67,11 +69,7 @@ class Shortlists:
         gather: Gather | None = None,
     ) -> list[ChannelScores]:
         """As of `Channels`; the searches in indexes are the calls of `gather`, that of `text` for `taste`, too."""
-        if allowed is not None and allowed.all():
-            allowed = None
-        listed = None
-        if allowed is not None and np.count_nonzero(allowed) * _FEW_ALLOWED <= len(allowed):
-            listed = np.flatnonzero(allowed)
+        allowed, listed = (None, None) if allowed is None else self._open(allowed)
         found: list[ChannelScores] = []
         for begin in range(0, len(states), LANES):
             some = states[begin : begin + LANES]
@@ -149,7 +147,10 @@ class Shortlists:
                     parts.append(open_.largest(lane, known, friends[known], depth))
         parts += [open_.keys(lane, more) for lane in range(len(states)) if len(more)]
         items, begin = open_.union(parts)
-        return self._scored(asked, [one for _, one in likely], people, sums, items, begin, depth, missing)
+        lists = self._scored(asked, [one for _, one in likely], people, sums, items, begin, depth, missing)
+        if gather is None:  # many lists may be kept, as by who learns from them
+            return [replace(one, vectors=None) for one in lists]
+        return lists
 
     @property
     def _fading(self) -> tuple[float, float]:
@@ -180,18 +181,19 @@ class Shortlists:
         channels, bounds = self._of, begin.tolist()
         scores = np.zeros((len(channels.names), len(items)), dtype=np.float32)  # a row a channel: each is read in one piece
         rows = channels.items.rows(items)
-        texts = channels.text.rows(items) if any(one.text.any() for one in asked) else None
+        says = [bool(np.count_nonzero(one.text)) for one in asked]
+        texts = channels.text.rows(items) if any(says) else None
         graphs = None if channels.graph is None else channels.graph.rows(items)
         scores[5] = channels.popular[items]
-        for one, normaliser, (popular, friends), summed, start, end in zip(
-            asked, normalisers, people, sums, bounds[:-1], bounds[1:], strict=True
+        for one, reads, normaliser, (popular, friends), summed, start, end in zip(
+            asked, says, normalisers, people, sums, bounds[:-1], bounds[1:], strict=True
         ):
             mine = scores[:, start:end]
             np.matmul(rows[start:end], one.user, out=mine[0])
             mine[0] -= normaliser
             for row, (table, sum_) in enumerate(zip(self._sums, summed, strict=True), 1):
                 table.spread(sum_, items[start:end], mine[row])
-            if texts is not None and one.text.any():
+            if texts is not None and reads:
                 np.matmul(one.text, texts[start:end].T, out=mine[3:5])
             if popular is not None:
                 mine[5] = popular[items[start:end]]
@@ -206,7 +208,7 @@ class Shortlists:
                 scores[at] = channels.floors[at]
         places, counts, told = _places(scores, channels.floors, depth, begin), channels.counts[items], items.astype(np.int32)
         return [
-            ChannelScores(told[part], channels.names, scores[:, part].T, places[:, part].T, counts[part], depth)
+            ChannelScores(told[part], channels.names, scores[:, part].T, places[:, part].T, counts[part], depth, rows[part])
             for part in map(slice, bounds[:-1], bounds[1:])
         ]
 
@@ -231,11 +233,11 @@ class Shortlists:
     ) -> list[tuple[NDArray[np.integer] | None, float]]:
         """For each query as many items as are wanted, those that are most likely next, and the logarithm of the sum over all items; no items for somebody of whom
         nothing is known."""
-        known = [place for place, one in enumerate(asked) if one.user.any()]
+        known = [place for place, one in enumerate(asked) if np.count_nonzero(one.user)]
         found: list[tuple[NDArray[np.integer] | None, float]] = [(None, self._prior_normaliser())] * len(asked)
         if not known:
             return found
-        users = np.stack([asked[place].user for place in known])
+        users = np.array([asked[place].user for place in known])
         searched = self._of.items.search(users, [wanted[place] for place in known], allowed)
         normalisers = self._normalisers([logits for _, logits in searched], users @ self._sample_rows.T, allowed)
         for place, (items, _), normaliser in zip(known, searched, normalisers, strict=True):
@@ -303,7 +305,7 @@ class _Open:
 
     def free(self, lane: int, items: NDArray[np.integer]) -> BoolArray:
         """Which of them may be found."""
-        keep: BoolArray = (self.table[items] & _BITS[lane]) == 0
+        keep: BoolArray = (self.table.take(items) & _BITS[lane]) == 0
         if self.allowed is not None:
             keep &= self.allowed[items]
         return keep
@@ -325,10 +327,14 @@ class _Open:
 
     def union(self, parts: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Items of all parts, each once a query, growing, [R], one query behind the other; where each begins, and R, [Q + 1]."""
-        keys = np.sort(np.concatenate(parts))
+        keys = np.concatenate(parts)
+        keys.sort()
         first = np.ones(len(keys), dtype=bool)
         np.not_equal(keys[1:], keys[:-1], out=first[1:])
-        keys, starts = keys[first], np.arange(len(self.met) + 1) * len(self.table)
+        keys = keys[first]
+        if len(self.met) == 1:
+            return keys, np.array([0, len(keys)])
+        starts = np.arange(len(self.met) + 1) * len(self.table)
         begin = np.searchsorted(keys, starts)
         return keys - np.repeat(starts[:-1], begin[1:] - begin[:-1]), begin
 
@@ -363,12 +369,12 @@ class _Sums:
     """Sums over the neighbours of a history, in a table that is cleared item by item."""
 
     def __init__(self, neighbours: Neighbours) -> None:
-        self._neighbours = neighbours
+        self._neighbours, self._silent = neighbours, not neighbours.weights.nnz
         self._sum, self._last = np.zeros(0, np.float32), np.zeros(0, np.int32)
 
     def of(self, history: IntArray, decay: float, n_items: int) -> _Sum:
         """Items with a sum, and the sums, in no order."""
-        if not self._neighbours.weights.nnz:
+        if self._silent:
             return _NONE, self._sum[:0]
         if len(self._sum) < n_items:
             size = n_items * 3 // 2 + 16
@@ -391,10 +397,18 @@ class _Sums:
             self._sum[of] = 0.0
 
 
+def _opened(allowed: BoolArray) -> tuple[BoolArray | None, NDArray[np.int64] | None]:
+    """What is allowed, None where everything is, and the same as item indices where they are few."""
+    count = np.count_nonzero(allowed)
+    if count == len(allowed):
+        return None, None
+    return allowed, np.flatnonzero(allowed) if count * _FEW_ALLOWED <= len(allowed) else None
+
+
 def _contents(index: DenseIndex, latest: Sequence[IntArray], decays: tuple[float, ...]) -> list[FloatArray]:
     """What the latest events of histories are, newest first, by how fast older ones fade, float32 [decays, C] each."""
     rows = index.rows(np.concatenate(latest))
-    ends = np.cumsum([len(one) for one in latest]).tolist()
+    ends = accumulate(map(len, latest))
     return [fading(decays, len(one)) @ rows[end - len(one) : end] for one, end in zip(latest, ends, strict=True)]
 
 
@@ -405,7 +419,7 @@ def _searched(
     return [
         (lane, items[scores > 0])
         for lane, (vectors, count) in enumerate(zip(queries, wanted, strict=True))
-        if vectors.any()
+        if np.count_nonzero(vectors)
         for items, scores in index.search(vectors, count, allowed)
     ]
 
@@ -438,9 +452,10 @@ def _places(scores: FloatArray, floors: FloatArray, depth: int, begin: NDArray[n
         int32 [C, R].
     """
     sizes, found = begin[1:] - begin[:-1], scores > floors[:, None]
-    says = np.flatnonzero(found.any(axis=1))  # what says nothing has no places
-    lists, longest = len(sizes), int(sizes.max(initial=0))
-    falling = np.where(found[says], 0.0 - scores[says], np.float32(np.inf))
+    says = np.logical_or.reduce(found, axis=1).nonzero()[0]  # what says nothing has no places
+    lists, longest = len(sizes), max(sizes.tolist(), default=0)
+    spoken = found.take(says, axis=0)
+    falling = np.where(spoken, 0.0 - scores.take(says, axis=0), np.float32(np.inf))
     at = np.arange(scores.shape[1])
     if lists > 1:  # each list is filled up to the longest
         at += np.repeat(np.arange(lists) * longest - begin[:-1], sizes)
@@ -452,7 +467,11 @@ def _places(scores: FloatArray, floors: FloatArray, depth: int, begin: NDArray[n
     places = np.empty(order.size, dtype=np.int32)
     places[order] = np.arange(longest, dtype=np.int32)
     told = np.full(scores.shape, depth, dtype=np.int32)
-    told[says] = np.where(found[says], np.minimum(places.reshape(len(says), lists * longest)[:, at], depth), np.int32(depth))
+    own = places.reshape(len(says), lists * longest)
+    if lists > 1:
+        own = own.take(at, axis=1)
+    np.minimum(own, depth, out=own)
+    told[says] = np.where(spoken, own, np.int32(depth))
     return told
 
 
@@ -462,7 +481,7 @@ def growing(values: FloatArray) -> NDArray[np.int64]:
     A float's bits, those of negatives turned over, grow with it (M. Herf, 2001, "Radix Tricks"); its place stands behind them in one 64-bit number.
     """
     if len(values) <= FEW_ROWS:
-        return np.argsort(values, axis=1, kind="stable")
+        return values.argsort(axis=1, kind="stable")
     bits = values.view(np.int32)
     keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
     keys <<= 32

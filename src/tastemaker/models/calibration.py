@@ -28,9 +28,10 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     def apply(self, logits: FloatArray) -> FloatArray:
         """Probabilities in [0, 1], float32 of the same shape."""
-        plain = sigmoid(logits.astype(np.float64))
+        exact = logits.astype(np.float64)
         if self.kind == "platt":
-            return sigmoid(self.slope * logits.astype(np.float64) + self.offset).astype(np.float32)
+            return sigmoid(self.slope * exact + self.offset).astype(np.float32)
+        plain = sigmoid(exact)
         if self.kind == "isotonic":
             found = np.interp(logits, self.logits, self.chances)
             return (found * (1 - TILT) + TILT * plain).astype(np.float32)
@@ -39,5 +40,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """1 / (1 + exp(-x)), of whatever size x is."""
-    found: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * logits))
+    found: NDArray[np.float64] = 0.5 * logits
+    np.tanh(found, out=found)
+    found += 1
+    found *= 0.5
     return found

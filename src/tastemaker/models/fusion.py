@@ -33,19 +33,23 @@ def features(found: ChannelScores, history_length: Lengths) -> FloatArray:
     Args:
         history_length: of the asker, or of each candidate's own asker, [M], where candidates of several stand one behind the other.
     """
-    places, ranks = _places_of(found.channels), np.minimum(found.ranks.T, found.depth)
-    scores, (near, far) = found.scores.T, _by_rank(found.depth)
-    if not np.isfinite(scores).all():
+    places, scores = _places_of(found.channels), found.scores.T
+    if np.count_nonzero(np.isfinite(scores)) != scores.size:
         scores = np.nan_to_num(scores, nan=_ABSENT, neginf=_ABSENT, posinf=-_ABSENT)
     given = np.empty((places.width, len(found.items)), dtype=np.float32)  # a row a feature: each is written in one piece
-    alike = scores[places.alike]
-    given[places.log_score] = np.maximum(scores[places.logs], _ABSENT) / 5
-    given[places.score] = alike
-    given[places.log] = np.log(np.maximum(alike, 0) + 0.01) / 2
-    given[places.near] = near[ranks]
-    given[places.far] = far[ranks]
-    given[-3] = found.counts == 0
-    given[-2] = np.log1p(found.counts) / 5
+    logs, alike = scores.take(places.logs, axis=0), scores.take(places.alike, axis=0)
+    np.maximum(logs, _ABSENT, out=logs)
+    logs /= 5
+    given[places.log_score], given[places.score] = logs, alike
+    np.maximum(alike, 0, out=alike)
+    alike += 0.01
+    np.log(alike, out=alike)
+    alike /= 2
+    given[places.log] = alike
+    given[places.by_rank] = _by_rank(found.depth).take(found.ranks.T, axis=1, mode="clip").reshape(len(places.by_rank), -1)
+    np.equal(found.counts, 0, out=given[-3], casting="unsafe")
+    np.log1p(found.counts, out=given[-2])
+    given[-2] /= 5
     given[-1] = np.log1p(history_length) / 4
     return np.ascontiguousarray(given.T)
 
@@ -54,13 +58,12 @@ class _Places(NamedTuple):
     """Where features stand, and which channels they are of."""
 
     width: int
-    logs: list[int]
-    alike: list[int]
-    log_score: list[int]
-    score: list[int]
-    log: list[int]
-    near: list[int]
-    far: list[int]
+    logs: NDArray[np.int64]
+    alike: NDArray[np.int64]
+    log_score: NDArray[np.int64]
+    score: NDArray[np.int64]
+    log: NDArray[np.int64]
+    by_rank: NDArray[np.int64]
 
 
 @cache
@@ -69,18 +72,26 @@ def _places_of(channels: tuple[str, ...]) -> _Places:
     logs = [place for place, name in enumerate(channels) if name in _LOG_CHANNELS]
     alike = [place for place in range(len(channels)) if place not in logs]
     begin = [column.start for column in columns]
-    return _Places(
-        len(owners(channels)), logs, alike, [begin[place] for place in logs], [begin[place] for place in alike],
-        [begin[place] + 1 for place in alike], [column.stop - 2 for column in columns], [column.stop - 1 for column in columns],
-    )  # fmt: skip
+    near, far = [column.stop - 2 for column in columns], [column.stop - 1 for column in columns]
+    kinds = logs, alike, [begin[one] for one in logs], [begin[one] for one in alike], [begin[one] + 1 for one in alike], near + far
+    return _Places(len(owners(channels)), *(np.array(kind, dtype=np.int64) for kind in kinds))
 
 
 @cache
-def _by_rank(depth: int) -> tuple[FloatArray, FloatArray]:
-    """The reciprocal rank and the logarithm of the rank, by rank, float32 [depth + 1]."""
+def _by_rank(depth: int) -> FloatArray:
+    """The reciprocal rank and the logarithm of the rank, by rank, float32 [2, depth + 1]."""
     ranks = np.arange(depth + 1)
     near = np.where(ranks < depth, 10 / (ranks + np.float32(10)), 0)
-    return near.astype(np.float32), (np.log1p(ranks) / 5).astype(np.float32)
+    return np.array([near, np.log1p(ranks) / 5], dtype=np.float32)
+
+
+@cache
+def _without(channels: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Which features are of each channel, in the rows behind a first one of which none are, bool [C + 1, 1, F]."""
+    found = np.zeros((len(channels) + 1, 1, len(owners(channels))), dtype=bool)
+    for place, mine in enumerate(_columns_of(channels), 1):
+        found[place, :, mine] = True
+    return found
 
 
 def boosted(found: ChannelScores) -> NDArray[np.bool_]:
@@ -88,9 +99,10 @@ def boosted(found: ChannelScores) -> NDArray[np.bool_]:
 
     A new item is to reach the people whom it suits, not everybody.
     """
+    if np.count_nonzero(found.counts) == len(found.counts):  # as a rule nothing is new
+        return np.zeros(len(found.counts), dtype=bool)
     suits: NDArray[np.bool_] = found.counts == 0
-    if suits.any():  # as a rule nothing is new
-        suits &= found.ranks.min(axis=1, initial=found.depth) < CLOSE
+    suits &= found.ranks.min(axis=1, initial=found.depth) < CLOSE
     return suits
 
 
@@ -132,8 +144,9 @@ class Fusion:
 
     def without_boost(self, found: ChannelScores, scores: FloatArray) -> FloatArray:
         """Scores as they would be if no new item were raised, float32 [M]."""
-        raised = boosted(found)
-        plain: FloatArray = (scores - self.cold_boost * raised if raised.any() else scores).astype(np.float32)
+        if not self.cold_boost or np.count_nonzero(found.counts) == len(found.counts):
+            return scores.astype(np.float32, copy=False)
+        plain: FloatArray = (scores - self.cold_boost * boosted(found)).astype(np.float32)
         return plain
 
     def parts(self, found: ChannelScores, history_length: Lengths, begin: Begins | None = None) -> FloatArray:
@@ -145,16 +158,16 @@ class Fusion:
         given = features(found, history_length)
         if not len(given):
             return np.zeros((0, len(found.channels)), dtype=np.float32)
-        begin = np.array([0, len(given)]) if begin is None else begin
-        sizes = np.diff(begin)
-        lowest = np.repeat(np.minimum.reduceat(given, begin[:-1][sizes > 0], axis=0), sizes[sizes > 0], axis=0)
-        last, boost = np.log1p(found.depth) / 5, boosted(found)
-        tables = np.repeat(given[None], len(found.channels) + 1, axis=0)
-        for place, mine in enumerate(_columns_of(found.channels), 1):
-            tables[place, :, mine] = lowest[:, mine]
-            tables[place, :, mine.stop - 2], tables[place, :, mine.stop - 1] = 0, last
-        flat = tables.reshape(-1, given.shape[1])
-        scores = self._forward(flat, np.tile(boost, len(tables))).reshape(len(tables), len(given))
+        if begin is None:
+            lowest = given.min(axis=0, keepdims=True)
+        else:
+            sizes = np.diff(begin)
+            lowest = np.repeat(np.minimum.reduceat(given, begin[:-1][sizes > 0], axis=0), sizes[sizes > 0], axis=0)
+        channels, by_rank = len(found.channels), _places_of(found.channels).by_rank
+        lowest[:, by_rank[:channels]], lowest[:, by_rank[channels:]] = 0, _by_rank(found.depth)[1, -1]
+        flat = np.where(_without(found.channels), lowest, given).reshape(-1, given.shape[1])
+        boost = boosted(found)
+        scores = self._forward(flat, np.concatenate([boost] * (channels + 1))).reshape(channels + 1, len(given))
         return np.ascontiguousarray((scores[0] - scores[1:]).T)
 
     def to_dict(self) -> dict[str, Any]:
@@ -188,11 +201,20 @@ class Fusion:
         np.minimum(np.maximum(x, -_FARTHEST, out=x), _FARTHEST, out=x)
         inner = x @ self.hidden.T
         inner += self.hidden_bias
-        inner = 0.5 * inner * (1 + np.tanh(0.7978845608 * (inner + 0.044715 * inner * inner * inner)))
-        score = x @ self.linear + inner @ self.out
+        cubic = 0.044715 * inner
+        cubic *= inner
+        cubic *= inner
+        cubic += inner
+        cubic *= 0.7978845608
+        np.tanh(cubic, out=cubic)
+        cubic += 1
+        inner *= 0.5
+        inner *= cubic
+        score = x @ self.linear
+        score += inner @ self.out
         if self.cold_boost:
             score += self.cold_boost * raised
-        if not np.isfinite(score).all():
+        if np.count_nonzero(np.isfinite(score)) != len(score):
             score = np.nan_to_num(score, nan=-1e9, posinf=1e9, neginf=-1e9)
-        finite: FloatArray = score.astype(np.float32)
+        finite: FloatArray = score.astype(np.float32, copy=False)
         return finite

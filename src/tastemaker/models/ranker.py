@@ -248,7 +248,8 @@ class Ranker:
         else:
             found = forward(self.plan.shape, self.arrays, dense, codes)
         found[:, 0] += self.arrays["fusion_scale"][0] * fusion
-        return found if np.isfinite(found).all() else np.nan_to_num(found, nan=0.0, posinf=1e9, neginf=-1e9)
+        finite = np.count_nonzero(np.isfinite(found)) == found.size
+        return found if finite else np.nan_to_num(found, nan=0.0, posinf=1e9, neginf=-1e9)
 
     def settled(self, logits: FloatArray, fusion: FloatArray, new: NDArray[np.bool_], begin: NDArray[np.int64]) -> FloatArray:
         """The `next` logits, float32 [n]; items that no training has met keep the place that the fusion gives them: of the network they get the mean of
@@ -257,9 +258,9 @@ class Ranker:
         Args:
             logits: of all heads, [n, T]. fusion: as in `logits`, [n]. new: items without events, [n]. begin: where each list begins, and n, [Q + 1].
         """
-        plain = self.arrays["fusion_scale"][0] * fusion
-        if not new.any():
+        if not np.count_nonzero(new):
             return logits[:, 0]
+        plain = self.arrays["fusion_scale"][0] * fusion
         own = logits[:, 0] - plain
         for first, end in zip(begin[:-1].tolist(), begin[1:].tolist(), strict=True):
             strange = new[first:end]
@@ -283,8 +284,11 @@ class Ranker:
         begin = np.array([0, len(logits)]) if begin is None else begin
         starts, sizes = begin[:-1], begin[1:] - begin[:-1]
         first = (logits[:, 0] + self.plan.boost * raised if self.plan.orders else scores).astype(np.float64)
-        first = np.exp(first - np.repeat(np.maximum.reduceat(first, starts), sizes))
-        found[0] = self.plan.found * first / np.repeat(np.maximum(np.add.reduceat(first, starts), 1e-300), sizes)
+        first -= np.maximum.reduceat(first, starts).repeat(sizes)
+        np.exp(first, out=first)
+        sums = np.maximum(np.add.reduceat(first, starts), 1e-300).repeat(sizes)
+        first *= self.plan.found
+        np.divide(first, sums, out=found[0])
         for place, one in enumerate(self.plan.calibrations, 1):
             found[place] = one.apply(logits[:, place])
         return np.ascontiguousarray(found.T)

@@ -50,7 +50,11 @@ class Gatherer:
         """What came back in time, and for each other call `late` or `failed`."""
         if self.seconds <= 0:
             return _in_turn(calls)
-        if self._memory and self._lanes == 1 and all(self._quick.get(name, 0) >= TRUSTED for name in calls):
+        if self._memory and self._lanes == 1:
+            quick = self._quick
+            for name in calls:
+                if quick.get(name, 0) < TRUSTED:
+                    return self._handed(calls)
             return _in_turn(calls, self._timed)
         return self._handed(calls)
 
@@ -82,8 +86,18 @@ class Gatherer:
 
     def one(self, name: str, call: Callable[[], T]) -> tuple[T | None, str | None]:
         """What a single call gives, or None and why."""
-        done, missing = self.run({name: call})
-        return done.get(name), missing.get(name)
+        if self.seconds > 0 and not (self._memory and self._lanes == 1 and self._quick.get(name, 0) >= TRUSTED):
+            done, missing = self._handed({name: call})
+            return done.get(name), missing.get(name)
+        began, found, why = time.perf_counter(), None, None
+        try:
+            found = call()
+        except Exception as error:
+            why = FAILED
+            tell(name, FAILED, error)
+        if self.seconds > 0:
+            self._timed(name, time.perf_counter() - began)
+        return found, why
 
     def _back(self, name: str) -> None:
         with self._lock:

@@ -31,8 +31,10 @@ class Taste(Protocol):
 
 def order(scores: FloatArray, k: int) -> NDArray[np.int64]:
     """Places of the k best, best first; ties keep their order, and what is no number comes last."""
-    safe = np.where(np.isfinite(scores), scores, -np.inf)
-    return np.argsort(-safe, kind="stable")[: max(k, 0)]
+    finite = np.isfinite(scores)
+    safe = scores if np.count_nonzero(finite) == len(finite) else np.where(finite, scores, -np.inf)
+    found: NDArray[np.int64] = (-safe).argsort(kind="stable")[: max(k, 0)]
+    return found
 
 
 def diversify(scores: FloatArray, vectors: FloatArray, k: int, strength: float, by: str = "mmr") -> NDArray[np.int64]:

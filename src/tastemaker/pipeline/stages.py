@@ -26,6 +26,7 @@ from tastemaker.schema.protocols import (
     ItemVectors,
     QueryState,
 )
+from tastemaker.schema.unwritten import OfLatest, any_of, unwritten
 
 CONTENT = ("text", "taste", "graph")
 """Channels that know an item before anybody has met it."""
@@ -42,6 +43,7 @@ class Source:
 
     def __init__(self, channels: ChannelSource, gatherer: Gatherer, depth: int) -> None:
         self.channels, self.gatherer, self.depth = channels, gatherer, depth
+        self._allowed = OfLatest(_complement)
 
     def __call__(self, trip: Trip) -> None:
         """Fills `found`."""
@@ -61,7 +63,7 @@ class Source:
 
     def _look(self, trips: Sequence[Trip], depth: int) -> None:
         barred = trips[0].wish.barred
-        allowed = None if barred is None else ~barred
+        allowed = None if barred is None else self._allowed(barred)
 
         def gather(calls: Mapping[str, Callable[[], FloatArray]]) -> Mapping[str, FloatArray]:
             done, missing = self.gatherer.run(calls)
@@ -76,9 +78,15 @@ class Source:
             trip.found = with_pins(self.channels, one, trip)
 
 
+def _complement(barred: BoolArray) -> BoolArray | None:
+    """Items that are not barred; None: nothing is."""
+    return unwritten(~barred) if barred.any() else None
+
+
 def with_pins(channels: ChannelSource, found: ChannelScores, trip: Trip) -> ChannelScores:
     """The candidates and, behind them, pinned items that no channel found."""
-    missing = [item for item in trip.wish.rules.pins.values() if item not in found.items]
+    pins = trip.wish.rules.pins
+    missing = [item for item in pins.values() if item not in found.items] if pins else []
     if not missing:
         return found
     items = np.array(missing, dtype=np.int32)
@@ -110,7 +118,7 @@ class Filter:
     """
 
     def __init__(self, reserve: Reserve) -> None:
-        self._reserve = reserve
+        self._reserve, self._bars = reserve, OfLatest(any_of)
         self._met = np.zeros(0, dtype=bool)
 
     def __call__(self, trip: Trip) -> None:
@@ -118,7 +126,8 @@ class Filter:
         found, wish, history = trip.candidates, trip.wish, trip.state.history
         if wish.barred is not None and len(self._met) < len(wish.barred):
             self._met = np.zeros(len(wish.barred) * 3 // 2, dtype=bool)
-        keep = kept(found.items, wish.barred, history, self._met)
+        bars = wish.barred is not None and self._bars(wish.barred)
+        keep = kept(found.items, wish.barred, history, self._met, bars)
         if keep is not None:
             found = part(found, np.flatnonzero(keep))
         if len(found.items) < wish.k:
@@ -129,27 +138,26 @@ class Filter:
         trip.found = found
 
 
-def kept(items: IntArray, barred: BoolArray | None, history: IntArray, marks: BoolArray) -> BoolArray | None:
+def kept(items: IntArray, barred: BoolArray | None, history: IntArray, marks: BoolArray, bars: bool = True) -> BoolArray | None:
     """Which candidates may go on, bool [M]; None: all of them.
 
     Args:
         items: item indices, int32 [M]. barred: bool [N]; None: nothing is. history: item indices that were met.
-        marks: as long as `barred`, all False before and after.
+        marks: as long as `barred`, all False before and after. bars: whether anything of `barred` is true.
     """
-    keep = np.ones(len(items), dtype=bool)
     if barred is not None:
-        keep = ~barred[items]
-        if len(history):
-            marks[history] = True
-            keep &= ~marks[items]
-            marks[history] = False
-    elif len(history):
-        keep = ~np.isin(items, history)
-    if len(items) > 1 and not (items[1:] > items[:-1]).all():  # not in growing order: there may be doubles
-        first = np.zeros(len(items), dtype=bool)
-        first[np.unique(items, return_index=True)[1]] = True
-        keep &= first
-    return None if keep.all() else keep
+        marks[history] = True
+        bad = marks[items]
+        marks[history] = False
+        if bars:
+            bad |= barred[items]
+    else:
+        bad = np.isin(items, history) if len(history) else np.zeros(len(items), dtype=bool)
+    if not (items[1:] > items[:-1]).all():  # not in growing order: there may be doubles
+        again = np.ones(len(items), dtype=bool)
+        again[np.unique(items, return_index=True)[1]] = False
+        bad |= again
+    return ~bad if bad.any() else None
 
 
 class Score:
@@ -294,7 +302,7 @@ class Select:
         names = ["popular" if trip.level >= POPULAR else "precomputed"] * len(places)
         if parts is not None:
             names = _sources(parts, best, state)
-            if picked.slot.any():
+            if np.count_nonzero(picked.slot):
                 names = [FRESH_SLOT if slot else name for slot, name in zip(picked.slot.tolist(), names, strict=True)]
         nearest = partial(self._near, best.items, state) if parts is not None else partial(_nothing_near, len(places))
         chances = None if trip.chances is None else trip.chances[places]
@@ -327,7 +335,7 @@ def _nothing_near(count: int) -> list[int]:
 def modest(scores: FloatArray, found: ChannelScores, newest: int) -> FloatArray:
     """New items stand no higher among the others than their text does: they suit some people, not everybody."""
     new = found.items >= newest
-    if not new.any():
+    if not np.count_nonzero(new):
         return scores
     others = np.sort(np.where(np.isfinite(scores[~new]), scores[~new], -np.inf))[::-1]
     if not len(others):

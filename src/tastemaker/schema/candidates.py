@@ -21,6 +21,7 @@ class ChannelScores:
             places beyond the asked depth all read `depth`.
         counts: training events of each item, float32 [M]; 0 marks an item that training never saw.
         depth: how many places of each channel were looked at.
+        vectors: item vectors, float32 [M, D], where the channels have read them for a request under way; None: they have to be looked up.
     """
 
     items: NDArray[np.int32]
@@ -29,10 +30,11 @@ class ChannelScores:
     ranks: NDArray[np.int32]
     counts: NDArray[np.float32]
     depth: int
+    vectors: NDArray[np.float32] | None = None
 
 
 def joined(lists: Sequence[ChannelScores]) -> ChannelScores:
-    """The candidates of several queries one behind the other; an item may stand there more than once. They have the same channels and depth."""
+    """The candidates of several queries one behind the other, without their vectors; an item may stand there more than once. They have the same channels and depth."""
     if len(lists) == 1:
         return lists[0]
     first = lists[0]
@@ -43,8 +45,9 @@ def joined(lists: Sequence[ChannelScores]) -> ChannelScores:
 
 def part(found: ChannelScores, places: NDArray[np.int64]) -> ChannelScores:
     """Some of the candidates, in the order of `places`."""
-    scores, ranks = found.scores.T[:, places].T, found.ranks.T[:, places].T
-    return ChannelScores(found.items[places], found.channels, scores, ranks, found.counts[places], found.depth)
+    scores, ranks = found.scores.T.take(places, axis=1).T, found.ranks.T.take(places, axis=1).T
+    vectors = None if found.vectors is None else found.vectors.take(places, axis=0)
+    return ChannelScores(found.items[places], found.channels, scores, ranks, found.counts[places], found.depth, vectors)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from tastemaker.schema.queries import (
     SessionEvent,
 )
 from tastemaker.schema.settings import ServingSettings
+from tastemaker.schema.unwritten import OfLatest, all_of
 from tastemaker.serving.audience import audience
 from tastemaker.serving.explaining import explained, named
 from tastemaker.serving.far_encoder import FarEncoder
@@ -87,6 +88,7 @@ class Answers:
         self.pulse: Pulse | None = None
         self.trial: Trial | None = None
         self.notice, self.clock, self.timed = notice, clock, timed
+        self._nothing_left = OfLatest(all_of)
         self.take(live)
 
     def take(self, live: Live) -> None:
@@ -298,7 +300,9 @@ class Answers:
 
     def history_of(self, live: Live, query: RecommendQuery) -> IntArray:
         """What the asker met: the user's history, and the session behind it."""
-        history = self._session(live, query.session) if query.session is not None else _EMPTY
+        if query.session is None:
+            return _EMPTY if query.user_id is None else live.state.history(query.user_id)
+        history = self._session(live, query.session)
         return history if query.user_id is None else np.concatenate([live.state.history(query.user_id), history])
 
     def _barred(self, live: Live, spec: dict[str, Any] | None, exclude: Sequence[str]) -> BoolArray:
@@ -336,7 +340,7 @@ class Answers:
         k = min(query.k, self.settings.max_k, live.channels.n_items)
         notes: list[str] = []
         rules = live.house.rules(live.state.index_of, k, barred, history, query, notes)
-        if k == 0 or barred.all():
+        if k == 0 or self._nothing_left(barred):
             if k:
                 notes.append("Nothing may be shown: every item is hidden, filtered or excluded.")
             return self._answer(live, [], request_id, notes)
@@ -410,7 +414,13 @@ class Answers:
             words = reasons(
                 found, lambda place: str(live.state.rows[place].get("title") or live.state.rows[place]["item_id"]), connected
             )
-        picked = found.picked
+        picked, items, scores = found.picked, found.items.tolist(), found.scores.tolist()
+        if not explain and not (picked is not None and picked.chance):
+            row_of = live.state.rows.__getitem__
+            return [
+                Recommended(row["item_id"], score, source, None, row.get("title"))
+                for row, score, source in zip(map(row_of, items), scores, found.sources, strict=True)
+            ]
         chance = picked.propensity.tolist() if picked is not None and picked.chance else [None] * len(found.items)
         moves: Sequence[list[Move] | None] = (
             picked.moves if explain and picked is not None and picked.moves else [None] * len(found.items)
@@ -419,15 +429,15 @@ class Answers:
         return [
             self._recommended(
                 live,
-                int(item),
-                float(found.scores[at]),
+                item,
+                scores[at],
                 found.sources[at],
                 words[at] if words else None,
                 chance[at],
                 None if told is None else named(found.heads, told[at]) or None,
                 moves[at] or None,
             )
-            for at, item in enumerate(found.items)
+            for at, item in enumerate(items)
         ]
 
     def _recommended(

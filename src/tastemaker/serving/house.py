@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from tastemaker.schema.rules import Cap, Pin
 from tastemaker.schema.settings import ListSettings
 
 _NOTHING = RecommendQuery()
-_RULES = ("diversity", "diversity_by", "pinned", "boost", "bury", "max_per", "near_duplicates", "same_title")
+_rules_of = attrgetter("diversity", "diversity_by", "pinned", "boost", "bury", "max_per", "near_duplicates", "same_title")
 """What a request says of rules."""
+_NO_RULES = _rules_of(_NOTHING)
 
 
 class House:
@@ -63,7 +65,7 @@ class House:
         Raises:
             InputError: a filter of the request makes no sense.
         """
-        if not self.settings.pinned and all(getattr(query, name) == getattr(_NOTHING, name) for name in _RULES):
+        if not self.settings.pinned and _rules_of(query) == _NO_RULES:
             return self._plain
         return self._joined(index_of, k, barred, history, query, [] if notes is None else notes)
 

@@ -21,7 +21,7 @@ class ItemRows(Sequence[Row]):
     """
 
     def __init__(self, base: Catalogue) -> None:
-        self.base = base
+        self.base, self._count = base, len(base)
         self._changed: dict[int, Row] = {}
         self._later: list[Row] = []
         self.index_of = _IndexOf(base.index_of)
@@ -43,7 +43,7 @@ class ItemRows(Sequence[Row]):
         changed = self._changed.get(place)
         if changed is not None:
             return changed
-        return self.base[place] if place < len(self.base) else self._later[place - len(self.base)]
+        return self.base[place] if place < self._count else self._later[place - self._count]
 
     def __iter__(self) -> Iterator[Row]:
         return (self[place] for place in range(len(self)))

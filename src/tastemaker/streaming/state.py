@@ -18,6 +18,7 @@ from tastemaker.schema.items import Item, ItemChange
 from tastemaker.schema.labels import Label
 from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray
 from tastemaker.schema.settings import FreshSettings
+from tastemaker.schema.unwritten import unwritten
 from tastemaker.streaming.features import LiveFeatures
 from tastemaker.streaming.fresh import FreshItems
 from tastemaker.streaming.item_rows import ItemRows
@@ -98,9 +99,10 @@ class LiveState:
         self.index_of: Mapping[str, int] = self.rows.index_of
         self.n_base = len(items)
         self._admitted = admitted
-        self.barred: BoolArray = np.array(items.hidden)
+        self._bars: BoolArray = np.array(items.hidden)
         if admitted is not None:
-            self.barred |= np.fromiter((not admitted(row) for row in items), dtype=bool, count=len(items))
+            self._bars |= np.fromiter((not admitted(row) for row in items), dtype=bool, count=len(items))
+        self._barred: BoolArray | None = None
         self._trained, self._base_history, self._index, self.reader = trained, base_history, index, reader
         self._labels, self._text_dim, self.features, self._shown = labels, text_dim, features, frozenset(shown)
         self.fresh, self._graph_part = FreshItems(items.created, trained, rule or FreshSettings(), time.time()), graph_part
@@ -108,6 +110,20 @@ class LiveState:
         self._forgotten: set[bytes] = set()
         self._waiting: deque[Event] = deque()
         self._changed: set[int] = set()
+
+    @property
+    def barred(self) -> BoolArray:
+        """Items that may not appear, bool [N]. The array stays as it is; after a change there is another one."""
+        if self._barred is None:
+            self._barred = unwritten(self._bars[: len(self.rows)].copy())
+        return self._barred
+
+    def bar(self, place: int, barred: bool = True) -> None:
+        """An item may not appear from now on, or may."""
+        if place >= len(self._bars):
+            self._bars = np.concatenate([self._bars, np.zeros(max(len(self._bars) // 2, place + 16), dtype=bool)])
+        self._bars[place] = barred
+        self._barred = None
 
     def history(self, user_id: str) -> IntArray:
         """A user's item indices, oldest first; empty for an unknown user."""
@@ -155,7 +171,7 @@ class LiveState:
             return
         if place is None:
             place = self._add({"item_id": event.item_id}, np.zeros(self.reader.width, np.float32))
-            self.barred[place] = True  # it can be recommended when the catalogue knows it
+            self.bar(place)  # it can be recommended when the catalogue knows it
         self._later.setdefault(event.user_id, []).append(place)
         if event.event_type not in self._shown:
             self.fresh.take(place)
@@ -198,7 +214,7 @@ class LiveState:
     def _remove(self, item_id: str) -> None:
         place = self.index_of.get(item_id)
         if place is not None:
-            self.barred[place] = True
+            self.bar(place)
             self.rows.put(place, {"item_id": item_id, "deleted": True})
             self._changed.add(place)
 
@@ -225,16 +241,16 @@ class LiveState:
         if self.features is not None:
             self.features.put_item(item, content[: self._text_dim])
         self.fresh.put(place, item.created_at)
-        self.barred[place] = self._bars(row)
+        self.bar(place, self._may_not(row))
         self._changed.add(place)
 
-    def _bars(self, row: Mapping[str, Any]) -> bool:
+    def _may_not(self, row: Mapping[str, Any]) -> bool:
         return bool(row.get("hidden")) or (self._admitted is not None and not self._admitted(row))
 
     def _add(self, row: dict[str, Any], content: FloatArray) -> int:
         graph = None if self._graph_part is None else content[self._graph_part]
         place = self._index.append_item(content, self.reader.item_vector(content), graph)
         self.rows.add(row)
-        self.barred = np.append(self.barred, False)
+        self.bar(place, False)
         self.fresh.add(place)
         return place
