@@ -314,7 +314,8 @@ def _early(workspace: Workspace, parent: Path, data: Dataset, progress: Progress
     asked = asked_of(workspace, data, part)
     payload = early_folder(workspace, data, asked)
     if not (payload / "settings.json").is_file():
-        keep_early(fit(part.train, settings, progress, None, workspace.runs / "cache", rows=False), payload)
+        ranked = settings.ranker.mode != "off"
+        keep_early(fit(part.train, settings, progress, None, workspace.runs / "cache", rows=ranked), payload)
     whole, early = data.item_ids(), part.train.item_ids()
     number = {item: place for place, item in enumerate(early)}
     places = np.array([number.get(item, -1) for item in whole], dtype=np.int32)

@@ -6,6 +6,7 @@ What counts besides the bytes is what people are told: a step that moves the mea
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ LISTS = 2_048
 FEWEST = 16
 MOST_MOVED = 0.02
 """By which share the mean chance of a label may change."""
+LEAST_ALIKE = 0.95
+"""Smallest correlation of a label's logits with what they were."""
 K = 10
 _AT_ONCE = 64
 _HEAD = 128
@@ -127,31 +130,45 @@ def _lists(dense: Read, codes: NDArray[np.int64], plain: FloatArray) -> Lists:
 
 
 def kept(before: Ranker, after: Ranker, lists: Lists) -> Facts:
-    """What another ranker keeps of one on some lists: places among the best ten, the mean chance of each label; and the time that a list takes.
+    """What another ranker keeps of one on some lists: places among the best ten, and of each label its mean chance and its order; and the time that a list takes.
 
     Raises:
-        NotApplicable: the mean chance of a label moves by more than `MOST_MOVED`.
+        NotApplicable: a label's chances are no longer what they were: their mean moves by more than `MOST_MOVED`, or they rise and fall otherwise.
     """
     told = [lists.own(one) for one in (before, after)]
-    facts: Facts = {"weights": sum(one.size for one in after.arrays.values())}
-    for head, name in enumerate(before.plan.heads, 1):
-        one, other = (float(before.plan.calibrations[head - 1].apply(logits[:, head]).mean()) for logits in told)
-        facts[f"mean chance of {name}"] = f"{other / max(one, 1e-9):.4f} of what it was"
-        if abs(other - one) > MOST_MOVED * one:
+    facts: Facts = {"weights": sum(array.size for array in after.arrays.values())}
+    for head, (name, calibration) in enumerate(zip(before.plan.heads, before.plan.calibrations, strict=True), 1):
+        was, now = (float(calibration.apply(logits[:, head]).mean()) for logits in told)
+        alike = correlation(told[0][:, head], told[1][:, head])
+        facts |= {
+            f"mean chance of {name}, of what it was": round(now / max(was, 1e-9), 4),
+            f"correlation of {name}": round(alike, 4),
+        }
+        if abs(now - was) > MOST_MOVED * was:
             raise NotApplicable(
-                f"the mean chance of {name} would move from {one:.4f} to {other:.4f}; {MOST_MOVED:.0%} of it is allowed"
+                f"the mean chance of {name} would move from {was:.4f} to {now:.4f}; {MOST_MOVED:.0%} of it is allowed"
             )
+        if alike < LEAST_ALIKE:
+            raise NotApplicable(
+                f"chances of {name} would keep a correlation of {alike:.3f} with what they were; {LEAST_ALIKE} is asked for"
+            )
+    shared = []
     for logits in told:
         logits[:, 0] += before.arrays["fusion_scale"][0] * lists.plain
-    shared = []
     for begin, end in zip(lists.begin[:-1].tolist(), lists.begin[1:].tolist(), strict=True):
         one, other = (np.argsort(-logits[begin:end, 0], kind="stable")[:K] for logits in told)
         shared.append(len(np.intersect1d(one, other)) / len(one))
-    one_list = slice(int(lists.begin[0]), int(lists.begin[1]))
-    given = lists.dense[one_list], lists.codes[one_list], lists.plain[one_list]
+    first = slice(int(lists.begin[0]), int(lists.begin[1]))
+    given = lists.dense[first], lists.codes[first], lists.plain[first]
     facts["best ten kept"] = round(float(np.mean(shared)), 4)
-    facts["microseconds a list"] = " to ".join(f"{1e6 * _seconds(one, *given):.0f}" for one in (before, after))
+    facts["microseconds a list"] = " to ".join(f"{1e6 * _seconds(ranker, *given):.0f}" for ranker in (before, after))
     return facts
+
+
+def correlation(one: FloatArray, other: FloatArray) -> float:
+    """Of two columns of logits, in [-1, 1]; 1 where the first is all the same."""
+    a, b = one.astype(np.float64) - one.mean(), other.astype(np.float64) - other.mean()
+    return float((a * b).sum() / max(math.sqrt((a * a).sum() * (b * b).sum()), 1e-12)) if np.abs(a).max() > 1e-6 else 1.0
 
 
 def _seconds(ranker: Ranker, dense: FloatArray, codes: NDArray[np.int64], plain: FloatArray) -> float:
