@@ -65,7 +65,7 @@ def begun_feeds(bundle: Path, most: int, seed: int) -> list[Feed]:
         raise NotApplicable("nobody has a history to learn from")
     begins = np.maximum(offsets[np.searchsorted(offsets, ends, side="left") - 1], ends - length)
     order = np.argsort(ends - begins, kind="stable")
-    return _feeds(bundle, [np.asarray(items[begins[row] : ends[row]]) for row in order.tolist()])
+    return _feeds(bundle, [np.asarray(items[begins[row] : ends[row]]) for row in order.tolist()], 2 * _AT_ONCE)
 
 
 def histories(bundle: Path, most: int, seed: int) -> list[tuple[int, IntArray, float]]:
@@ -88,9 +88,9 @@ def histories(bundle: Path, most: int, seed: int) -> list[tuple[int, IntArray, f
     ]
 
 
-def _feeds(bundle: Path, found: Sequence[IntArray]) -> list[Feed]:
+def _feeds(bundle: Path, found: Sequence[IntArray], size: int = _AT_ONCE) -> list[Feed]:
     vectors = load(bundle / "channels", "items")
-    return [_feed(vectors, found[begin : begin + _AT_ONCE]) for begin in range(0, len(found), _AT_ONCE)]
+    return [_feed(vectors, found[begin : begin + size]) for begin in range(0, len(found), size)]
 
 
 def _feed(vectors: Vectors, found: Sequence[IntArray]) -> Feed:
