@@ -36,44 +36,42 @@ MORE = 4
 
 def user(bundle: Path, place: Path, tools: Tools) -> Facts:
     """A user tower of half the layers and half the numbers a state."""
-    shape, graph = sequence_settings(bundle), bundle / TOWER / GRAPH
-    vectors = load_vectors(bundle / "channels", "items")
+    tower, graph = tower_of(bundle, tools), bundle / TOWER / GRAPH
+    carry(bundle, place, [TOWER])
+    (place / TOWER).mkdir()
+    write_users(tower, tower.into.in_features, int(sequence_settings(bundle)["max_length"]), place / TOWER / GRAPH)
+    check = history_feeds(bundle, CHECKED, tools.seed + 1)
+    keep_golden(place / TOWER, check[0])
+    alike = cosine(answers_of(graph, check), answers_of(place / TOWER / GRAPH, check))
+    weights = sum(one.numel() for one in tower.parameters())
+    return {"numbers a state": tower.into.out_features, "weights": weights, "cosine": round(alike, 4)}
+
+
+def tower_of(bundle: Path, tools: Tools) -> NarrowTower:
+    """The smaller tower, taught: its vectors to be those of the larger one, and the chances that they give to items."""
+    shape, vectors = sequence_settings(bundle), load_vectors(bundle / "channels", "items")
     random = np.random.default_rng(tools.seed)
     items = vectors.rows(np.sort(random.permutation(len(vectors))[:ITEMS]))
     feeds = begun_feeds(bundle, BEGUN, tools.seed)
-    wanted = [answers_of(graph, [feed]) for feed in feeds]
+    told = answers_of(bundle / TOWER / GRAPH, feeds)
+    wanted = np.split(told, np.cumsum([len(feed["lengths"]) for feed in feeds])[:-1])
     torch.manual_seed(tools.seed)
-    narrow = items.shape[1] // 2
+    narrow, heads = items.shape[1] // 2, int(shape["heads"])
     directions = torch.from_numpy(np.linalg.svd(items, full_matrices=False)[2][:narrow].astype(np.float32))
-    length = float(np.linalg.norm(np.concatenate(wanted), axis=1).mean())
-    layers, heads = max(int(shape["layers"]) // 2, 1), int(shape["heads"])
-    tower = NarrowTower(
-        directions, layers, heads if narrow % heads == 0 else 1, int(shape["max_length"]), length, str(shape["block"])
-    )
+    layers, length = max(int(shape["layers"]) // 2, 1), float(np.linalg.norm(told, axis=1).mean())
+    heads = heads if narrow % heads == 0 else 1
+    tower = NarrowTower(directions, layers, heads, int(shape["max_length"]), length, str(shape["block"]))
     scores = torch.from_numpy(items).T
 
     def loss() -> Tensor:
         row = int(random.integers(len(feeds)))
-        told = torch.from_numpy(wanted[row])
+        aim = torch.from_numpy(wanted[row])
         found = tower(*(torch.from_numpy(feeds[row][name]) for name in ("vectors", "lengths")))
-        apart = F.kl_div(
-            F.log_softmax(found @ scores, -1), F.log_softmax(told @ scores, -1), log_target=True, reduction="batchmean"
-        )
-        return apart + (1 - F.cosine_similarity(found, told)).mean()
+        apart = F.kl_div(F.log_softmax(found @ scores, -1), F.log_softmax(aim @ scores, -1), log_target=True, reduction="batchmean")
+        return apart + (1 - F.cosine_similarity(found, aim)).mean()
 
     taught(tower, tools, loss)
-    carry(bundle, place, [TOWER])
-    (place / TOWER).mkdir()
-    write_users(tower, items.shape[1], int(shape["max_length"]), place / TOWER / GRAPH)
-    check = history_feeds(bundle, CHECKED, tools.seed + 1)
-    keep_golden(place / TOWER, check[0])
-    alike = cosine(answers_of(graph, check), answers_of(place / TOWER / GRAPH, check))
-    return {
-        "layers": layers,
-        "numbers a state": narrow,
-        "weights": sum(one.numel() for one in tower.parameters()),
-        "cosine": round(alike, 4),
-    }
+    return tower
 
 
 def ranker(bundle: Path, place: Path, tools: Tools) -> Facts:
