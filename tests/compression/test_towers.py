@@ -147,6 +147,7 @@ def test_what_has_no_ranker_says_so(bundle: Path, tmp_path: Path) -> None:
 def test_a_narrow_tower_reads_nothing_behind_the_last_event_and_knows_nobody() -> None:
     torch.manual_seed(0)
     tower = NarrowTower(torch.linalg.qr(torch.randn(16, 16))[0][:8], 1, 2, 10, 12.0).eval()
+    torch.nn.init.normal_(tower.out.bias)
     vectors, lengths = torch.randn(3, 6, 16), torch.tensor([6, 2, 0])
     with torch.inference_mode():
         found = tower(vectors, lengths)
