@@ -331,7 +331,11 @@ def ranker(pair: tuple[Path, Path], lines: list[str]) -> None:
     shape = both[1].plan.shape
     dense, codes = random.normal(size=(30, shape.dense)).astype(np.float32), np.zeros((30, shape.fields), np.int64)
     fusion = random.normal(size=30).astype(np.float32)
-    times = [cpu_seconds(lambda one=one: [one.logits(dense, codes, fusion) for _ in range(300)], 7) / 300 for one in both]  # type: ignore[misc]
+    rounds = [
+        [cpu_seconds(lambda one=one: [one.logits(dense, codes, fusion) for _ in range(200)], 1) / 200 for one in both]
+        for _ in range(11)
+    ]  # type: ignore[misc]
+    times = [float(np.median(column)) for column in zip(*rounds, strict=True)]
     sizes = [
         sum(part.stat().st_size for name in ("weights", "scale") for part in (one / "ranker").glob(f"{name}.*.npy")) for one in pair
     ]
