@@ -5,7 +5,7 @@
 Encoder: all-MiniLM-L6-v2 on names of Amazon Beauty cut to 32 tokens, batches of 64 sorted by length, one thread; seconds are seconds of CPU (median), so that other
 work on the machine counts little. Neighbours: of the ten nearest texts how many are the same, of texts that no step has learned from (a fifth of them), among all, by the
 vectors as they are, without whitening. The peer is sentence-transformers with its defaults (float32, torch), in the same process. Runtimes other than ONNX Runtime are measured
-where they are installed. User tower: batch 1, 50 events, 128 numbers a vector, torch eager as the peer. Item vectors: 20,000 rows of 128 numbers in clusters.
+where they are installed. What is measured of an arm is kept in `--work`: a run that was cut short goes on there. User tower: batch 1, 50 events, 128 numbers a vector, torch eager as the peer. Item vectors: 20,000 rows of 128 numbers in clusters.
 Accepted encoder: that of the newest bundle which `tastemaker compress` made in a workspace, whole, with its tokenizer and its whitening, beside sentence-transformers with the language model
 that it was made of, texts to vectors both; with what the compression's report says that it cost. Ranker: a list of 30 candidates, the bundle's weights.
 The matrix peak of the machine is measured with 2,048 x 2,048. Whole bundle: the newest bundle of a workspace that `tastemaker compress` made there, beside the one that it was
@@ -114,41 +114,70 @@ def encoder(asked: argparse.Namespace, lines: list[str], told: Found) -> None:
     lesson: Lesson | None = None
     for arm in asked.arms:
         graph = asked.work / f"{arm}-{asked.steps}.onnx" if arm not in ("whole", "int8") else asked.work / f"{arm}.onnx"
-        if arm == "whole":
-            graph = folder / "model.onnx"
-        elif not graph.is_file():
-            lesson = make(asked, folder, learn, arm, graph, lesson)
-        for name, opener in openers().items():
-            runs = opener(graph, 1)
-            feeds, order = batches(folder, sample)
-            speed = len(sample) / cpu_seconds(
-                lambda runs=runs, feeds=feeds: [runs.run(None, feed) for feed in feeds], asked.repeats
-            )  # type: ignore[misc]
-            feeds, order = batches(folder, texts)
-            found = np.zeros_like(wanted)
-            found[order] = np.concatenate([runs.run(None, feed)[0] for feed in feeds])
-            kept, alike = neighbours_kept(wanted, found, held), float((wanted * found).sum(1)[held].mean())
-            size = graph.stat().st_size
-            if arm in ("whole", "int8") and not name.endswith("-float"):
-                speeds[f"{arm}, {name}"] = speed
-            if not name.endswith("-float"):
-                told["encoder throughput"].append(f"{arm}, {name} **{speed / base:.2f} x**")
-            if name == "onnxruntime":
-                told["encoder bytes on disk"].append(f"{arm} **1/{whole / size:.1f}**")
-            if arm == "whole" and name.endswith("bf16"):
-                told["neighbours, bf16"].append(f"**{kept:.3f}** ({alike:.4f})")
-            if arm in ("int8", "healed") and not name.endswith("-float"):
-                told["neighbours, int8"].append(f"{arm}, {name} **{kept:.3f}** ({alike:.4f})")
-            say(
-                lines,
-                f"| {arm} | {name} | {speed:.0f} | **{speed / base:.2f}** | {size:,} | 1/{whole / size:.1f} | {kept:.3f} | {alike:.4f} |",
-            )
+        graph = folder / "model.onnx" if arm == "whole" else graph
+        kept = asked.work / f"{arm}-{asked.steps}-{asked.texts}-{asked.timed}.json"
+        if not kept.is_file():
+            if not graph.is_file():
+                lesson = make(asked, folder, learn, arm, graph, lesson)
+            rows = [measured(asked, folder, texts, wanted, held, base, graph, *one) for one in openers().items()]
+            kept.write_text(json.dumps(rows))
+        for row in json.loads(kept.read_text()):
+            tell(row | {"arm": arm, "whole": whole}, lines, told, speeds)
     if (asked.work / "int8.onnx").is_file():
         feeds, _ = batches(folder, sample)
         real, padded = (sum(int(np.sum(part)) for part in parts) / len(sample) for parts in (
             [feed["attention_mask"] for feed in feeds], [np.ones_like(feed["attention_mask"]) for feed in feeds]))  # fmt: skip
         say(lines, f"\nA text has {real:.1f} tokens, {padded:.1f} with those that fill up its batch.")
         roofline(lines, speeds, real, asked.work / "int8.onnx", feeds[len(sample) // 128])
+
+
+def measured(
+    asked: argparse.Namespace, folder: Path, texts: list[str], wanted: np.ndarray, held: np.ndarray, base: float, graph: Path,
+    runtime: str, opener: Callable[[Path, int], Any],
+) -> dict[str, Any]:  # fmt: skip
+    """An arm in a runtime: its speed, that beside the peer's (`base`, of the same process), its bytes, and what it keeps of the peer's vectors."""
+    runs, sample = opener(graph, 1), texts[: asked.timed]
+    feeds, order = batches(folder, sample)
+    speed = len(sample) / cpu_seconds(lambda: [runs.run(None, feed) for feed in feeds], asked.repeats)
+    feeds, order = batches(folder, texts)
+    found = np.zeros_like(wanted)
+    found[order] = np.concatenate([runs.run(None, feed)[0] for feed in feeds])
+    kept, alike = neighbours_kept(wanted, found, held), float((wanted * found).sum(1)[held].mean())
+    return {
+        "runtime": runtime,
+        "speed": speed,
+        "ratio": speed / base,
+        "bytes": graph.stat().st_size,
+        "kept": kept,
+        "alike": alike,
+    }
+
+
+def tell(row: dict[str, Any], lines: list[str], told: Found, speeds: dict[str, float]) -> None:
+    """Puts a row of `measured` into the tables."""
+    arm, name, ratio, less = row["arm"], row["runtime"], f"**{row['ratio']:.2f}", row["whole"] / row["bytes"]
+    beside = f"**{row['kept']:.3f}** ({row['alike']:.4f})"
+    if arm in ("whole", "int8") and not name.endswith("-float"):
+        speeds[f"{arm}, {name}"] = row["speed"]
+    if not name.endswith("-float"):
+        told["encoder throughput"].append(f"{arm}, {name} {ratio} x**")
+    if name == "onnxruntime":
+        told["encoder bytes on disk"].append(f"{arm} **1/{less:.1f}**")
+    if arm == "whole" and name.endswith("bf16"):
+        told["neighbours, bf16"].append(beside)
+    if arm in ("int8", "healed") and not name.endswith("-float"):
+        told["neighbours, int8"].append(f"{arm}, {name} {beside}")
+    words = [
+        arm,
+        name,
+        f"{row['speed']:.0f}",
+        f"{ratio}**",
+        f"{row['bytes']:,}",
+        f"1/{less:.1f}",
+        f"{row['kept']:.3f}",
+        f"{row['alike']:.4f}",
+    ]
+    say(lines, f"| {' | '.join(words)} |")
 
 
 def make(asked: argparse.Namespace, folder: Path, learn: list[str], arm: str, graph: Path, lesson: Lesson | None) -> Lesson | None:
