@@ -5,7 +5,9 @@
 Encoder: all-MiniLM-L6-v2 on names of Amazon Beauty cut to 32 tokens, batches of 64 sorted by length, one thread; seconds are seconds of CPU (median), so that other
 work on the machine counts little. Neighbours: of the ten nearest texts how many are the same, of texts that no step has learned from (a fifth of them), among all, by the
 vectors as they are, without whitening. The peer is sentence-transformers with its defaults (float32, torch), in the same process. Runtimes other than ONNX Runtime are measured
-where they are installed. User tower: batch 1, 50 events, 128 numbers a vector, torch eager as the peer. Item vectors: 20,000 rows of 128 numbers in clusters.
+where they are installed. What is measured of an arm is kept in `--work`: a run that was cut short goes on there. User tower: batch 1, 50 events, 128 numbers a vector, torch eager as the peer. Item vectors: 20,000 rows of 128 numbers in clusters.
+Accepted encoder: that of the newest bundle which `tastemaker compress` made in a workspace, whole, with its tokenizer and its whitening, beside sentence-transformers with the language model
+that it was made of, texts to vectors both; with what the compression's report says that it cost. Ranker: a list of 30 candidates, the bundle's weights.
 The matrix peak of the machine is measured with 2,048 x 2,048. Whole bundle: the newest bundle of a workspace that `tastemaker compress` made there, beside the one that it was
 made of, each in a fresh process. The first table is what the others found, beside what is wanted.
 """
@@ -33,11 +35,15 @@ from tastemaker.cli.compress import memory_of
 from tastemaker.compression.distill import GENTLE, Lesson, export_encoder
 from tastemaker.compression.figures import held_back, neighbours_kept
 from tastemaker.compression.prune import cut
-from tastemaker.compression.step import Tools
+from tastemaker.compression.reread import texts_of
+from tastemaker.compression.step import TEXT, Tools
 from tastemaker.compression.text import in_fast_form, most_alike, text_feeds
 from tastemaker.compression.vectors import product_codes, recall
 from tastemaker.index.coded import Bytes
+from tastemaker.inference import runtimes
+from tastemaker.inference.engine import TextEncoder
 from tastemaker.inference.runtimes import openers
+from tastemaker.models.ranker import Ranker
 from tastemaker.models.text import Whitening
 from tastemaker.models.text_template import fill
 from tastemaker.models.user_sequence import LastState, UserSequence
@@ -52,6 +58,7 @@ NARROW = ("narrow", "narrow-taylor")
 ARMS = ("whole", "int8", "healed", "layers-4", "layers-3", "layers-2", "static")
 REACH = {
     "encoder throughput": ("sentence-transformers, fp32 torch", "4 x", "10 x"),
+    "the same, the encoder that `compress` accepted": ("sentence-transformers, fp32 torch", "4 x within the budget", "10 x"),
     "encoder bytes on disk": ("fp32", "1/4", "1/8"),
     "neighbours, bf16": ("fp32", ".985 (.9999)", ".99"),
     "neighbours, int8": ("fp32", ".94 (.997)", ".96"),
@@ -107,41 +114,70 @@ def encoder(asked: argparse.Namespace, lines: list[str], told: Found) -> None:
     lesson: Lesson | None = None
     for arm in asked.arms:
         graph = asked.work / f"{arm}-{asked.steps}.onnx" if arm not in ("whole", "int8") else asked.work / f"{arm}.onnx"
-        if arm == "whole":
-            graph = folder / "model.onnx"
-        elif not graph.is_file():
-            lesson = make(asked, folder, learn, arm, graph, lesson)
-        for name, opener in openers().items():
-            runs = opener(graph, 1)
-            feeds, order = batches(folder, sample)
-            speed = len(sample) / cpu_seconds(
-                lambda runs=runs, feeds=feeds: [runs.run(None, feed) for feed in feeds], asked.repeats
-            )  # type: ignore[misc]
-            feeds, order = batches(folder, texts)
-            found = np.zeros_like(wanted)
-            found[order] = np.concatenate([runs.run(None, feed)[0] for feed in feeds])
-            kept, alike = neighbours_kept(wanted, found, held), float((wanted * found).sum(1)[held].mean())
-            size = graph.stat().st_size
-            if arm in ("whole", "int8") and not name.endswith("-float"):
-                speeds[f"{arm}, {name}"] = speed
-            if not name.endswith("-float"):
-                told["encoder throughput"].append(f"{arm}, {name} **{speed / base:.2f} x**")
-            if name == "onnxruntime":
-                told["encoder bytes on disk"].append(f"{arm} **1/{whole / size:.1f}**")
-            if arm == "whole" and name.endswith("bf16"):
-                told["neighbours, bf16"].append(f"**{kept:.3f}** ({alike:.4f})")
-            if arm in ("int8", "healed") and not name.endswith("-float"):
-                told["neighbours, int8"].append(f"{arm}, {name} **{kept:.3f}** ({alike:.4f})")
-            say(
-                lines,
-                f"| {arm} | {name} | {speed:.0f} | **{speed / base:.2f}** | {size:,} | 1/{whole / size:.1f} | {kept:.3f} | {alike:.4f} |",
-            )
+        graph = folder / "model.onnx" if arm == "whole" else graph
+        kept = asked.work / f"{arm}-{asked.steps}-{asked.texts}-{asked.timed}.json"
+        if not kept.is_file():
+            if not graph.is_file():
+                lesson = make(asked, folder, learn, arm, graph, lesson)
+            rows = [measured(asked, folder, texts, wanted, held, base, graph, *one) for one in openers().items()]
+            kept.write_text(json.dumps(rows))
+        for row in json.loads(kept.read_text()):
+            tell(row | {"arm": arm, "whole": whole}, lines, told, speeds)
     if (asked.work / "int8.onnx").is_file():
         feeds, _ = batches(folder, sample)
         real, padded = (sum(int(np.sum(part)) for part in parts) / len(sample) for parts in (
             [feed["attention_mask"] for feed in feeds], [np.ones_like(feed["attention_mask"]) for feed in feeds]))  # fmt: skip
         say(lines, f"\nA text has {real:.1f} tokens, {padded:.1f} with those that fill up its batch.")
         roofline(lines, speeds, real, asked.work / "int8.onnx", feeds[len(sample) // 128])
+
+
+def measured(
+    asked: argparse.Namespace, folder: Path, texts: list[str], wanted: np.ndarray, held: np.ndarray, base: float, graph: Path,
+    runtime: str, opener: Callable[[Path, int], Any],
+) -> dict[str, Any]:  # fmt: skip
+    """An arm in a runtime: its speed, that beside the peer's (`base`, of the same process), its bytes, and what it keeps of the peer's vectors."""
+    runs, sample = opener(graph, 1), texts[: asked.timed]
+    feeds, order = batches(folder, sample)
+    speed = len(sample) / cpu_seconds(lambda: [runs.run(None, feed) for feed in feeds], asked.repeats)
+    feeds, order = batches(folder, texts)
+    found = np.zeros_like(wanted)
+    found[order] = np.concatenate([runs.run(None, feed)[0] for feed in feeds])
+    kept, alike = neighbours_kept(wanted, found, held), float((wanted * found).sum(1)[held].mean())
+    return {
+        "runtime": runtime,
+        "speed": speed,
+        "ratio": speed / base,
+        "bytes": graph.stat().st_size,
+        "kept": kept,
+        "alike": alike,
+    }
+
+
+def tell(row: dict[str, Any], lines: list[str], told: Found, speeds: dict[str, float]) -> None:
+    """Puts a row of `measured` into the tables."""
+    arm, name, ratio, less = row["arm"], row["runtime"], f"**{row['ratio']:.2f}", row["whole"] / row["bytes"]
+    beside = f"**{row['kept']:.3f}** ({row['alike']:.4f})"
+    if arm in ("whole", "int8") and not name.endswith("-float"):
+        speeds[f"{arm}, {name}"] = row["speed"]
+    if not name.endswith("-float"):
+        told["encoder throughput"].append(f"{arm}, {name} {ratio} x**")
+    if name == "onnxruntime":
+        told["encoder bytes on disk"].append(f"{arm} **1/{less:.1f}**")
+    if arm == "whole" and name.endswith("bf16"):
+        told["neighbours, bf16"].append(beside)
+    if arm in ("int8", "healed") and not name.endswith("-float"):
+        told["neighbours, int8"].append(f"{arm}, {name} {beside}")
+    words = [
+        arm,
+        name,
+        f"{row['speed']:.0f}",
+        f"{ratio}**",
+        f"{row['bytes']:,}",
+        f"1/{less:.1f}",
+        f"{row['kept']:.3f}",
+        f"{row['alike']:.4f}",
+    ]
+    say(lines, f"| {' | '.join(words)} |")
 
 
 def make(asked: argparse.Namespace, folder: Path, learn: list[str], arm: str, graph: Path, lesson: Lesson | None) -> Lesson | None:
@@ -249,17 +285,99 @@ def item_vectors(lines: list[str], told: Found) -> None:
         told["item vectors"].append(f"{name.split(',')[0]} **1/{4 * DIM / codes.scanned:.0f}** at {kept:.4f}")
 
 
-def whole_bundle(workspace: Path, lines: list[str], told: Found) -> None:
-    """The newest compressed bundle of a workspace beside the one that it was made of."""
+def compressed(workspace: Path) -> tuple[Path, Path] | None:
+    """The newest compressed bundle of a workspace and the one that it was made of."""
     bundles = sorted((workspace / "bundles").glob("*/manifest.json"), reverse=True)
     pairs = [(path.parent, parents[0]) for path in bundles if (parents := read_manifest(path.parent).parents)]
-    pairs = [(child, child.with_name(parent)) for child, parent in pairs if child.with_name(parent).is_dir()]
-    if not pairs:
-        print(f"{workspace} has no compressed bundle (tastemaker compress {workspace}): the whole bundle is not measured")
+    found = [(child, child.with_name(parent)) for child, parent in pairs if child.with_name(parent).is_dir()]
+    return found[0] if found else None
+
+
+def accepted(asked: argparse.Namespace, pair: tuple[Path, Path], lines: list[str], told: Found) -> None:
+    """The encoder that stayed in the budget, as one product: texts to vectors, beside the same by sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+
+    folder = pair[0] / "text_encoder"
+    config = json.loads((folder / "config.json").read_text())
+    peer = SentenceTransformer(str(find_model("all-MiniLM-L6-v2")), device="cpu")
+    peer.max_seq_length = int(config["max_length"])
+    width = np.load(folder / "whitening_components.npy").shape[0]
+    random, own = np.random.default_rng(0), [text for text in dict.fromkeys(texts_of(pair[0])) if text]
+    groups = {"the workspace's catalogue": [own[row] for row in random.permutation(len(own))[: asked.timed]]}
+    if (asked.data / "amazon-beauty").is_dir():
+        cut = [" ".join(text.split()[:20]) for text in read_texts(asked.data, asked.timed)]  # 20 words are about 32 word pieces
+        groups["names of Amazon Beauty, 20 words at most"] = cut
+    cost = cost_of(asked.workspace, pair[0])
+    picked = TextEncoder(folder, width)
+    picked.encode(own[:64])
+    name_of = runtimes.chosen(folder / "model.onnx", 1)
+    lines += ["", f"The accepted encoder ({', '.join(config.get('made_by', []))}): {cost}."]
+    lines += [
+        "",
+        "| texts | of word pieces | runtime | texts a CPU second | ratio to sentence-transformers |",
+        "|---|---|---|---|---|",
+    ]
+    for name, texts in groups.items():
+        base = len(texts) / cpu_seconds(lambda texts=texts: peer.encode(texts, batch_size=64), asked.repeats)  # type: ignore[misc]
+        pieces = float(
+            np.mean([len(ids) for ids in peer.tokenizer(texts, truncation=True, max_length=peer.max_seq_length)["input_ids"]])
+        )
+        say(lines, f"| {name} | {pieces:.0f} | sentence-transformers, torch fp32 | {base:.0f} | 1.00 |")
+        for runtime, opener in openers().items():
+            encoder = TextEncoder(folder, width, later=True)
+            encoder._session = opener(folder / "model.onnx", 1)
+            speed = len(texts) / cpu_seconds(lambda e=encoder, texts=texts: e.encode(texts), asked.repeats)  # type: ignore[misc]
+            mark = f"{runtime}, the one that is picked here" if runtime == name_of else runtime
+            say(lines, f"| {name} | {pieces:.0f} | {mark} | {speed:.0f} | **{speed / base:.2f}** |")
+            if not runtime.endswith("-float"):
+                told["the same, the encoder that `compress` accepted"].append(f"{name}, {runtime} **{speed / base:.2f} x**")
+    told["the same, the encoder that `compress` accepted"].append(cost)
+    before, after = (sum(part.stat().st_size for part in (one / "text_encoder").glob("model.onnx*")) for one in (pair[1], pair[0]))
+    told["encoder bytes on disk"].append(f"accepted **1/{before / after:.1f}**")
+
+
+def cost_of(workspace: Path, made: Path) -> str:
+    """What the compression's report says that the accepted steps on the text encoder cost together."""
+    path = workspace / "reports" / "compression.json"
+    report = json.loads(path.read_text()) if path.is_file() else {}
+    if report.get("version") != made.name:
+        return "no report tells what it cost"
+    steps = [one for one in report["steps"] if one["state"] == "accepted" and one["part"] == TEXT]
+    if not steps:
+        return "no step on the encoder was accepted"
+    verdict = steps[-1]["verdict"]
+    change, was = verdict["change"], verdict["before"]
+    span = f"{change['mean'] / was:+.2%} [{change['low'] / was:+.2%}, {change['high'] / was:+.2%}]"
+    return f"NDCG@10 {span} of what it was on {verdict['asked']:,} questions, {report['budget']:.0%} may be lost; {' + '.join(one['step'] for one in steps)}"
+
+
+def ranker(pair: tuple[Path, Path], lines: list[str]) -> None:
+    """A list of 30 candidates in the compressed bundle's ranker and in the one that it was made of."""
+    random = np.random.default_rng(0)
+    both = [Ranker.load(one / "ranker") for one in pair if (one / "ranker").is_dir()]
+    if len(both) < 2:
         return
+    shape = both[1].plan.shape
+    dense, codes = random.normal(size=(30, shape.dense)).astype(np.float32), np.zeros((30, shape.fields), np.int64)
+    fusion = random.normal(size=30).astype(np.float32)
+    rounds = [
+        [cpu_seconds(lambda one=one: [one.logits(dense, codes, fusion) for _ in range(200)], 1) / 200 for one in both]
+        for _ in range(11)
+    ]  # type: ignore[misc]
+    times = [float(np.median(column)) for column in zip(*rounds, strict=True)]
+    sizes = [
+        sum(part.stat().st_size for name in ("weights", "scale") for part in (one / "ranker").glob(f"{name}.*.npy")) for one in pair
+    ]
+    lines += ["", "| ranker | us a list of 30 | ratio | weights, bytes on disk |", "|---|---|---|---|"]
+    for name, took, size in zip(("compressed", "as it was"), times, sizes, strict=True):
+        say(lines, f"| {name} | {1e6 * took:.0f} | **{times[1] / took:.2f}** | {size:,} |")
+
+
+def whole_bundle(workspace: Path, pair: tuple[Path, Path], lines: list[str], told: Found) -> None:
+    """The newest compressed bundle of a workspace beside the one that it was made of."""
     sizes, resident = [], []
     lines += ["", "| bundle | MB on disk | MB resident, at rest | at the peak |", "|---|---|---|---|"]
-    for name, folder in zip(("compressed", "as it was"), pairs[0], strict=True):
+    for name, folder in zip(("compressed", "as it was"), pair, strict=True):
         memory_of(folder)  # the first process may have to choose its runtimes
         both = [memory_of(folder) for _ in range(3)]
         peak, rest = (float(np.median(column)) for column in zip(*both, strict=True))
@@ -370,7 +488,13 @@ def main() -> None:
         print(f"{asked.data / 'amazon-beauty'} is absent: the encoder is not measured")
     user_tower(asked, lines, told)
     item_vectors(lines, told)
-    whole_bundle(asked.workspace, lines, told)
+    pair = compressed(asked.workspace)
+    if pair is None:
+        print(f"{asked.workspace} has no compressed bundle (tastemaker compress {asked.workspace}): none is measured")
+    else:
+        accepted(asked, pair, lines, told)
+        ranker(pair, lines)
+        whole_bundle(asked.workspace, pair, lines, told)
     table = summary(told)
     print("\n" + "\n".join(table), flush=True)
     words = f"`{' '.join(sys.argv[1:]) or 'no arguments'}`, {asked.steps} steps of healing, {(time.perf_counter() - began) / 60:.0f} minutes, load {os.getloadavg()[0]:.0f}"

@@ -15,7 +15,7 @@ import toy_bundle
 from tastemaker.bundle.registry import Registry
 from tastemaker.compression import text, user
 from tastemaker.compression.budget import Budget, Questions
-from tastemaker.compression.figures import Figures, Probe, held_back
+from tastemaker.compression.figures import Figures, Probe, gained, held_back
 from tastemaker.compression.ladder import Ladder
 from tastemaker.compression.reread import texts_of
 from tastemaker.compression.step import DEAD, TEXT, USER, Facts, Step, Tools, carry
@@ -54,23 +54,23 @@ def questions() -> Questions:
     return Questions([np.array([row], np.int32) for row in rows], [np.array([row % ITEMS], np.int32) for row in rows], rows, "toy")
 
 
-def wearing(name: str, calls: list[str]) -> Step:
+def wearing(name: str, calls: list[str], gains: tuple[str, ...] = ()) -> Step:
     def apply(bundle: Path, place: Path, tools: Tools) -> Facts:
         calls.append(name)
         carry(bundle, place)
         (place / f"worn-{name}.txt").write_text("once more")
         return {}
 
-    return Step(name, DEAD, "wears a little", apply)
+    return Step(name, DEAD, "wears a little", apply, gains)
 
 
 @pytest.fixture
 def climbing(tmp_path: Path) -> Callable[[list[str]], Ladder]:
-    """Makes a ladder of two steps that each lose 4 %, 6 % being allowed."""
+    """Makes a ladder of two steps, or of others, that each lose 4 %, 6 % being allowed."""
     toy_bundle.write_later_workspace(tmp_path / "space", 30)
     judged = Registry(tmp_path / "space" / "bundles").live()
 
-    def make(calls: list[str]) -> Ladder:
+    def make(calls: list[str], gains: tuple[str, ...] = ()) -> Ladder:
         tools = Tools(
             lambda folder: Worn(len(list(folder.glob("worn-*")))),
             lambda path, width: TextEncoder(path, width),
@@ -80,7 +80,7 @@ def climbing(tmp_path: Path) -> Callable[[list[str]], Ladder]:
         )
         probe = Probe(questions().histories[:10], [])
         ladder = Ladder(
-            tmp_path / "ladder", [[wearing(name, calls)] for name in ("one", "two")], tools, probe, questions(), 0.06, 200
+            tmp_path / "ladder", [[wearing(name, calls, gains)] for name in ("one", "two")], tools, probe, questions(), 0.06, 200
         )
         ladder.climb(judged)
         return ladder
@@ -98,6 +98,33 @@ def test_small_losses_do_not_add_up_and_a_rung_that_is_gone_is_made_again(climbi
     shutil.rmtree(ladder.folder / str(ladder.tried()[0].version))
     climbing(calls)
     assert calls == ["one", "two", "one", "two"]
+
+
+def test_a_step_that_wins_nothing_is_left_out_though_the_quality_is_kept(climbing: Callable[..., Ladder]) -> None:
+    ladder = climbing([], ("bytes",))  # each adds a file and saves nothing
+    assert [one.state for one in ladder.tried()] == ["refused", "refused"]
+    first = ladder.tried()[0]
+    assert first.verdict is not None
+    assert first.verdict.accepted
+    assert "it wins nothing (bytes " in first.why
+    assert not ladder.accepted()
+
+
+def test_a_gain_is_fewer_bytes_or_clearly_more_speed() -> None:
+    before = Figures(bytes=1_000, parts={}, parameters=1, p50=1.0, p99=1.0, answers=100.0, texts=100.0, resident=1_000)
+
+    def told(*names: str, **better: float) -> str:
+        return gained(before, msgspec.structs.replace(before, **better), names)
+
+    assert "bytes 1,000 before, 1,000 after; answers 100 before, 100 after" in told("bytes", "answers")
+    assert not told("bytes", "answers", bytes=999)
+    assert told("bytes", "answers", bytes=1_001, answers=104.0), "so little may be chance"
+    assert not told("bytes", "answers", bytes=1_001, answers=106.0)
+    assert told("answers", answers=50.0), "slower is no gain"
+    assert told("resident", resident=1_000, bytes=1), "bytes are not what this step is for"
+    assert not told("resident", resident=900)
+    assert not told("resident", resident=None), "what was not measured speaks against nobody"
+    assert not told(), "a step that prepares another need not win anything"
 
 
 def test_the_same_items_are_compared_in_every_bundle() -> None:
@@ -164,6 +191,7 @@ def test_the_user_tower_keeps_inputs_for_every_runtime_to_meet(tmp_path: Path) -
     np.save(bundle / "channels" / "items.npy", random.normal(size=(50, 80)).astype(np.float32))
     np.save(bundle / "users" / "offsets.npy", np.arange(0, 401, 4))
     np.save(bundle / "users" / "items.npy", random.integers(0, 50, 400).astype(np.int32))
+    np.save(bundle / "users" / "times.npy", np.arange(400.0))
     (bundle / "settings.json").write_bytes(msgspec.json.encode({"sequence": {"max_length": 3}}))
     tools = Tools(Worn, None, None, CompressSettings(calibration=8), tmp_path)  # type: ignore[arg-type]
     assert float(user.int8(bundle, place, tools)["cosine"]) > 0.999
@@ -171,6 +199,8 @@ def test_the_user_tower_keeps_inputs_for_every_runtime_to_meet(tmp_path: Path) -
     assert sum(len(feed["lengths"]) for feed in feeds) == 100
     assert max(int(feed["lengths"].max()) for feed in feeds) == 3
     with np.load(place / "user_tower" / "golden.npz") as table:
+        sizes = [sum(path.stat().st_size for path in (folder / "user_tower").iterdir()) for folder in (bundle, place)]
+        assert sizes[1] < 0.7 * sizes[0], "what is kept for the runtimes takes no more bytes than eight bits save"
         found = runtimes.by_onnxruntime(place / "user_tower" / "model.onnx").run(
             None, {name: table[name] for name in ("vectors", "lengths")}
         )[0]

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from tastemaker.training.fit import TrainedBrain
 
 
+EARLY = "with features and ranker"
+"""What is kept of the bundle of the earlier events: one that holds less is not taken for it."""
+
+
 def backtest_ahead(directory: Path) -> None:
     """The backtest of a workspace that may have no bundle yet; it only keeps the lists, and `evaluate` uses them again.
 
@@ -93,7 +97,7 @@ def asked_of(workspace: Workspace, data: Dataset, part: Split) -> Questions:
 
 def early_folder(workspace: Workspace, data: Dataset, asked: Questions) -> Path:
     """Where the bundle of the earlier events is kept: it has not learned from the questions, so that what is made of it can be judged by them."""
-    return workspace.runs / f"early-{_key(data, workspace.settings, False, asked.words)}"
+    return workspace.runs / f"early-{_key(data, workspace.settings, EARLY, asked.words)}"
 
 
 def keep_early(brain: TrainedBrain, folder: Path) -> None:
@@ -104,7 +108,7 @@ def keep_early(brain: TrainedBrain, folder: Path) -> None:
 
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    export(replace(brain, features=None, ranker=None), partial, text=brain.settings.finetune.mode != "frozen")
+    export(brain, partial, text=brain.settings.finetune.mode != "frozen")
     whitening = brain.whitening
     if whitening is not None:
         (partial / "text_encoder").mkdir(exist_ok=True)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tastemaker.compression.budget import Questions
     from tastemaker.compression.ladder import Ladder
     from tastemaker.data.dataset import Dataset
-    from tastemaker.schema.protocols import FloatArray, IntArray, Progress
+    from tastemaker.features.ranking import Read
+    from tastemaker.schema.protocols import Asker, FloatArray, IntArray, Progress
 
 
 def run(
@@ -146,6 +147,21 @@ class Served:
     def users(self, histories: Sequence[IntArray]) -> FloatArray:
         """User vectors, float32 [B, D]."""
         return self._live.brain.user.vectors(histories, self._live.channels.items.rows)
+
+    def candidates(self, histories: Sequence[IntArray], askers: Sequence[Asker]) -> Read | None:
+        """What the ranker reads of the candidates that it would order for people with these histories, none empty; None: there is no ranker."""
+        from tastemaker.schema.protocols import Asked
+
+        live, asked = self._live, list[Asked]()
+        if live.ranker is None:
+            return None
+        states = live.queries(histories, askers)
+        for found, state in zip(live.channels.candidates(states, live.settings.fusion.depth), states, strict=True):
+            scores = live.road.fusion.score(found, len(state.history))
+            first = live.ranker.list.first(scores)
+            if len(first):
+                asked.append(Asked(found, scores, state, first, live.ranker.hydrate(found.items[first], state)))
+        return live.ranker.list.read(asked) if asked else None
 
 
 def _in_parts(count: int, work: Callable[[slice], list[Any]]) -> list[Any]:
@@ -298,7 +314,8 @@ def _early(workspace: Workspace, parent: Path, data: Dataset, progress: Progress
     asked = asked_of(workspace, data, part)
     payload = early_folder(workspace, data, asked)
     if not (payload / "settings.json").is_file():
-        keep_early(fit(part.train, settings, progress, None, workspace.runs / "cache", rows=False), payload)
+        ranked = settings.ranker.mode != "off"
+        keep_early(fit(part.train, settings, progress, None, workspace.runs / "cache", rows=ranked), payload)
     whole, early = data.item_ids(), part.train.item_ids()
     number = {item: place for place, item in enumerate(early)}
     places = np.array([number.get(item, -1) for item in whole], dtype=np.int32)

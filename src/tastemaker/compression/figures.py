@@ -19,6 +19,8 @@ from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray
 HELD_SHARE = 5
 """One text in so many is never shown to a step: it stands for the texts of items to come."""
 _ASKED, _READ, _REPEATS = 60, 64, 3
+LEAST_GAIN = {"bytes": 0.0, "resident": 0.01, "answers": 0.05, "texts": 0.05}
+"""By which share a figure must get better to count as better: bytes are exact, speeds are measured on whatever machine is there."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,20 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     resident: int | None = None
     neighbours: float | None = None
     neighbours_seen: float | None = None
+
+
+def gained(before: Figures, after: Figures, names: Sequence[str]) -> str:
+    """Why a step is not worth taking: the sentence that none of these figures (of `LEAST_GAIN`) got better; empty where one did, was not measured, or none is named."""
+    told = []
+    for name in names:
+        old, new = getattr(before, name), getattr(after, name)
+        if old is None or new is None:
+            return ""
+        better = old - new if name in ("bytes", "resident") else new - old
+        if better > LEAST_GAIN[name] * old:
+            return ""
+        told.append(f"{name} {old:,.0f} before, {new:,.0f} after")
+    return f"it wins nothing ({'; '.join(told)})" if told else ""
 
 
 class Probe:

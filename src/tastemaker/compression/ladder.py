@@ -17,7 +17,7 @@ from tastemaker.bundle.read import open_bundle
 from tastemaker.bundle.verify import MANIFEST
 from tastemaker.bundle.write import write_bundle
 from tastemaker.compression.budget import Budget, Questions, Verdict
-from tastemaker.compression.figures import Figures, Probe
+from tastemaker.compression.figures import Figures, Probe, gained
 from tastemaker.compression.step import NotApplicable, Step, Tools
 from tastemaker.schema.errors import BundleError
 
@@ -92,7 +92,7 @@ class Ladder:
         self.probe.compare_with(judged)
         if self.state.before is None:
             self.state.before = self.probe.measure(judged, answers, None)
-        total = sum(len(group) for group in self.groups)
+        held, total = self.state.before, sum(len(group) for group in self.groups)
         seen = 0
         for group in self.groups:
             taken = False
@@ -102,11 +102,11 @@ class Ladder:
                     continue
                 one = done.get(step.name)
                 if one is None or one.parent != current.name or not self._stands(one):
-                    one = self._try(step, current, budget)
+                    one = self._try(step, current, budget, held)
                     self.state.tried = [other for other in self.state.tried if other.step != step.name] + [one]
                     self._write()
                 if one.state == ACCEPTED:
-                    taken, current = True, self.folder / str(one.version)
+                    taken, current, held = True, self.folder / str(one.version), one.figures or held
                 if self.tools.progress:
                     self.tools.progress("compress", seen, total)
         return self.state.tried
@@ -142,7 +142,8 @@ class Ladder:
         """Whether what a rung made is still there; a skipped one has made nothing."""
         return one.version is None or (self.folder / one.version / MANIFEST).is_file()
 
-    def _try(self, step: Step, current: Path, budget: Budget) -> Tried:
+    def _try(self, step: Step, current: Path, budget: Budget, held: Figures) -> Tried:
+        """Takes one step from `current`, whose figures are `held`."""
         began = time.perf_counter()
         one = Tried(step=step.name, part=step.part, words=step.words, state=SKIPPED, parent=current.name)
         try:
@@ -154,7 +155,8 @@ class Ladder:
             one.version = made.name
             one.verdict = budget.judge(answers)
             one.figures = self.probe.measure(made, answers, step.part)
-            faults = self.probe.faults(one.figures, step)
+            faults = [*self.probe.faults(one.figures, step), gained(held, one.figures, step.gains)]
+            faults = [words for words in faults if words]
             one.state = ACCEPTED if one.verdict.accepted and not faults else REFUSED
             one.why = "; ".join([one.verdict.words, *faults])
         one.seconds = time.perf_counter() - began

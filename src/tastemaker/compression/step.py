@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tastemaker.bundle.verify import payload_files
-from tastemaker.schema.protocols import FloatArray, IntArray, TextEncoder
+from tastemaker.features.ranking import Read
+from tastemaker.schema.protocols import Asker, FloatArray, IntArray, TextEncoder
 from tastemaker.schema.settings import CompressSettings
 
 Facts = dict[str, float | int | str]
@@ -35,6 +36,9 @@ class Answering(Protocol):
 
     def users(self, histories: Sequence[IntArray]) -> FloatArray:
         """User vectors, float32 [B, D]."""
+
+    def candidates(self, histories: Sequence[IntArray], askers: Sequence[Asker]) -> Read | None:
+        """What the ranker reads of the candidates that it would order for people with these histories, none empty; None: there is no ranker."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Step:
         name: as `--steps` takes it.
         part: which learned part it changes.
         words: what it does, in one sentence.
+        gains: figures of which at least one must get better (see `figures.gained`); none: it prepares what comes behind it.
         apply: called as apply(bundle, place, tools): writes the whole payload of the new bundle into the folder `place`, never into `bundle`; gives
             facts for the report. Raises NotApplicable with a sentence.
     """
@@ -75,6 +80,7 @@ class Step:
     part: str
     words: str
     apply: Callable[[Path, Path, Tools], Facts]
+    gains: tuple[str, ...] = ("bytes", "answers", "texts")
 
 
 def carry(bundle: Path, place: Path, leave: Collection[str] = ()) -> None:
@@ -99,5 +105,6 @@ def bring(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-TEXT, USER, MEDIA, VECTORS, DEAD = "text encoder", "user tower", "picture and sound models", "item vectors", "dead weight"
+TEXT, USER, RANKER, MEDIA = "text encoder", "user tower", "ranker", "picture and sound models"
+VECTORS, DEAD = "item vectors", "dead weight"
 """The parts that steps change."""

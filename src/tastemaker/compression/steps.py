@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tastemaker.compression import media, shared, text, user, vectors
+from tastemaker.compression import media, ranker, shared, text, user, vectors
 from tastemaker.compression.ladder import Group
-from tastemaker.compression.step import DEAD, MEDIA, TEXT, USER, VECTORS, Facts, Step, Tools
+from tastemaker.compression.step import DEAD, MEDIA, RANKER, TEXT, USER, VECTORS, Facts, Step, Tools
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import CompressSettings
 from tastemaker.schema.signals import AUDIO, IMAGE
@@ -18,6 +18,7 @@ INT8_TEXT = Step("int8-text", TEXT, "products and word vectors of the language m
 INT8_SENSITIVE = Step("int8-text-sensitive", TEXT, "the same, the products that cost most left in float", text.int8_sensitive)
 INT8_TABLES = Step("int8-word-vectors", TEXT, "word vectors in eight bits, products in float", text.int8_tables)
 INT8_USER = Step("int8-user", USER, "products of the user tower in eight bits", user.int8)
+INT8_RANKER = Step("int8-ranker", RANKER, "weights of the ranker as bytes", ranker.int8)
 INT8_IMAGE = Step("int8-image", MEDIA, "products of the picture model in eight bits", media.int8(IMAGE))
 INT8_AUDIO = Step("int8-audio", MEDIA, "products of the sound model in eight bits", media.int8(AUDIO))
 NEIGHBOURS = Step("neighbours", DEAD, "the weaker half of each item's neighbours is left out", vectors.fewer_neighbours)
@@ -28,6 +29,7 @@ SHARED = Step(
     DEAD,
     "weights in a file of their own, which processes share and of which unused rows are never read",
     shared.shared,
+    gains=("resident",),
 )
 
 
@@ -45,7 +47,10 @@ def ladder(settings: CompressSettings) -> list[Group]:
         [VOCABULARY],
         *([_smaller(settings)] if settings.effort == "normal" else []),
         [INT8_TEXT, INT8_SENSITIVE, INT8_TABLES],
+        *([[SMALLER_USER]] if settings.effort == "normal" else []),
         [INT8_USER],
+        *([[SMALLER_RANKER]] if settings.effort == "normal" else []),
+        [INT8_RANKER],
         [INT8_IMAGE],
         [INT8_AUDIO],
         [NEIGHBOURS],
@@ -64,7 +69,7 @@ def _smaller(settings: CompressSettings) -> Group:
     words = "all layers, with fewer heads and neurons, healed by distillation"
     found.append(Step("narrow", TEXT, words, _learned("layers", 0, settings.heads, settings.forward, "narrow")))
     words = "all layers, healed by distillation against the rounding to eight bits"
-    found.append(Step("healed", TEXT, words, _learned("layers", 0, 1.0, 1.0, "healed")))
+    found.append(Step("healed", TEXT, words, _learned("layers", 0, 1.0, 1.0, "healed"), gains=()))
     return found
 
 
@@ -75,6 +80,21 @@ def _learned(name: str, *given: Any) -> Callable[[Path, Path, Tools], Facts]:
         return distill.static(bundle, place, tools) if name == "static" else distill.layers(*given)(bundle, place, tools)
 
     return apply
+
+
+def _taught(name: str) -> Callable[[Path, Path, Tools], Facts]:
+    def apply(bundle: Path, place: Path, tools: Tools) -> Facts:
+        from tastemaker.compression import students
+
+        return (students.user if name == "user" else students.ranker)(bundle, place, tools)
+
+    return apply
+
+
+SMALLER_USER = Step("smaller-user", USER, "a narrower user tower that learns the vectors of the larger one", _taught("user"))
+SMALLER_RANKER = Step(
+    "smaller-ranker", RANKER, "a ranker of fewer neurons that learns the chances of the larger one", _taught("ranker")
+)
 
 
 def _chosen(groups: Sequence[Group], names: Sequence[str]) -> list[Group]:

@@ -94,7 +94,7 @@ class ListRanker:
         """Puts the answers to some of the queries in place; of all of them features are told, or of none."""
         some = [asked[place] for place in looked]
         begin = np.cumsum([0, *(len(one.first) for one in some)])
-        read = self._read(some, begin)
+        read = self.read(some)
         logits = self.ranker.logits(read.dense, read.names, read.plain)
         logits[:, 0] = self.ranker.settled(logits, read.plain, read.part.counts == 0, begin)
         scores = np.concatenate([one.scores[one.first] for one in some])
@@ -126,7 +126,7 @@ class ListRanker:
         """
         if state.user_vector is None:
             return [], np.zeros(0, np.float32), np.zeros(0, np.float32)
-        read = self._read([Asked(found, scores, state, first, told)], np.array([0, len(first)]))
+        read = self.read([Asked(found, scores, state, first, told)])
         dense, names, plain = read.dense.table(), read.names, read.plain
         width = dense.shape[1]
         rows = np.repeat(dense[at : at + 1], width + 1, axis=0)
@@ -134,8 +134,9 @@ class ListRanker:
         logits = self.ranker.logits(rows, np.repeat(names[at : at + 1], width + 1, axis=0), np.repeat(plain[at], width + 1))
         return self.given.names, dense[at], (logits[-1, 0] - logits[:-1, 0]).astype(np.float32)
 
-    def _read(self, asked: Sequence[Asked], begin: NDArray[np.int64]) -> _Read:
-        """What the network reads of the candidates that are looked at; each asker has a user vector."""
+    def read(self, asked: Sequence[Asked]) -> Read:
+        """What the network reads of the candidates that are looked at; each asker has a user vector, and features are told of all or of none."""
+        begin = np.cumsum([0, *(len(one.first) for one in asked)])
         parts = [part(one.found, one.first) for one in asked]
         whole = joined(parts)
         items = self._vectors([one.vectors for one in parts], whole.items)
@@ -153,7 +154,7 @@ class ListRanker:
         if names.shape[1]:
             of_askers = [self._of_asker(one.state.asker) for one in asked]
             names = names + np.repeat(np.stack(of_askers), np.diff(begin), axis=0)
-        return _Read(whole, plain, self.given.columns(raw, users, items, begin), names)
+        return Read(whole, plain, self.given.columns(raw, users, items, begin), names)
 
     def _vectors(self, read: Sequence[FloatArray | None], items: IntArray) -> FloatArray:
         """Item vectors, those that the channels have read where they did."""
@@ -167,7 +168,7 @@ class ListRanker:
 
 
 @dataclass(frozen=True)
-class _Read:
+class Read:
     """Of the candidates that are looked at, one list behind the other, [R] together: what the channels say, the fusion's plain scores [R], columns [R, X] and
     numbers of names [R, C]."""
 

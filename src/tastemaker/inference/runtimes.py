@@ -64,6 +64,11 @@ def open_graph(path: Path, threads: int = 1) -> Runs:
     return choose(path, threads, key)
 
 
+def chosen(path: Path, threads: int = 1) -> str:
+    """Name of the runtime that a graph runs in here."""
+    return (_read(_key(path, threads)) if path.with_name(GOLDEN).is_file() else None) or "onnxruntime"
+
+
 def choose(path: Path, threads: int = 1, key: str | None = None) -> Runs:
     """Tries all runtimes with the kept inputs and gives the fastest right one; remembers it under `key`."""
     with np.load(path.with_name(GOLDEN), allow_pickle=False) as table:

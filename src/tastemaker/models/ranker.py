@@ -321,11 +321,14 @@ class Ranker:
 
     @classmethod
     def load(cls, folder: Path) -> Ranker:
-        """Reads what `save` wrote."""
+        """Reads what `save` wrote; weights of which `scale.*.npy` lies beside are codes."""
         plan = msgspec.json.decode((folder / "ranker.json").read_bytes(), type=Plan)
         arrays: dict[str, Any] = {
             path.name.split(".")[1]: np.load(path, allow_pickle=False) for path in sorted(folder.glob("weights.*.npy"))
         }
+        for path in folder.glob("scale.*.npy"):
+            name = path.name.split(".")[1]
+            arrays[name] = arrays[name] * np.load(path, allow_pickle=False)
         return cls(plan, arrays)
 
 

@@ -82,5 +82,33 @@ class LastState(nn.Module):
         return last_BD * (lengths > 0)[:, None].to(last_BD.dtype)
 
 
+class NarrowTower(nn.Module):
+    """A tower that works with fewer numbers a state than the vectors have that it reads and gives: what a distilled one is.
+
+    Args:
+        directions: unit directions in which item vectors lie apart, one a row, [N, D]; it begins with these, in and out.
+        layers, heads, max_length, block: as of `UserSequence`, which works in between.
+        length: of the vectors that it gives.
+    """
+
+    def __init__(
+        self, directions: Tensor, layers: int, heads: int, max_length: int, length: float, block: str = TRANSFORMER
+    ) -> None:
+        super().__init__()
+        self.length = length
+        narrow, dim = directions.shape
+        self.into, self.out = nn.Linear(dim, narrow, bias=False), nn.Linear(narrow, dim)
+        self.inner = LastState(UserSequence(narrow, layers, heads, max_length, 0.0, block))
+        with torch.no_grad():
+            self.into.weight.copy_(directions)
+            self.out.weight.copy_(directions.T)
+            self.out.bias.zero_()
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """As `UserSequence.forward`."""
+        told_BD = F.normalize(self.out(self.inner(self.into(vectors), lengths)), dim=-1) * self.length
+        return told_BD * (lengths > 0)[:, None].to(told_BD.dtype)
+
+
 def _scaled(vectors_BLD: Tensor) -> Tensor:
     return vectors_BLD * (math.sqrt(vectors_BLD.shape[-1]) / 4)

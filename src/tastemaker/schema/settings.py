@@ -464,7 +464,7 @@ class CompressSettings(Section, kw_only=True, frozen=True):
     steps: tuple[str, ...] = ()
     """Steps to try, as docs/compression.md names them; empty: all."""
     effort: str = "normal"
-    """`quick` leaves out what must be trained; `normal` heals what was cut out of the language model by distillation."""
+    """`quick` leaves out what must be trained; `normal` heals what was cut out of the language model and teaches smaller towers, by distillation."""
     questions: Positive = 10_000
     """Held-back questions asked of each rung, fewer where a part of them makes it sure; of more a sample is drawn by the seed."""
     neighbours: Share = 0.6
@@ -481,7 +481,7 @@ class CompressSettings(Section, kw_only=True, frozen=True):
     importance: str = "activation"
     """How the step `narrow` tells which heads and neurons matter: by their `activation` times the weights behind it, or by `taylor` (activation times gradient)."""
     heal_steps: Annotated[int, Meta(ge=0)] = 600
-    """Batches of distillation that heal what was cut."""
+    """Batches of distillation that heal what was cut; a user tower or a ranker takes four times as many of its own, which are cheaper."""
     heal_batch: Positive = 64
     """Texts in each of them."""
     heal_rate: float = 5e-4

@@ -206,10 +206,19 @@ def _graph(trained: TrainedGraph, folder: Path) -> None:
 
 def export_users(users: UserSequence, dim: int, path: Path) -> None:
     """Writes the user tower; `dim` is the length of its vectors."""
-    rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=2, max=users.max_length)
+    write_users(LastState(users.eval()), dim, users.max_length, path)
+
+
+def write_users(tower: nn.Module, dim: int, max_length: int, path: Path) -> None:
+    """Writes whatever makes a user vector of a history, as it is served.
+
+    Args:
+        tower: called as tower(vectors [B, L, D], lengths [B]), in evaluation mode. dim: D. max_length: largest L.
+    """
+    rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=2, max=max_length)
     vectors, lengths = torch.randn(3, 5, dim), torch.tensor([5, 2, 0])
     shapes = {"vectors": {0: rows, 1: length}, "lengths": {0: rows}}
-    write_graph(LastState(users.eval()), (vectors, lengths), path, ["vectors", "lengths"], shapes)
+    write_graph(tower, (vectors, lengths), path, ["vectors", "lengths"], shapes)
     fold_weights(path)
 
 
