@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tastemaker.journal.append import Journal
+from tastemaker.journal.append import LOOK_SECONDS, Journal
 from tastemaker.schema.errors import InputError, JournalError
 from tastemaker.schema.events import AppendResult, Event
 from tastemaker.schema.items import Item, User
@@ -100,6 +101,23 @@ def test_another_process_sees_what_was_appended(journal: Journal, tmp_path: Path
     assert other.marks() == (1, 0)
     assert other.append([event("a"), event("b")]) == AppendResult(1, 1)
     assert [row.event.event_id for row in journal.tail(0)] == ["a", "b"]
+
+
+def test_marks_ask_the_database_only_when_something_changed(journal: Journal, tmp_path: Path) -> None:
+    other, asked = Journal.open(tmp_path / "journal"), list[str]()
+    for number in range(30):
+        journal.append([event(f"e{number}")])
+        assert other.marks() == (number + 1, 0)
+    other._database.set_trace_callback(asked.append)
+    began, looks = time.monotonic(), 2_000
+    for _ in range(looks):
+        assert other.marks() == (30, 0)
+    assert len(asked) <= 1 + (time.monotonic() - began) / LOOK_SECONDS
+    journal._database.stamp = None  # as a process that dies after its commit, or of an older version
+    journal.append([event("unstamped")])
+    end = time.monotonic() + 5
+    while other.marks() != (31, 0):
+        assert time.monotonic() < end
 
 
 def test_catalogue_changes_are_numbered(journal: Journal) -> None:

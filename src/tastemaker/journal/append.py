@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from tastemaker.journal.catalogue import Catalogue
 from tastemaker.journal.identity import CONTENT_ID, Words, id_numbers
 from tastemaker.journal.peers import Peers
 from tastemaker.journal.read import EVENT_SCHEMA, NUMBER, event_rows, segment_frame, segment_numbers
-from tastemaker.journal.stores import Habit, Turn, advance, connect, sole, sync_folder, transaction
+from tastemaker.journal.stamp import Stamp
+from tastemaker.journal.stores import Database, Habit, Turn, advance, connect, sole, sync_folder, transaction
 from tastemaker.schema.columns import DEFAULT_EVENT_TYPE, Columns
 from tastemaker.schema.errors import InputError, JournalError
 from tastemaker.schema.events import AppendResult, Event, StoredEvent
@@ -25,6 +27,8 @@ from tastemaker.schema.events import AppendResult, Event, StoredEvent
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Event).decode
 _INSERT = "INSERT OR IGNORE INTO event SELECT ?,?,? WHERE NOT EXISTS (SELECT 1 FROM imported_id WHERE event_id=?)"
+LOOK_SECONDS = 0.01
+"""So old may be what is known of a change that was not stamped: its process died before it told anybody, or is of an older version."""
 _decode_row = msgspec.msgpack.Decoder().decode
 
 
@@ -36,6 +40,10 @@ class Journal(Catalogue):
         self.path = path
         self.segments = path / "segments"
         self._turn = Turn(path / "write.lock")
+        self._stamp = Stamp(path / "changed")
+        self._seen, self._until, self._marks = b"", 0.0, (0, 0)
+        if isinstance(database, Database):
+            database.stamp = self._stamp
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -52,6 +60,7 @@ class Journal(Catalogue):
         """Lets go of the files."""
         self._database.close()
         self._turn.close()
+        self._stamp.close()
 
     def peers(self) -> Peers:
         """This journal's side of the exchange with other machines; the first call gives it a name."""
@@ -79,10 +88,14 @@ class Journal(Catalogue):
         return int(self._database.execute("SELECT value FROM counter WHERE name='seq'").fetchone()[0])
 
     def marks(self) -> tuple[int, int]:
-        """The last sequence number and the last change number, in one look."""
+        """The last sequence number and the last change number, in one look; while nothing is changed the database is asked `LOOK_SECONDS` after the last time only."""
+        stamp, now = self._stamp.read(), time.monotonic()
+        if stamp == self._seen and now < self._until:
+            return self._marks
         rows = self._database.execute("SELECT name, value FROM counter WHERE name IN ('seq', 'change')").fetchall()
         found = dict(rows)
-        return int(found["seq"]), int(found["change"])
+        self._seen, self._until, self._marks = stamp, now + LOOK_SECONDS, (int(found["seq"]), int(found["change"]))
+        return self._marks
 
     def append(self, events: Sequence[Event]) -> AppendResult:
         """Stores events in one transaction; an event whose id is already stored is counted as a duplicate.

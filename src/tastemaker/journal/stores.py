@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tastemaker.journal.stamp import Stamp
 from tastemaker.schema.errors import JournalError
 
 try:
@@ -74,14 +75,24 @@ class Habit(NamedTuple):
     high: float | None = None
 
 
-def connect(path: Path) -> sqlite3.Connection:
+class Database(sqlite3.Connection):
+    """A connection that stamps what it has changed.
+
+    Attributes:
+        stamp: is changed by every transaction; None: nobody looks at one.
+    """
+
+    stamp: Stamp | None = None
+
+
+def connect(path: Path) -> Database:
     """Opens the live database: write-ahead log, every commit flushed to disk, other writers waited for.
 
     Raises:
         JournalError: the file is no journal or can't be opened.
     """
     try:
-        database = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+        database = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False, factory=Database)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
         database.execute("PRAGMA busy_timeout=30000")
@@ -107,6 +118,8 @@ def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
             database.execute("ROLLBACK")
             raise
         database.execute("COMMIT")
+        if isinstance(database, Database) and database.stamp is not None:
+            database.stamp.change()
     except sqlite3.Error as error:
         if database.in_transaction:
             database.execute("ROLLBACK")
