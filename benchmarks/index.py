@@ -2,6 +2,7 @@
 
     python benchmarks/index.py [--items 1e4 1e5 1e6 1e7] [--folder F]    the curve; a built index stays in the folder for the next run
     python benchmarks/index.py --inserts [--items 1e5] [--seconds 10]    1,000 inserts, replacements and deletions a second while it answers
+    python benchmarks/index.py --crossover [--items 2e3 4e3 8e3 16e3 32e3]   CPU of all candidates of a list, exact beside approximate, and how many of the best ten agree
 
 Clustered unit vectors of 128 numbers, one query at a time, one thread. Each size is measured in a process of its own that has opened the finished index through
 its memory map; resident memory is that of this process less what it was before. Recall is among the true best hundred.
@@ -167,11 +168,53 @@ def inserts(items: int, seconds: float) -> None:
     )
 
 
+def crossover(items: int, rounds: int = 12) -> None:
+    """Prints what the candidates of a list cost from a look at all items and from approximate indexes, asked in turns, alone and sixteen together."""
+    import scipy.sparse as sp
+    from threadpoolctl import threadpool_limits
+
+    from tastemaker.index.build import usual_recall
+    from tastemaker.index.channels import Channels, Decays
+    from tastemaker.index.neighbours import Neighbours
+    from tastemaker.models.fusion import Fusion
+    from tastemaker.schema.protocols import QueryState
+    from tastemaker.schema.settings import IndexSettings
+
+    threadpool_limits(1)
+    random, table = np.random.default_rng(3), vectors(items)
+    counts = np.bincount((items * random.random(5 * items) ** 3).astype(np.int64), minlength=items).astype(np.float32)
+    bias, nothing = np.log1p(counts) - np.log1p(counts).max(), Neighbours(sp.csr_matrix((items, items), dtype=np.float32))
+    whole = Channels(table, bias, vectors(items, 64, 7), counts / counts.max(), counts, nothing, nothing, Decays())
+    noise = random.standard_normal((320, DIM), dtype=np.float32) / math.sqrt(DIM)
+    asked = np.float32(12) * (table[random.integers(0, items, 320)] + np.float32(0.5) * noise)
+    states = [QueryState(random.choice(items, min(200, items // 10), replace=False).astype(np.int32), one) for one in asked]
+    with tempfile.TemporaryDirectory() as name:
+        whole.save(Path(name), IndexSettings(kind="approximate", recall=usual_recall(items)), asked[:256])
+        both = Channels.load(Path(name), approximate=False), Channels.load(Path(name))
+        fusion, best = Fusion.reciprocal_ranks(whole.names), list[list[set[int]]]()
+        for channels in both:
+            found = [channels.candidates([state], 100)[0] for state in states]
+            best.append([set(one.items[np.argsort(-fusion.score(one, 200), kind="stable")[:10]].tolist()) for one in found])
+        cost: dict[tuple[int, int], list[float]] = {}
+        for _ in range(rounds):
+            for together in (1, 16):
+                for which, channels in enumerate(both):
+                    began = time.thread_time()
+                    for begin in range(0, 96, together):
+                        channels.candidates(states[begin : begin + together], 100)
+                    cost.setdefault((together, which), []).append(1e3 * (time.thread_time() - began) / 96)
+    ms = {key: float(np.median(values)) for key, values in cost.items()}
+    agree = np.mean([len(one & other) / 10 for one, other in zip(*best, strict=True)])
+    columns = " | ".join(f"{ms[n, 0]:.2f} | {ms[n, 1]:.2f} | {ms[n, 0] / ms[n, 1]:.1f}" for n in (1, 16))
+    print(f"| {items:,} | {columns} | {agree:.3f} |", flush=True)
+
+
 def main() -> None:
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument("--items", nargs="*", type=float, default=[1e4, 1e5, 1e6])
+    reader.add_argument("--items", nargs="*", type=float)
     reader.add_argument("--folder", type=Path)
     reader.add_argument("--inserts", action="store_true")
+    reader.add_argument("--crossover", action="store_true")
     reader.add_argument("--seconds", type=float, default=10.0)
     reader.add_argument("--build", type=int, help=argparse.SUPPRESS)
     reader.add_argument("--ask", action="store_true", help=argparse.SUPPRESS)
@@ -180,13 +223,20 @@ def main() -> None:
         build(asked.build, asked.folder)
     elif asked.ask:
         print(json.dumps(ask(asked.folder)))
+    elif asked.crossover:
+        print("| items | exact ms | approximate ms | ratio | 16 together: exact | approximate | ratio | of the best ten the same |")
+        print("|---:|---:|---:|---:|---:|---:|---:|---:|")
+        for size in asked.items or [2e3, 4e3, 8e3, 16e3, 32e3]:
+            crossover(int(size))
     elif asked.inserts:
-        inserts(int(asked.items[0]) if len(asked.items) == 1 else 100_000, asked.seconds)
-    elif asked.folder is not None:
-        curve([int(size) for size in asked.items], asked.folder)
+        inserts(int(asked.items[0]) if asked.items else 100_000, asked.seconds)
     else:
+        sizes = [int(size) for size in asked.items or [1e4, 1e5, 1e6]]
+        if asked.folder is not None:
+            curve(sizes, asked.folder)
+            return
         with tempfile.TemporaryDirectory() as name:
-            curve([int(size) for size in asked.items], Path(name))
+            curve(sizes, Path(name))
 
 
 if __name__ == "__main__":

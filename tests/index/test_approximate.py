@@ -220,7 +220,8 @@ def test_where_codes_are_too_rough_the_best_are_scored_by_their_own_vectors(tmp_
 
 
 def test_what_is_asked_of_an_index_goes_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [build.usual_recall(rows) for rows in (10, 500_000, 500_001, 5_000_000, 5_000_001)] == [0.98, 0.98, 0.95, 0.95, 0.90]
+    sizes = 10, 50_000, 50_001, 500_000, 500_001, 5_000_000, 5_000_001
+    assert [build.usual_recall(rows) for rows in sizes] == [0.995, 0.995, 0.98, 0.98, 0.95, 0.95, 0.90]
     monkeypatch.setattr(build, "RECALLS", ((100, 0.9), (math.inf, 0.3)))
     vectors = np.random.default_rng(3).standard_normal((3_000, 16)).astype(np.float32)
     plan = build.build(DenseIndex(vectors), tmp_path, "items", IndexSettings(exact_to=0), vectors[:50])
@@ -229,3 +230,15 @@ def test_what_is_asked_of_an_index_goes_by_its_size(tmp_path: Path, monkeypatch:
     stricter = build.build(DenseIndex(vectors), tmp_path, "items", IndexSettings(exact_to=0, recall=0.6), vectors[:50])
     assert stricter is not None
     assert stricter.probes > plan.probes
+
+
+def test_no_more_lists_are_read_than_are_needed(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(3).standard_normal((2_500, 16)).astype(np.float32)
+    counts = []
+    for wanted in (0.3, 0.4, 0.6):
+        plan = build.build(DenseIndex(vectors), tmp_path, "items", IndexSettings(exact_to=0, recall=wanted), vectors[:100])
+        assert plan is not None
+        assert plan.recall >= wanted
+        counts.append(plan.probes)
+    assert counts == sorted(counts)
+    assert any(count & (count - 1) for count in counts), "doubling alone reads up to twice as many as are needed"

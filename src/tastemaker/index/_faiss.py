@@ -109,7 +109,9 @@ class InvertedFile:
         queries, count = np.ascontiguousarray(queries), len(queries)
         scores, numbers = np.empty((count, depth), dtype=np.float32), np.empty((count, depth), dtype=np.int64)
         asked, told, named = (faiss.swig_ptr(array) for array in (queries, scores, numbers))
-        self._index.search_c(count, asked, depth, told, named, _parameters(probes, allowed))  # `search` looks at all arguments again
+        self._index.search_c(
+            count, asked, depth, told, named, _parameters(probes, allowed)
+        )  # `search` looks at all arguments again
         return [_whole(*found) for found in zip(numbers, scores, strict=True)]
 
     def search_lists(self, query: FloatArray, depth: int, lists: NDArray[np.int64], near: FloatArray, allowed: BoolArray) -> Found:

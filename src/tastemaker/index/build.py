@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 JUDGED_AT = 100
 """Recall is measured among so many best."""
-QUESTIONS = 256
+QUESTIONS = 512
+"""At most; the more, the smaller is the standard error that has to be found besides what is asked."""
+FINER = 2
+"""So often the way between too few lists and enough is halved."""
 NOISE = 0.5
 """Length of the noise on the rows that are asked for where no questions are given, in lengths of the rows."""
 USER_LENGTH = 12.0
@@ -29,7 +32,7 @@ _BLOCK = 65_536
 _FEWEST_PROBES = 4
 MORE = 0.5
 """Share of the wanted items that is looked for besides where codes alone are too rough."""
-RECALLS = ((500_000, 0.98), (5_000_000, 0.95), (math.inf, 0.90))
+RECALLS = ((50_000, 0.995), (500_000, 0.98), (5_000_000, 0.95), (math.inf, 0.90))
 """Up to so many rows the share of the true best that has to be found."""
 
 
@@ -115,24 +118,42 @@ def _filled(
 def _tried(found: ApproximateIndex, index: DenseIndex, questions: FloatArray, wanted: float) -> Plan:
     """The cheapest search that finds the wanted share of the true best, and a standard error more.
 
-    The fewest lists by doubling, at most an eighth of them and never fewer than four, first by the codes alone, then with some more items that are scored by their own vectors.
-    Where nothing suffices: what finds most.
+    The fewest lists by doubling and then halving the way back, at most an eighth of them and never fewer than four, first by the codes alone, then with some more items that are
+    scored by their own vectors. Where nothing suffices: what finds most.
     """
     depth, lists = min(JUDGED_AT, len(index)), found.plan.lists
     true, best = _truth(index, questions, depth), found.plan
+
+    def reached(probes: int, more: float) -> tuple[Plan, bool]:
+        """What a search finds, and whether it suffices."""
+        found.plan = msgspec.structs.replace(found.plan, probes=probes, more=more)
+        pairs = zip(found.search(questions, depth), true, strict=True)
+        shares = np.array([len(np.intersect1d(items, right)) / depth for (items, _), right in pairs])
+        plan = msgspec.structs.replace(found.plan, recall=float(shares.mean()))
+        return plan, bool(plan.recall - shares.std() / np.sqrt(len(shares)) >= wanted)
+
     for more in (0.0, MORE):
-        probes = min(_FEWEST_PROBES, lists)
+        probes, few = min(_FEWEST_PROBES, lists), 0
         while True:
-            found.plan = msgspec.structs.replace(found.plan, probes=probes, more=more)
-            pairs = zip(found.search(questions, depth), true, strict=True)
-            shares = np.array([len(np.intersect1d(items, right)) / depth for (items, _), right in pairs])
-            plan = msgspec.structs.replace(found.plan, recall=float(shares.mean()))
-            if plan.recall - shares.std() / np.sqrt(len(shares)) >= wanted:
-                return plan
+            plan, enough = reached(probes, more)
+            if enough:
+                break
             best = max(best, plan, key=lambda one: one.recall)
             if probes * 2 > max(lists // 8, _FEWEST_PROBES):
                 break
-            probes *= 2
+            probes, few = probes * 2, probes
+        if not enough:
+            continue
+        for _ in range(FINER):
+            middle = (few + plan.probes) // 2
+            if not few or middle == few:
+                break
+            finer, enough = reached(middle, more)
+            if enough:
+                plan = finer
+            else:
+                few = middle
+        return plan
     return best
 
 

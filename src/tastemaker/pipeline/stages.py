@@ -138,9 +138,7 @@ class Filter:
         trip.found = found
 
 
-def kept(
-    items: IntArray, barred: BoolArray | None, history: IntArray, marks: BoolArray, bars: bool = True
-) -> BoolArray | None:
+def kept(items: IntArray, barred: BoolArray | None, history: IntArray, marks: BoolArray, bars: bool = True) -> BoolArray | None:
     """Which candidates may go on, bool [M]; None: all of them.
 
     Args:

@@ -294,10 +294,10 @@ class IndexSettings(Section, kw_only=True, frozen=True):
     kind: Literal["auto", "exact", "approximate"] = "auto"
     """`auto` (exact up to `exact_to` items, above it approximate where that finds enough), `exact` or `approximate`. Read when a bundle is made; when it
     answers, `exact` leaves its approximate index unread."""
-    exact_to: Annotated[int, Meta(ge=0)] = 50_000
-    """Up to so many items every search reads them all."""
+    exact_to: Annotated[int, Meta(ge=0)] = 10_000
+    """Up to so many items every search reads them all. From some 4,000 on an approximate index costs less (docs/scale.md); small catalogues are spared its misses."""
     recall: Share = 0.0
-    """Share of the true best hundred that an approximate index has to find, over held-back questions; it reads as many lists as that takes. 0: .98 up to 500,000 items, .95 up to
+    """Share of the true best hundred that an approximate index has to find, over held-back questions; it reads as many lists as that takes. 0: .995 up to 50,000 items, .98 up to 500,000, .95 up to
     5 million, .90 beyond."""
 
 
