@@ -17,6 +17,7 @@ from tastemaker.index.approximate import ApproximateIndex
 from tastemaker.index.coded import Bytes, Plain
 from tastemaker.index.exact import DenseIndex
 from tastemaker.schema.settings import IndexSettings
+from tastemaker.schema.unwritten import unwritten
 
 DIM, ROWS = 8, 300
 FORCED = IndexSettings(kind="approximate", recall=0.9)
@@ -242,3 +243,24 @@ def test_no_more_lists_are_read_than_are_needed(tmp_path: Path) -> None:
         counts.append(plan.probes)
     assert counts == sorted(counts)
     assert any(count & (count - 1) for count in counts), "doubling alone reads up to twice as many as are needed"
+
+
+def test_together_is_as_alone_whatever_is_left_out(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    vectors = random.standard_normal((6_000, 16)).astype(np.float32)
+    index = _opened(tmp_path, vectors, None, IndexSettings(exact_to=0, recall=0.5))
+    questions, depths = random.standard_normal((8, 16)).astype(np.float32), [5, 40, 40, 5, 90, 40, 5, 40]
+    for share in (0.0, 0.003, 0.02, 0.3, 0.7, 0.99):
+        allowed = unwritten(random.random(6_000) >= share)
+        for _ in range(2):  # what is kept of the mask from the first time, too
+            found = index.search(questions, depths, allowed)
+            for question, depth, (items, scores) in zip(questions, depths, found, strict=True):
+                [(alone, own)] = index.search(question[None], depth, allowed)
+                assert allowed[items].all()
+                assert items.tolist() == alone.tolist()
+                assert np.allclose(scores, own, atol=1e-4)
+        index.replace(int(random.integers(0, 6_000)), vectors[0])
+        changed = unwritten(allowed.copy())
+        changed.flags.writeable = True
+        changed[found[1][0][:3]] = False
+        assert not set(index.search(questions[1:2], 40, changed)[0][0].tolist()) & set(found[1][0][:3].tolist())

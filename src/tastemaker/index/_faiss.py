@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.schema.protocols import BoolArray, FloatArray
+from tastemaker.schema.unwritten import OfLatest
 
 LANES = 16
 """Rows are filled up with zeros to a multiple of this, the width of the instructions that read the codes."""
@@ -41,6 +42,7 @@ class InvertedFile:
 
     def __init__(self, index: Any, owner: InvertedFile | None = None) -> None:
         self._index, self._owner = index, owner  # who owns the centres lives as long as this
+        self._bits = OfLatest(_selector)
         self.centres: FloatArray = faiss.rev_swig_ptr(
             faiss.downcast_index(index.quantizer).get_xb(), index.nlist * index.d
         ).reshape(index.nlist, index.d)
@@ -109,9 +111,8 @@ class InvertedFile:
         queries, count = np.ascontiguousarray(queries), len(queries)
         scores, numbers = np.empty((count, depth), dtype=np.float32), np.empty((count, depth), dtype=np.int64)
         asked, told, named = (faiss.swig_ptr(array) for array in (queries, scores, numbers))
-        self._index.search_c(
-            count, asked, depth, told, named, _parameters(probes, allowed)
-        )  # `search` looks at all arguments again
+        parameters = self._parameters(probes, allowed)
+        self._index.search_c(count, asked, depth, told, named, parameters)  # `search` looks at all arguments again
         return [_whole(*found) for found in zip(numbers, scores, strict=True)]
 
     def search_lists(self, query: FloatArray, depth: int, lists: NDArray[np.int64], near: FloatArray, allowed: BoolArray) -> Found:
@@ -119,8 +120,11 @@ class InvertedFile:
         query, lists, near = np.ascontiguousarray(query), np.ascontiguousarray(lists), np.ascontiguousarray(near)
         scores, numbers = np.empty(depth, dtype=np.float32), np.empty(depth, dtype=np.int64)
         pointers = [faiss.swig_ptr(array) for array in (lists, near, scores, numbers)]
-        self._index.search_preassigned_c(1, faiss.swig_ptr(query), depth, *pointers, False, _parameters(len(lists), allowed))
+        self._index.search_preassigned_c(1, faiss.swig_ptr(query), depth, *pointers, False, self._parameters(len(lists), allowed))
         return _whole(numbers, scores)
+
+    def _parameters(self, probes: int, allowed: BoolArray | None) -> Any:
+        return _unfiltered(probes) if allowed is None else faiss.SearchParametersIVF(nprobe=probes, sel=self._bits(allowed))
 
 
 def _file(centres: Any, width: int, lists: int) -> Any:
@@ -128,10 +132,8 @@ def _file(centres: Any, width: int, lists: int) -> Any:
     return faiss.IndexIVFScalarQuantizer(centres, width, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False)
 
 
-def _parameters(probes: int, allowed: BoolArray | None) -> Any:
-    if allowed is None:
-        return _unfiltered(probes)
-    return faiss.SearchParametersIVF(nprobe=probes, sel=faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
+def _selector(allowed: BoolArray) -> Any:
+    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
 
 @cache

@@ -23,6 +23,7 @@ from tastemaker.index.coded import Vectors
 from tastemaker.index.column import grown
 from tastemaker.index.exact import DenseIndex, Neighbour, depths_of
 from tastemaker.schema.protocols import BoolArray, FloatArray
+from tastemaker.schema.unwritten import OfLatest, unwritten
 
 if TYPE_CHECKING:
     from tastemaker.index._faiss import Found, InvertedFile
@@ -93,6 +94,7 @@ class ApproximateIndex(DenseIndex):
         self._head_place = np.full(plan.rows, -1, np.int16)
         self._head_place[self._head] = np.arange(len(self._head))
         self._current: BoolArray | None = None  # rows of the base that were not replaced; None: all
+        self._open_rows = OfLatest(self._open_of)
         self._replaced = 0
         self._delta = inverted.empty()
         self._row_of = np.zeros(0, np.int64)  # of each entry of the delta
@@ -122,6 +124,7 @@ class ApproximateIndex(DenseIndex):
                 self._current = np.ones(self.plan.rows, dtype=bool)
             self._replaced += int(self._current[row])
             self._current[row] = False
+            self._open_rows = OfLatest(self._open_of)
         entry = self._entry_of.pop(row, None)
         if entry is not None:
             self._valid[entry] = False
@@ -135,14 +138,49 @@ class ApproximateIndex(DenseIndex):
             nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
             return [nothing for _ in queries]
         wide = widened(np.asarray(queries, dtype=np.float32), self._waiting.shape[1], self.plan.scale)
-        heads, lists = wide @ self._head_wide.T, self._of_all_lists(wide, max(depths), allowed)
+        heads, lists = wide @ self._head_wide.T, self._of_all_lists(wide, (max(depths), min(depths)), allowed)
         return [self._one(*one, allowed) for one in zip(wide, heads, depths, lists, strict=True)]
 
-    def _of_all_lists(self, wide: FloatArray, depth: int, allowed: BoolArray | None) -> Sequence[Found | None]:
-        """What the closest lists hold for each query, looked for in one piece, where nothing is barred; else None."""
-        if allowed is not None or self._replaced or self.plan.rows <= SCANNED:
+    def _open_of(self, allowed: BoolArray) -> tuple[BoolArray, int]:
+        """Which rows of the base may be found, and how many may not."""
+        found: BoolArray = allowed[: self.plan.rows] if self._current is None else allowed[: self.plan.rows] & self._current
+        if self._current is not None and not allowed.flags.writeable:
+            unwritten(found)
+        return found, self.plan.rows - int(np.count_nonzero(found))
+
+    def _barred(self, allowed: BoolArray | None) -> tuple[BoolArray | None, int]:
+        """The same; None: all may be found."""
+        return (self._current, self._replaced) if allowed is None else self._open_rows(allowed)
+
+    def _way(self, depth: int, barred: int) -> str:
+        """How so many rows are looked for: `scan` what is open, lists as if `all` were open, some more rows for those `beside`, with the `bits` of what is open, or by
+        what the `lists` hold of that."""
+        plan, left = self.plan, self.plan.rows - barred
+        if plan.rows <= SCANNED or (barred and left <= FEW * max(self._read, depth)):
+            return "scan"
+        if not barred:
+            return "all"
+        if barred <= depth:
+            return "beside"
+        return "bits" if left >= MANY * plan.rows else "lists"
+
+    @property
+    def _read(self) -> int:
+        """How many rows a search reads where nothing is barred."""
+        return self.plan.rows * self.plan.probes // self.plan.lists
+
+    def _of_all_lists(self, wide: FloatArray, depth: tuple[int, int], allowed: BoolArray | None) -> Sequence[Found | None]:
+        """What the closest lists hold for each query, looked for in one piece where all are looked for in the same way; else None.
+
+        Args:
+            depth: the largest and the smallest of the queries.
+        """
+        open_, barred = self._barred(allowed)
+        most, least = (self._rough(one) for one in depth)
+        way = self._way(most, barred)
+        if self._way(least, barred) != way or way not in ("all", "beside", "bits"):
             return [None] * len(wide)
-        return self._file.search_many(wide, self._rough(depth), self.plan.probes)
+        return self._of_lists(wide, most, open_, barred, way)
 
     def _rough(self, depth: int) -> int:
         """How many rows are looked for by their codes."""
@@ -170,44 +208,28 @@ class ApproximateIndex(DenseIndex):
         self, query: FloatArray, head: FloatArray, depth: int, lists: Found | None, allowed: BoolArray | None
     ) -> tuple[NDArray[np.int64], FloatArray]:
         """The best of the base, by their own vectors where the codes alone were found too rough."""
-        rough = self._rough(depth)
+        rough, (open_, barred) = self._rough(depth), self._barred(allowed)
         if lists is None:
-            found = self._by_codes(query, head, rough, allowed)
-        else:
-            found = self._with_head(head, rough, None, (lists[0][:rough], lists[1][:rough]))
+            way = self._way(rough, barred)
+            if way == "scan":
+                return self._scanned(query, np.arange(self.plan.rows) if open_ is None else np.flatnonzero(open_))
+            if way == "lists" and open_ is not None:
+                lists = self._in_lists(query, rough, open_, FEW * max(self._read, rough))
+            else:
+                lists = self._of_lists(query[None], rough, open_, barred, way)[0]
+        found = self._with_head(head, rough, open_, (lists[0][:rough], lists[1][:rough]))
         return self._scanned(query, found[0]) if self.plan.more else found
 
-    def _by_codes(
-        self, query: FloatArray, head: FloatArray, depth: int, allowed: BoolArray | None
-    ) -> tuple[NDArray[np.int64], FloatArray]:
+    def _of_lists(self, queries: FloatArray, depth: int, allowed: BoolArray | None, barred: int, way: str) -> list[Found]:
+        """Of the closest lists, in a way of `_way`."""
         plan = self.plan
-        barred = self._replaced
-        if allowed is not None:
-            allowed = allowed[: plan.rows] if self._current is None else allowed[: plan.rows] & self._current
-            barred = plan.rows - int(np.count_nonzero(allowed))
-        elif self._replaced:
-            allowed = self._current
-        if plan.rows <= SCANNED:
-            return self._scanned(query, np.arange(plan.rows) if allowed is None else np.flatnonzero(allowed))
-        left, read = plan.rows - barred, plan.rows * plan.probes // plan.lists
-        if allowed is not None and left <= FEW * max(read, depth):
-            return self._scanned(query, np.flatnonzero(allowed))
-        return self._with_head(head, depth, allowed, self._of_lists(query, depth, allowed, barred, read))
-
-    def _of_lists(
-        self, query: FloatArray, depth: int, allowed: BoolArray | None, barred: int, read: int
-    ) -> tuple[NDArray[np.int64], FloatArray]:
-        """Of the closest lists; `read` is how many rows a search reads where nothing is barred."""
-        plan, left = self.plan, self.plan.rows - barred
-        if not barred or allowed is None:
-            return self._file.search(query, depth, plan.probes)
-        if barred <= depth:  # a few more are asked for, and those left out
-            numbers, scores = self._file.search(query, depth + barred, plan.probes)
-            keep = allowed[numbers]
-            return numbers[keep], scores[keep]
-        if left >= MANY * plan.rows:
-            return self._file.search(query, depth, min(-(-plan.probes * plan.rows // left), plan.lists), allowed)
-        return self._in_lists(query, depth, allowed, FEW * max(read, depth))
+        if way == "all" or allowed is None:
+            return self._file.search_many(queries, depth, plan.probes)
+        if way == "beside":
+            found = self._file.search_many(queries, depth + barred, plan.probes)
+            return [(numbers[keep], scores[keep]) for numbers, scores in found for keep in (allowed[numbers],)]
+        probes = min(-(-plan.probes * plan.rows // (plan.rows - barred)), plan.lists)
+        return self._file.search_many(queries, depth, probes, allowed)
 
     def _with_head(
         self, own: FloatArray, depth: int, allowed: BoolArray | None, found: tuple[NDArray[np.int64], FloatArray]
