@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tastemaker.index import approximate
 from tastemaker.index.channels import Channels, Decays
 from tastemaker.index.neighbours import Neighbours
+from tastemaker.schema.candidates import part
 from tastemaker.schema.protocols import QueryState
 from tastemaker.schema.settings import IndexSettings
 
@@ -142,3 +143,15 @@ def test_what_many_have_met_is_forgotten_when_they_are_answered(folder: Path) ->
     assert channels.candidates([one], 40)[0].items.tolist() == before
     together = [found.items.tolist() for found in channels.candidates([*others, one], 40)]
     assert together == [channels.candidates([each], 40)[0].items.tolist() for each in (*others, one)]
+
+
+def test_vectors_that_were_read_travel_with_a_request_and_are_not_kept_otherwise(folder: Path) -> None:
+    channels, random = Channels.load(folder), np.random.default_rng(4)
+    channels.replace_item(7, _unit(random, 1, TEXT)[0], _unit(random, 1, DIM)[0])
+    states = [QueryState(np.arange(begin, begin + 9, dtype=np.int32), 5 * _unit(random, 1, DIM)[0]) for begin in (0, 40)]
+    for one in channels.candidates(states, 60, gather=lambda calls: {name: call() for name, call in calls.items()}):
+        some = np.arange(len(one.items))[::-2]
+        for found in (one, part(one, some)):
+            assert found.vectors is not None
+            assert np.array_equal(found.vectors, channels.items.rows(found.items))
+    assert [one.vectors for one in channels.candidates(states, 60)] == [None, None]

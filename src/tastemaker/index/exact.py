@@ -35,6 +35,7 @@ class DenseIndex:
 
     def __init__(self, vectors: FloatArray | Vectors, offsets: FloatArray | None = None) -> None:
         self._base: Vectors = Plain(vectors) if isinstance(vectors, np.ndarray) else vectors
+        self._base_count = len(self._base)
         self._later = np.zeros((16, vectors.shape[1]), dtype=np.float32)
         self._count = 0
         self._changed: dict[int, int] = {}
@@ -42,7 +43,7 @@ class DenseIndex:
         self.offsets = None if offsets is None else Column(offsets)
 
     def __len__(self) -> int:
-        return len(self._base) + self._count
+        return self._base_count + self._count
 
     @property
     def dim(self) -> int:
@@ -99,7 +100,7 @@ class DenseIndex:
     def rows(self, indices: NDArray[np.integer]) -> FloatArray:
         """The vectors of some items, float32 [n, D]."""
         indices = np.asarray(indices, dtype=np.int64)
-        base = indices < len(self._base) if self._count else None
+        base = indices < self._base_count if self._count else None
         if base is None or np.count_nonzero(base) == len(base):
             found = self._base.rows(indices)
         else:

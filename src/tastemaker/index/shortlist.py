@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +147,10 @@ class Shortlists:
                     parts.append(open_.largest(lane, known, friends[known], depth))
         parts += [open_.keys(lane, more) for lane in range(len(states)) if len(more)]
         items, begin = open_.union(parts)
-        return self._scored(asked, [one for _, one in likely], people, sums, items, begin, depth, missing)
+        lists = self._scored(asked, [one for _, one in likely], people, sums, items, begin, depth, missing)
+        if gather is None:  # many lists may be kept, as by who learns from them
+            return [replace(one, vectors=None) for one in lists]
+        return lists
 
     @property
     def _fading(self) -> tuple[float, float]:

@@ -21,7 +21,7 @@ class ChannelScores:
             places beyond the asked depth all read `depth`.
         counts: training events of each item, float32 [M]; 0 marks an item that training never saw.
         depth: how many places of each channel were looked at.
-        vectors: item vectors, float32 [M, D], where the channels have read them anyway; None: they have to be looked up.
+        vectors: item vectors, float32 [M, D], where the channels have read them for a request under way; None: they have to be looked up.
     """
 
     items: NDArray[np.int32]
