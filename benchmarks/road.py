@@ -1,0 +1,106 @@
+"""CPU of an answer in this machine's hands, in process: alone and several together; with other versions of the source asked in turns, as ratios.
+
+    python benchmarks/road.py WORKSPACE [--beside SRC …] [--together 1 16] [--rounds 30] [--answers 64]
+
+WORKSPACE has a live bundle whose users are u0 to u399, such as `serving.py --table --folder F` leaves in F. SRC is a folder `src` of another version. Cores that are shared with other work make single
+figures worth little: versions are asked some answers each, in turns, in processes of their own, and medians are compared. Limit: .9 ms of CPU a request with HTTP and the clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+LIMIT_MS = 0.9
+USERS = 400
+
+
+def work(workspace: Path) -> None:
+    """Answers as it is told on the standard input: how many together, and how many in all; tells CPU ms an answer."""
+    import msgspec
+    from threadpoolctl import threadpool_limits
+
+    from tastemaker.journal.append import Journal
+    from tastemaker.schema.queries import RecommendQuery
+    from tastemaker.schema.settings import ServingSettings, Settings
+    from tastemaker.serving.answers import Answers
+    from tastemaker.serving.wire import open_live
+
+    threadpool_limits(1)
+    serving = msgspec.structs.replace(ServingSettings(), deadline_ms=0.0)  # all of it in this thread
+    journal = Journal.open(workspace / "journal")
+    live = open_live(workspace / "bundles", journal, service=msgspec.structs.replace(Settings(), serving=serving))
+    answers, encode = Answers(live, journal, serving), msgspec.json.Encoder().encode
+    print("ready", flush=True)
+    at = 0
+    for line in sys.stdin:
+        together, count = map(int, line.split())
+        began = time.process_time()
+        for _ in range(max(count // together, 1)):
+            asked = [RecommendQuery(user_id=f"u{(at + place) % USERS}", k=10) for place in range(together)]
+            for answer in answers.recommend_many(asked):
+                encode(answer)
+            at += together
+        print(1e3 * (time.process_time() - began) / (max(count // together, 1) * together), flush=True)
+
+
+def started(source: Path, workspace: Path) -> subprocess.Popen[str]:
+    """A process that answers with a version of the source."""
+    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, str(workspace), "--work"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "ready", f"{source} does not answer"
+    return process
+
+
+def asked(process: subprocess.Popen[str], together: int, count: int) -> float:
+    """CPU ms an answer of some."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{together} {count}\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("workspace", type=Path, nargs="?")
+    options.add_argument("--beside", type=Path, nargs="*", default=[])
+    options.add_argument("--together", type=int, nargs="*", default=[1, 16])
+    options.add_argument("--rounds", type=int, default=30)
+    options.add_argument("--answers", type=int, default=64)
+    options.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    given = options.parse_args()
+    if given.workspace is None:
+        print("Skipped: give a workspace, such as `serving.py --table --folder F` leaves in F/100000")
+        return
+    if given.work:
+        work(given.workspace)
+        return
+    sources = [Path(__file__).resolve().parents[1] / "src", *given.beside]
+    processes = [started(source, given.workspace) for source in sources]
+    try:
+        for together in given.together:
+            for process in processes:
+                asked(process, together, USERS)  # warms
+            rounds = [[asked(process, together, given.answers) for process in processes] for _ in range(given.rounds)]
+            ms = np.median(np.array(rounds), axis=0)
+            print(f"{together:3} together: {ms[0]:.3f} ms of CPU a list, {ms[0] / LIMIT_MS:.2f} of {LIMIT_MS}", end="")
+            ratios = [f"{ms[0] / other:.3f} of {source}" for source, other in zip(given.beside, ms[1:], strict=True)]
+            print("".join(f"; {ratio}" for ratio in ratios), flush=True)
+    finally:
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(10)
+
+
+if __name__ == "__main__":
+    main()
