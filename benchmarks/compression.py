@@ -66,6 +66,7 @@ REACH = {
     "item vectors": ("fp32", "1/4 at .99 recall@100", "1/16"),
     "whole bundle resident": ("uncompressed", "1/3", ""),
 }
+KEPT = "An arm that an earlier run had measured stands as it was measured, beside the peer of that run."
 Found = dict[str, list[str]]
 """What was measured, by the rows of `REACH`."""
 FLOP_TOKEN = 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
@@ -497,9 +498,10 @@ def main() -> None:
         whole_bundle(asked.workspace, pair, lines, told)
     table = summary(told)
     print("\n" + "\n".join(table), flush=True)
-    words = f"`{' '.join(sys.argv[1:]) or 'no arguments'}`, {asked.steps} steps of healing, {(time.perf_counter() - began) / 60:.0f} minutes, load {os.getloadavg()[0]:.0f}"
+    given = [Path(one).name if "/" in one else one for one in sys.argv[1:]]
+    words = f"`{' '.join(given) or 'no arguments'}`, {asked.steps} steps of healing, {(time.perf_counter() - began) / 60:.0f} minutes, load {os.getloadavg()[0]:.0f}"
     head = ["# What compression gives", "", "Made by `python benchmarks/compression.py`; what is measured is described there.", ""]
-    asked.out.write_text("\n".join([*head, f"This run: {words}.", "", *table, *lines]) + "\n")
+    asked.out.write_text("\n".join([*head, f"This run: {words}. {KEPT}", "", *table, "", *lines]) + "\n")
     print(f"Written: {asked.out}")
 
 
