@@ -66,6 +66,7 @@ REACH = {
     "item vectors": ("fp32", "1/4 at .99 recall@100", "1/16"),
     "whole bundle resident": ("uncompressed", "1/3", ""),
 }
+KEPT = "An arm that an earlier run had measured stands as it was measured, beside the peer of that run."
 Found = dict[str, list[str]]
 """What was measured, by the rows of `REACH`."""
 FLOP_TOKEN = 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
@@ -314,21 +315,21 @@ def accepted(asked: argparse.Namespace, pair: tuple[Path, Path], lines: list[str
     lines += ["", f"The accepted encoder ({', '.join(config.get('made_by', []))}): {cost}."]
     lines += [
         "",
-        "| texts | of word pieces | runtime | texts a CPU second | ratio to sentence-transformers |",
+        "| texts | word pieces: peer, accepted | runtime | texts a CPU second | ratio to sentence-transformers |",
         "|---|---|---|---|---|",
     ]
     for name, texts in groups.items():
         base = len(texts) / cpu_seconds(lambda texts=texts: peer.encode(texts, batch_size=64), asked.repeats)  # type: ignore[misc]
-        pieces = float(
-            np.mean([len(ids) for ids in peer.tokenizer(texts, truncation=True, max_length=peer.max_seq_length)["input_ids"]])
-        )
-        say(lines, f"| {name} | {pieces:.0f} | sentence-transformers, torch fp32 | {base:.0f} | 1.00 |")
+        asked_of_peer = peer.tokenizer(texts, truncation=True, max_length=peer.max_seq_length)["input_ids"]
+        both = asked_of_peer, picked._tokenizer.encode_batch(texts)
+        pieces = ", ".join(f"{np.mean([len(one) for one in found]):.0f}" for found in both)
+        say(lines, f"| {name} | {pieces} | sentence-transformers, torch fp32 | {base:.0f} | 1.00 |")
         for runtime, opener in openers().items():
             encoder = TextEncoder(folder, width, later=True)
             encoder._session = opener(folder / "model.onnx", 1)
             speed = len(texts) / cpu_seconds(lambda e=encoder, texts=texts: e.encode(texts), asked.repeats)  # type: ignore[misc]
             mark = f"{runtime}, the one that is picked here" if runtime == name_of else runtime
-            say(lines, f"| {name} | {pieces:.0f} | {mark} | {speed:.0f} | **{speed / base:.2f}** |")
+            say(lines, f"| {name} | {pieces} | {mark} | {speed:.0f} | **{speed / base:.2f}** |")
             if not runtime.endswith("-float"):
                 told["the same, the encoder that `compress` accepted"].append(f"{name}, {runtime} **{speed / base:.2f} x**")
     told["the same, the encoder that `compress` accepted"].append(cost)
@@ -497,9 +498,10 @@ def main() -> None:
         whole_bundle(asked.workspace, pair, lines, told)
     table = summary(told)
     print("\n" + "\n".join(table), flush=True)
-    words = f"`{' '.join(sys.argv[1:]) or 'no arguments'}`, {asked.steps} steps of healing, {(time.perf_counter() - began) / 60:.0f} minutes, load {os.getloadavg()[0]:.0f}"
+    given = [Path(one).name if "/" in one else one for one in sys.argv[1:]]
+    words = f"`{' '.join(given) or 'no arguments'}`, {asked.steps} steps of healing, {(time.perf_counter() - began) / 60:.0f} minutes, load {os.getloadavg()[0]:.0f}"
     head = ["# What compression gives", "", "Made by `python benchmarks/compression.py`; what is measured is described there.", ""]
-    asked.out.write_text("\n".join([*head, f"This run: {words}.", "", *table, *lines]) + "\n")
+    asked.out.write_text("\n".join([*head, f"This run: {words}. {KEPT}", "", *table, "", *lines]) + "\n")
     print(f"Written: {asked.out}")
 
 
