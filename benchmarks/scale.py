@@ -423,7 +423,7 @@ def machine() -> str:
 # ---------------------------------------------------------------- page
 
 COLUMNS: dict[str, list[tuple[str, str, str]]] = {
-    "index": [("ms", "ms a search", ".3f"), ("p99", "p99 ms", ".3f"), ("recall", "recall@100", ".4f"), ("build_asked", "asked for", ".2f"), ("probes", "lists read", ",.0f"), ("build_cpu", "build CPU s", ",.1f"), ("build_anonymous_gib", "build anonymous GiB", ".2f"), ("build_resident_gib", "resident", ".2f"), ("disk_gib", "disk GiB", ".3f"), ("anonymous_gib", "ask anonymous GiB", ".2f")],
+    "index": [("ms", "ms a search", ".3f"), ("p99", "p99 ms", ".3f"), ("recall", "recall@100", ".4f"), ("build_asked", "asked for", ".2f"), ("probes", "lists read", ",.0f"), ("build_cpu", "build CPU s", ",.1f"), ("build_anonymous_gib", "build anonymous GiB", ".2f"), ("build_resident_gib", "resident", ".2f"), ("disk_gib", "disk GiB", ".3f"), ("peak_gib", "asked: resident GiB", ".2f")],
     "events": [("seconds", "s", ",.1f"), ("cpu", "CPU s", ",.1f"), ("imported", "of it import s", ",.1f"), ("gib", "peak GiB", ".2f"), ("disk", "journal bytes", ",.0f"), ("staged", "stage bytes", ",.0f")],
     "training": [("seconds", "s a step", ".2f"), ("peak_gib", "peak GiB", ".2f"), ("before_gib", "before the model", ".2f"), ("anonymous_gib", "anonymous GiB", ".2f")],
     "state": [("fold_us", "an event µs", ".1f"), ("fold_p99_us", "p99 µs", ".1f"), ("read_ms", "200 items ms", ".2f"), ("held_gib", "held GiB", ".3f"), ("bytes_a_user", "bytes a user", ",.0f"), ("learn_cpu", "made in CPU s", ",.1f"), ("anonymous_gib", "peak anonymous GiB", ".2f")],
