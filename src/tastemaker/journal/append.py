@@ -41,7 +41,7 @@ class Journal(Catalogue):
         self.segments = path / "segments"
         self._turn = Turn(path / "write.lock")
         self._stamp = Stamp(path / "changed")
-        self._seen, self._until, self._marks = b"", 0.0, (0, 0)
+        self._known = b"", 0.0, (0, 0)  # stamp, until when it is believed, marks: replaced in one go, as threads ask side by side
         if isinstance(database, Database):
             database.stamp = self._stamp
 
@@ -90,12 +90,14 @@ class Journal(Catalogue):
     def marks(self) -> tuple[int, int]:
         """The last sequence number and the last change number, in one look; while nothing is changed the database is asked `LOOK_SECONDS` after the last time only."""
         stamp, now = self._stamp.read(), time.monotonic()
-        if stamp == self._seen and now < self._until:
-            return self._marks
+        seen, until, marks = self._known
+        if stamp == seen and now < until:
+            return marks
         rows = self._database.execute("SELECT name, value FROM counter WHERE name IN ('seq', 'change')").fetchall()
         found = dict(rows)
-        self._seen, self._until, self._marks = stamp, now + LOOK_SECONDS, (int(found["seq"]), int(found["change"]))
-        return self._marks
+        marks = int(found["seq"]), int(found["change"])
+        self._known = stamp, now + LOOK_SECONDS, marks
+        return marks
 
     def append(self, events: Sequence[Event]) -> AppendResult:
         """Stores events in one transaction; an event whose id is already stored is counted as a duplicate.

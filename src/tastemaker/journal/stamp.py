@@ -27,7 +27,9 @@ class Stamp:
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
             if os.fstat(file).st_size < BYTES:
-                os.truncate(file, BYTES)
+                os.pwrite(
+                    file, os.urandom(BYTES), 0
+                )  # written, not only made longer: a page without a block on a full disk ends the process that writes it
             self._map = mmap.mmap(file, BYTES)
         finally:
             os.close(file)
