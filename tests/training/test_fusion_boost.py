@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tastemaker.schema.settings import FusionSettings
-from tastemaker.training.fusion import Examples, train_fusion
+from tastemaker.training.fusion import Examples, _moments, train_fusion
 
 ROWS, EACH = 400, 20
 
@@ -48,3 +48,10 @@ def test_too_few_rows_give_the_sum_of_reciprocal_ranks() -> None:
     fusion, quality = train_fusion(short, FusionSettings(), 0)
     assert quality is None
     assert not fusion.hidden.any()
+
+
+def test_moments_in_half_precision_are_those_of_the_numbers() -> None:
+    given = np.random.default_rng(0).normal([3.0, -0.2, 0.0], [0.01, 4.0, 0.0], (250_000, 3)).astype(np.float16)
+    mean, scale = _moments(given)
+    np.testing.assert_allclose(mean, given.astype(np.float64).mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(scale, given.astype(np.float64).std(axis=0) + 1e-6, rtol=1e-5)

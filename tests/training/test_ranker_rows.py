@@ -19,7 +19,6 @@ from tastemaker.schema.items import Item
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.settings_file import load_settings
 from tastemaker.streaming.features import LiveFeatures
-from tastemaker.training import ranker_rows
 from tastemaker.training.features import TrainedFeatures
 from tastemaker.training.fit import TrainedBrain, fit
 from tastemaker.training.holdout import hold_out
@@ -85,19 +84,6 @@ def test_law_no_row_reads_what_came_at_its_moment_or_later(trained: TrainedFeatu
     assert changed_by_later_events(trained, log, rows) == 0
     monkeypatch.setattr(timeline, "STRICTLY_BEFORE", "right")  # the planted leak: a row reads the very event that it is to foretell
     assert changed_by_later_events(trained, log, rows) == len(rows)
-
-
-def test_what_the_fusion_has_learned_from_is_not_asked_where_there_is_enough_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = hold_out(build(ring()), COLD_SHARE, 0)
-    met = np.arange(0, len(held.targets), 2, dtype=np.int32)
-    few = ranker_rows.askable(held, met)
-    assert np.array_equal(few, np.flatnonzero(~held.fresh[held.targets])), "a ring has fewer questions than that"
-    assert np.isin(met, few).any()
-    monkeypatch.setattr(ranker_rows, "ENOUGH", 10)
-    found = ranker_rows.askable(held, met)
-    assert len(found) >= 10
-    assert not np.isin(found, met).any()
-    assert np.isin(found, few).all()
 
 
 def test_what_counts_other_peoples_events_is_not_read(trained: TrainedFeatures) -> None:

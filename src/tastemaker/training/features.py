@@ -15,10 +15,10 @@ from tastemaker.features.preparation import Preparation, Reduction
 from tastemaker.features.state import State
 from tastemaker.models.fusion import Fusion
 from tastemaker.schema.errors import SettingsError
-from tastemaker.schema.protocols import FloatArray, IntArray
+from tastemaker.schema.protocols import FloatArray
 from tastemaker.schema.settings import Settings
 from tastemaker.training.alignment import rotation
-from tastemaker.training.parts import Fit, fusion_rows
+from tastemaker.training.parts import Fit
 from tastemaker.training.preparation import fit_reduction
 from tastemaker.training.ranker_rows import RANKER_NEGATIVES, Known, RankerRows, prepare, ranker_rows
 
@@ -110,14 +110,14 @@ def learn_rows(
     names = catalogue["item_id"].to_list()
     reduction = fit_reduction("text_part", text, settings.features.text_columns, seed=settings.train.seed)
 
-    def known(fit: Fit, met: IntArray) -> Known:
-        return Known(fit.held, fit.channels, fusion, fit.model.user_vectors, log, features, text, sequences, names, met)
+    def known(fit: Fit) -> Known:
+        return Known(fit.held, fit.channels, fusion, fit.model.user_vectors, log, features, text, sequences, names)
 
     by_time = features is not None and later is None
     questions = settings.ranker.questions or (QUESTIONS_BY_TIME if by_time else QUESTIONS)
-    rows = ranker_rows(known(early, fusion_rows(early.held, settings.train.seed)), reduction, questions, settings, by_time)
+    rows = ranker_rows(known(early), reduction, questions, settings, by_time)
     if later is not None:
-        more = ranker_rows(known(later, np.zeros(0, np.int32)), reduction, settings.ranker.later_questions, settings, True, True)
+        more = ranker_rows(known(later), reduction, settings.ranker.later_questions, settings, True, True)
         met = later.held.train.counts() > 0
         turn = rotation(early.channels.items.rows(np.flatnonzero(met)), later.channels.items.rows(np.flatnonzero(met)))
         rows = rows.joined(replace(more, users=more.users @ turn))

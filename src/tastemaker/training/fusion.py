@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tastemaker.index.channels import CHANNELS, Channels
@@ -16,7 +18,8 @@ from tastemaker.schema.protocols import BoolArray, FloatArray, IntArray, Progres
 from tastemaker.schema.settings import FusionSettings
 
 HIDDEN = 48
-ROWS = 8_000
+ROWS = 20_000
+"""Held-back events that it learns from at most. On Amazon Beauty 4,000, 8,000, 14,000 and 20,000 of them give an NDCG@10 that grows by 2 % or 1 % each time."""
 FEWEST_ROWS = 100
 EPOCHS = 12
 BATCH = 128
@@ -25,6 +28,8 @@ DECAY = 1e-3
 CHECK_SHARE = 0.2
 BOOSTS = tuple(step / 4 for step in range(13))
 _GATHER = 256
+_BLOCK = 100_000
+_FARTHEST = 60_000.0  # what half precision holds
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Examples:
     """What the fusion learns from.
 
     Attributes:
-        given: features of the candidates of all rows, one row's behind the other's, float32 [C, F].
+        given: features of the candidates of all rows, one row's behind the other's, float16 or float32 [C, F].
         begin: where each row's candidates begin, int64 [R + 1].
         target: place of the item that came next among its row's candidates, int64 [R].
         new: bool [C], candidates that training never saw.
@@ -41,7 +46,7 @@ class Examples:
             channel found are counted too.
     """
 
-    given: FloatArray
+    given: NDArray[np.floating[Any]]
     begin: np.ndarray
     target: np.ndarray
     new: np.ndarray
@@ -83,7 +88,9 @@ def gather(
         for state, found, target in zip(states, channels.candidates(states, depth, allowed), targets[part], strict=True):
             place = np.flatnonzero(found.items == target)
             if len(place):
-                given.append(features(found, len(state.history)))
+                given.append(
+                    features(found, len(state.history)).clip(-_FARTHEST, _FARTHEST).astype(np.float16)
+                )  # there are millions
                 new.append(found.counts == 0)
                 close.append(boosted(found))
                 sizes.append(len(found.items))
@@ -91,7 +98,7 @@ def gather(
         if progress:
             progress("fusion", min(begin + _GATHER, len(targets)), len(targets))
     begins = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    whole = np.concatenate(given) if given else np.zeros((0, 1), np.float32)
+    whole = np.concatenate(given) if given else np.zeros((0, 1), np.float16)
     fresh, near = (np.concatenate(parts) if parts else np.zeros(0, dtype=bool) for parts in (new, close))
     asked_new = int((channels.counts[targets] == 0).sum())
     return Examples(whole, begins, np.array(places, dtype=np.int64), fresh, near, asked_new, len(targets) - asked_new)
@@ -128,7 +135,7 @@ def train_fusion(
     random = np.random.default_rng(seed)
     order = random.permutation(rows)
     check, learn = order[: round(rows * CHECK_SHARE)], order[round(rows * CHECK_SHARE) :]
-    mean, scale = examples.given.mean(axis=0), examples.given.std(axis=0) + 1e-6
+    mean, scale = _moments(examples.given)
     network = _Network(examples.given.shape[1])
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
     steps, done = EPOCHS * max(1, -(-len(learn) // BATCH)), 0
@@ -158,6 +165,17 @@ def train_fusion(
         settings.cold_boost + cold_boost(network, examples, settings.cold_price, mean, scale),
     )
     return fusion, best[1] * examples.found
+
+
+def _moments(given: NDArray[np.float16]) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of each column, float32 [F] each, block by block: half precision would not hold the sums."""
+    mean = sum(given[part].sum(axis=0, dtype=np.float64) for part in _blocks(given)) / max(len(given), 1)
+    squares = sum(np.square(given[part] - mean).sum(axis=0) for part in _blocks(given)) / max(len(given), 1)
+    return mean.astype(np.float32), (np.sqrt(squares) + 1e-6).astype(np.float32)
+
+
+def _blocks(given: NDArray[np.float16]) -> list[slice]:
+    return [slice(begin, begin + _BLOCK) for begin in range(0, len(given), _BLOCK)]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from tastemaker.data.sequences import Sequences
 from tastemaker.index.channels import Channels, Decays
 from tastemaker.models.fusion import Fusion
 from tastemaker.schema.graph import Social
-from tastemaker.schema.protocols import IntArray, Progress
+from tastemaker.schema.protocols import Progress
 from tastemaker.schema.settings import Settings
 from tastemaker.schema.signals import GRAPH, Signals
 from tastemaker.training.companions import choose_smoothing, companions_of, without_histories
@@ -127,7 +127,7 @@ def learn_fusion(
     """The fusion, from held-back events that no channel has learned from, and the smoothing of user vectors by those of friends."""
     seed, smoothing = settings.train.seed, 0.0
     channels = make_channels(held.train, model, signals, time_is_order, settings, social)
-    chosen = fusion_rows(held, seed)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS])
     histories = [held.histories[row] for row in chosen]
     if channels.companions is not None:
         smoothing = channels.companions.smoothing = choose_smoothing(channels.companions, model, held, settings)
@@ -136,11 +136,6 @@ def learn_fusion(
     examples = gather(channels, histories, users, held.targets[chosen], held.known, depth, progress, held.users[chosen])
     fusion, quality = train_fusion(examples, settings.fusion, seed, channels.names)
     return LearnedFusion(channels, fusion, len(chosen), quality, smoothing)
-
-
-def fusion_rows(held: Holdout, seed: int) -> IntArray:
-    """The held-back events that the fusion learns from, in order; who judges something beside the fusion had better ask others."""
-    return np.sort(np.random.default_rng(seed).permutation(len(held.targets))[:ROWS]).astype(np.int32)
 
 
 def learn_all(

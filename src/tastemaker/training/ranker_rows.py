@@ -7,7 +7,7 @@ more than a service would have known.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from typing import Any
 
@@ -36,8 +36,6 @@ OF_QUESTIONS = ("users", "judged", "folds", "later")
 RANKER_NEGATIVES = ("unclicked", "candidates", "both")
 JUDGED = 0.3
 """Share of the questions, the latest, that nothing learns from: chances are calibrated and the order is judged by them."""
-ENOUGH = 2_000
-"""Questions that the fusion has not learned from, from which on no others are asked."""
 _BATCH = 256
 
 
@@ -121,7 +119,7 @@ class Known:
     """What the rows are made from.
 
     Attributes:
-        held: the questions. channels, fusion: of a fit that has not seen them; of `met` ones the fusion has, int [M].
+        held: the questions. channels: of a fit that has not seen them. fusion: learned beside these channels.
         user_vectors: gives float32 [B, D] for histories.
         log: every event of the journal, whatever its type.
         features: declared over the catalogue; None where the log has no times.
@@ -138,7 +136,6 @@ class Known:
     text: FloatArray
     sequences: Sequences
     item_ids: list[str]
-    met: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
 
 
 @dataclass(frozen=True)
@@ -171,14 +168,14 @@ def ranker_rows(
         later: the questions are those of `hold_out_later`.
 
     Items that the holdout pretends to be new are left out: they are new to the channels and old to everything else, which no live item is, and they are
-    answers far more often than new items are. What is learned of them would not hold. Questions that the fusion has learned from are left out, too, where `ENOUGH`
-    others are there: beside a fusion that knows their answers a ranker can't gain.
+    answers far more often than new items are. What is learned of them would not hold. The fusion has learned from most of the questions, so that
+    beside it a ranker gains a little less here than it will.
 
     A list holds what the same answer showed in vain, where the log tells (see `sampling.ranker`), then the fusion's best, `ranker.depth` in all. A
     target that is among neither is not in its list.
     """
     held, random = known.held, np.random.default_rng(settings.train.seed)
-    chosen = random.permutation(askable(held, known.met))
+    chosen = random.permutation(np.flatnonzero(~held.fresh[held.targets]))
     if by_time:  # the latest: the channels know other people's events of after an early question
         chosen = chosen[np.argsort(-held.times[chosen], kind="stable")]
     chosen = chosen[:questions]
@@ -219,13 +216,6 @@ def ranker_rows(
         folds=folds,
         later=np.full(len(kept), later),
     )
-
-
-def askable(held: Holdout, met: IntArray) -> NDArray[np.int64]:
-    """Held-back events of items that are no pretended-new ones, in order; without those that the fusion has `met`, where enough others are there."""
-    found = np.flatnonzero(~held.fresh[held.targets])
-    unmet = np.setdiff1d(found, met)
-    return unmet if len(unmet) >= ENOUGH else found
 
 
 def prepare(rows: RankerRows, settings: Settings) -> Preparation:
