@@ -9,6 +9,7 @@ from typing import Any
 from tastemaker.compression import media, ranker, shared, text, user, vectors
 from tastemaker.compression.ladder import Group
 from tastemaker.compression.step import DEAD, MEDIA, RANKER, TEXT, USER, VECTORS, Facts, Step, Tools
+from tastemaker.data.split import NAMES
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import CompressSettings
 from tastemaker.schema.signals import AUDIO, IMAGE
@@ -37,12 +38,14 @@ def ladder(settings: CompressSettings) -> list[Group]:
     """The groups of steps that the settings ask for.
 
     Raises:
-        SettingsError: a step, an effort or an importance that is not known.
+        SettingsError: a step, an effort, an importance or a split that is not known.
     """
     if settings.effort not in ("quick", "normal"):
         raise SettingsError(f"compress.effort is {settings.effort!r}; expected quick or normal.")
     if settings.importance not in ("activation", "taylor"):
         raise SettingsError(f"compress.importance is {settings.importance!r}; expected activation or taylor.")
+    if settings.split not in ("auto", *NAMES):
+        raise SettingsError(f"compress.split is {settings.split!r}; expected auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}.")
     groups: list[Group] = [
         [VOCABULARY],
         *([_smaller(settings)] if settings.effort == "normal" else []),
