@@ -54,6 +54,7 @@ class Tools:
         settings: section `compress`.
         cache: results that depend on a graph and its texts alone are kept here, so that they are made once.
         seed: of samples and trainings.
+        judging: the bundle is tried, so texts that no step learns from must be met as new ones; else it is the one that will serve, and all its texts are known.
     """
 
     open: Callable[[Path], Answering]
@@ -62,6 +63,7 @@ class Tools:
     settings: CompressSettings
     cache: Path
     seed: int = 0
+    judging: bool = False
     progress: Callable[[str, int, int], None] | None = None
 
 

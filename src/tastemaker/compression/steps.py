@@ -14,7 +14,14 @@ from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import CompressSettings
 from tastemaker.schema.signals import AUDIO, IMAGE
 
-VOCABULARY = Step("vocabulary", TEXT, "word pieces that the catalogue does not use are left out", text.vocabulary)
+VOCABULARY = Step("vocabulary", TEXT, "word pieces that the catalogue does not use are left out", text.vocabulary(1))
+VOCABULARIES = [
+    VOCABULARY,
+    *(
+        Step(f"vocabulary-{times}", TEXT, f"the same, with {times} times as many common ones kept", text.vocabulary(times))
+        for times in (2, 3)
+    ),
+]
 INT8_TEXT = Step("int8-text", TEXT, "products and word vectors of the language model in eight bits", text.int8)
 INT8_SENSITIVE = Step("int8-text-sensitive", TEXT, "the same, the products that cost most left in float", text.int8_sensitive)
 INT8_TABLES = Step("int8-word-vectors", TEXT, "word vectors in eight bits, products in float", text.int8_tables)
@@ -47,8 +54,8 @@ def ladder(settings: CompressSettings) -> list[Group]:
     if settings.split not in ("auto", *NAMES):
         raise SettingsError(f"compress.split is {settings.split!r}; expected auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}.")
     groups: list[Group] = [
-        [VOCABULARY],
         *([_smaller(settings)] if settings.effort == "normal" else []),
+        VOCABULARIES,
         [INT8_TEXT, INT8_SENSITIVE, INT8_TABLES],
         *([[SMALLER_USER]] if settings.effort == "normal" else []),
         [INT8_USER],

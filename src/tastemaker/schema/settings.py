@@ -472,7 +472,8 @@ class CompressSettings(Section, kw_only=True, frozen=True):
     """Share of its ten nearest texts that a text which no step has seen must keep: search and new items hang on the language model, and the NDCG
     of known items does not see them."""
     vocabulary: Positive = 8_192
-    """Rows of word pieces that are kept besides those of the catalogue, the first ones of the vocabulary, so that new texts can be read."""
+    """Rows of word pieces that are kept besides those of the catalogue, the first ones of the vocabulary, so that new texts can be read; twice and three times as many are
+    tried where texts that count as new lose too many neighbours with them."""
     layers: tuple[int, ...] = (2, 3, 4)
     """Layers that the smaller language model keeps, the fewest first."""
     forward: Share = 0.5
