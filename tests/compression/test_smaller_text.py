@@ -170,6 +170,17 @@ def test_rounding_while_healing_makes_eight_bits_cheaper(encoder: Path, lesson: 
     assert float(small.layers[0].up.weight.grad.abs().sum()) > 0, "and lets gradients through"
 
 
+def test_healing_changes_the_words_of_the_texts_alone(lesson: Lesson) -> None:
+    small = cut(lesson.teacher(), 2, 1.0, 1.0, lesson.batches(32))
+    tokens, before = lesson._tokens, small.words.weight.detach().clone()
+    lesson.heal(small, 4, 3e-3, 64)
+    met = np.unique(np.concatenate(tokens))
+    changed = (small.words.weight != before).any(dim=1).nonzero().flatten().tolist()
+    assert changed == met.tolist()
+    assert len(met) < len(before) // 2
+    assert lesson._tokens is tokens
+
+
 def test_a_table_of_words_is_an_encoder_too(lesson: Lesson) -> None:
     small = WordTable(torch.from_numpy(lesson.word_vectors()))
     before = lesson.alike(small)
