@@ -189,6 +189,9 @@ def test_both_bundles_are_told_who_asks() -> None:
     assert Budget(0.01, questions, before).judge(after).accepted
     judged = min(AUC_QUESTIONS, sum(int(one[0]) < ITEMS for one in targets))
     assert before.people == after.people == after.asked + judged
+    unsure = Lists(spoiled(lists, 0.02))
+    Budget(0.0, questions, Lists(lists)).judge(unsure)
+    assert unsure.people == unsure.asked == len(questions), "at the later looks too"
 
 
 def test_the_auc_of_a_question_is_that_of_its_pairs() -> None:

@@ -50,7 +50,7 @@ def test_law_no_test_pair_is_in_train_and_the_same_seed_splits_alike(
     assert made.train.item_ids()[: data.items.height] == data.items["item_id"].to_list()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows=ROWS, share=st.sampled_from([0.0, 0.2, 0.5, 1.0]), most=st.integers(1, 4), base=st.sampled_from([0.0, T0]))
 def test_law_the_last_events_of_each_user_are_held_back_and_asked_in_their_order(
     rows: list[tuple[str, str, float]], share: float, most: int, base: float
@@ -77,6 +77,21 @@ def test_law_the_last_events_of_each_user_are_held_back_and_asked_in_their_order
         for (row, item, _), user, history in zip(asked_of.targets.rows(), asked_of.users, asked_of.histories, strict=True)
     }
     assert found == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS, share=st.sampled_from([0.1, 0.5]))
+def test_law_a_cut_in_time_asks_at_each_later_event_of_who_did_something_before(
+    rows: list[tuple[str, str, float]], share: float
+) -> None:
+    data = dataset(rows)
+    made = split.global_time(data, share)
+    cut = made.train.events["timestamp"].max()
+    expected = []
+    for user, items, times in data.events.group_by("user_id", maintain_order=True).agg("item_id", "timestamp").rows():
+        later = [place for place in range(1, len(items)) if times[place] > cut and items[place] not in items[:place]]
+        expected += [(f"{user}\x1f{place}", items[place]) for place in later]
+    assert questions(made, data, data.item_ids(), 1_000, 0).targets.select("user_id", "item_id").rows() == expected
 
 
 def test_with_no_times_at_all_the_log_itself_is_the_order() -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tastemaker.features.ranking import Read
     from tastemaker.schema.protocols import Asker, FloatArray, IntArray, Progress, QueryState
 
+AT_ONCE = 256
+"""Questions that a core answers together."""
+
 
 def run(
     directory: Annotated[Path, typer.Argument(help="The workspace.")],
@@ -174,7 +177,7 @@ def _in_parts(count: int, work: Callable[[slice], list[Any]]) -> list[Any]:
 
     from tastemaker.inference.cpu import cores
 
-    parts = [slice(begin, begin + 256) for begin in range(0, count, 256)]
+    parts = [slice(begin, begin + AT_ONCE) for begin in range(0, count, AT_ONCE)]
     with threadpool_limits(1, "blas"):
         if len(parts) < 2:
             return [one for part in parts for one in work(part)]
