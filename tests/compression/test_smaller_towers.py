@@ -92,6 +92,7 @@ def test_features_are_told_of_each_question_by_who_asks_it_and_when(bundle: Path
     askers = [Asker(f"u{row % 120}", 1.6e9 + 86_400 * row) for row in range(40)]
     told, alone = served.chances(histories, items, askers), served.chances(histories, items)
     assert any(not np.allclose(one, other) for one, other in zip(told, alone, strict=True))
+    assert [state.asker for state in served._states(histories, askers, slice(16, 32))] == askers[16:32]
     lists = served.lists(histories, 5, askers)
     for row in (0, 7, 39):
         itself = slice(row, row + 1)
