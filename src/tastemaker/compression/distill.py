@@ -146,7 +146,8 @@ class Lesson:
         """Inside, the small encoder holds those word pieces alone that the texts have, numbered anew: the others never change, and would take most of the optimiser's time."""
         whole, tokens = small.words, self._tokens
         met = np.unique(np.concatenate([[0], *tokens]))  # 0 fills up batches
-        small.words = nn.Embedding.from_pretrained(whole.weight.detach()[met], freeze=False)
+        rows = whole.weight.detach()[met]
+        small.words = nn.Embedding(*rows.shape, _weight=rows)
         self._tokens = [np.searchsorted(met, ids).tolist() for ids in tokens]
         try:
             yield
