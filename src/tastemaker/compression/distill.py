@@ -147,7 +147,7 @@ class Lesson:
         whole, tokens = small.words, self._tokens
         met = np.unique(np.concatenate([[0], *tokens]))  # 0 fills up batches
         rows = whole.weight.detach()[met]
-        small.words = nn.Embedding(*rows.shape, _weight=rows)
+        small.words = nn.Embedding(rows.shape[0], rows.shape[1], _weight=rows)
         self._tokens = [np.searchsorted(met, ids).tolist() for ids in tokens]
         try:
             yield
