@@ -140,7 +140,7 @@ def test_without_an_accepted_step_there_is_no_bundle(
 def test_bad_usage_is_told(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["compress", str(space), "--budget", "lots"]) == 2
     assert call(["compress", str(space), "--steps", "magic"]) == 2
-    assert "there are vocabulary" in capsys.readouterr().err.replace("\n", " ")
+    assert "there are static" in capsys.readouterr().err.replace("\n", " ")
     assert call(["compress", str(space), "--set", "compress.effort=heroic"]) == 2
     assert call(["compress", str(space), "--bundle", "none"]) == 1
     assert open_workspace(space).settings.compress.budget == 0.01
