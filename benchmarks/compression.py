@@ -4,7 +4,7 @@
 
 Encoder: all-MiniLM-L6-v2 on names of Amazon Beauty cut to 32 tokens, batches of 64 sorted by length, one thread; seconds are seconds of CPU (median), so that other
 work on the machine counts little. Neighbours: of the ten nearest texts how many are the same, of texts that no step has learned from (a fifth of them), among all, by the
-vectors as they are, without whitening. The peer is sentence-transformers with its defaults (float32, torch), in the same process. Runtimes other than ONNX Runtime are measured
+vectors as they are, without whitening. The peer is sentence-transformers with its defaults (float32, torch), in the same process, timed anew before each arm. Runtimes other than ONNX Runtime are measured
 where they are installed. What is measured of an arm is kept in `--work`: a run that was cut short goes on there. User tower: batch 1, 50 events, 128 numbers a vector, torch eager as the peer. Item vectors: 20,000 rows of 128 numbers in clusters.
 Accepted encoder: that of the newest bundle which `tastemaker compress` made in a workspace, whole, with its tokenizer and its whitening, beside sentence-transformers with the language model
 that it was made of, texts to vectors both; with what the compression's report says that it cost. Ranker: a list of 30 candidates, the bundle's weights.
@@ -66,7 +66,7 @@ REACH = {
     "item vectors": ("fp32", "1/4 at .99 recall@100", "1/16"),
     "whole bundle resident": ("uncompressed", "1/3", ""),
 }
-KEPT = "An arm that an earlier run had measured stands as it was measured, beside the peer of that run."
+KEPT = "stands as an earlier run had measured it, beside the peer of that run"
 Found = dict[str, list[str]]
 """What was measured, by the rows of `REACH`."""
 FLOP_TOKEN = 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
@@ -103,7 +103,11 @@ def encoder(asked: argparse.Namespace, lines: list[str], told: Found) -> None:
     peer = SentenceTransformer(str(find_model("all-MiniLM-L6-v2")), device="cpu")
     peer.max_seq_length = TOKENS
     sample = texts[: asked.timed]
-    base = len(sample) / cpu_seconds(lambda: peer.encode(sample, batch_size=64), asked.repeats)
+
+    def peers() -> float:
+        return len(sample) / cpu_seconds(lambda: peer.encode(sample, batch_size=64), asked.repeats)
+
+    base = peers()
     wanted = peer.encode(texts, batch_size=64, normalize_embeddings=True)
     whole = (folder / "model.onnx").stat().st_size
     lines += [
@@ -117,9 +121,12 @@ def encoder(asked: argparse.Namespace, lines: list[str], told: Found) -> None:
         graph = asked.work / f"{arm}-{asked.steps}.onnx" if arm not in ("whole", "int8") else asked.work / f"{arm}.onnx"
         graph = folder / "model.onnx" if arm == "whole" else graph
         kept = asked.work / f"{arm}-{asked.steps}-{asked.texts}-{asked.timed}.json"
-        if not kept.is_file():
+        if kept.is_file():
+            say(lines, f"| {arm} | {KEPT} | | | | | | |")
+        else:
             if not graph.is_file():
                 lesson = make(asked, folder, learn, arm, graph, lesson)
+            base = peers()  # again: the machine may be busier or less by now
             rows = [measured(asked, folder, texts, wanted, held, base, graph, *one) for one in openers().items()]
             kept.write_text(json.dumps(rows))
         for row in json.loads(kept.read_text()):
@@ -499,9 +506,9 @@ def main() -> None:
     table = summary(told)
     print("\n" + "\n".join(table), flush=True)
     given = [Path(one).name if "/" in one else one for one in sys.argv[1:]]
-    words = f"`{' '.join(given) or 'no arguments'}`, {asked.steps} steps of healing, {(time.perf_counter() - began) / 60:.0f} minutes, load {os.getloadavg()[0]:.0f}"
+    words = f"`{' '.join(given) or 'no arguments'}`, {asked.steps} steps of healing, {(time.perf_counter() - began) / 60:.0f} minutes, load {os.getloadavg()[0]:.0f}."
     head = ["# What compression gives", "", "Made by `python benchmarks/compression.py`; what is measured is described there.", ""]
-    asked.out.write_text("\n".join([*head, f"This run: {words}. {KEPT}", "", *table, "", *lines]) + "\n")
+    asked.out.write_text("\n".join([*head, f"This run: {words}", "", *table, "", *lines]) + "\n")
     print(f"Written: {asked.out}")
 
 

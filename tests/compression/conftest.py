@@ -19,7 +19,7 @@ from tastemaker.training.encoder import load_encoder
 from tastemaker.training.export import export_text
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-COLOURS = ["red", "green", "blue", "black", "white", "boot", "shoe", "hat", "never", "unused"]
+COLOURS = ["red", "green", "blue", "black", "white", "boot", "shoe", "hat", "never", "unused", "spare", "blank", "empty"]
 
 
 @pytest.fixture(scope="session")

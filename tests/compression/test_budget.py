@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tastemaker.compression.budget import AUC_QUESTIONS, Budget, Questions, auc, gains, share_of
 from tastemaker.evaluation.ranking import per_user
 from tastemaker.schema.errors import InputError
-from tastemaker.schema.protocols import FloatArray, IntArray
+from tastemaker.schema.protocols import Asker, FloatArray, IntArray
 
 ITEMS = 50
 
@@ -23,18 +23,28 @@ class Lists:
     """Answers that are known beforehand."""
 
     def __init__(self, lists: Sequence[IntArray]) -> None:
-        self.asked = 0
+        self.asked = self.people = 0
         self._lists = list(lists)
 
-    def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
+    def lists(self, histories: Sequence[IntArray], k: int, askers: Sequence[Asker] | None = None) -> list[IntArray]:
         begin = int(histories[0][0])
+        self._told(histories, askers)
         self.asked += len(histories)
         return [one[:k] for one in self._lists[begin : begin + len(histories)]]
 
-    def chances(self, histories: Sequence[IntArray], items: Sequence[IntArray]) -> list[FloatArray]:
+    def chances(
+        self, histories: Sequence[IntArray], items: Sequence[IntArray], askers: Sequence[Asker] | None = None
+    ) -> list[FloatArray]:
+        self._told(histories, askers)
         return [
             np.isin(some, self._lists[int(history[0])]).astype(np.float32) for history, some in zip(histories, items, strict=True)
         ]
+
+    def _told(self, histories: Sequence[IntArray], askers: Sequence[Asker] | None) -> None:
+        """Every question comes with its own asker, or none with any."""
+        if askers is not None:
+            assert [one.user_id for one in askers] == [f"u{history[0]}" for history in histories]
+            self.people += len(askers)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         return np.zeros((len(texts), 1), np.float32)
@@ -129,8 +139,10 @@ class Blurred(Lists):
         super().__init__(lists)
         self.share, self.told = share, 0
 
-    def chances(self, histories: Sequence[IntArray], items: Sequence[IntArray]) -> list[FloatArray]:
-        random, right = np.random.default_rng(0), super().chances(histories, items)
+    def chances(
+        self, histories: Sequence[IntArray], items: Sequence[IntArray], askers: Sequence[Asker] | None = None
+    ) -> list[FloatArray]:
+        random, right = np.random.default_rng(0), super().chances(histories, items, askers)
         self.told += len(histories)
         return [random.random(len(one)).astype(np.float32) if random.random() < self.share else one for one in right]
 
@@ -164,6 +176,22 @@ def test_chances_are_asked_of_few_questions_and_not_of_what_is_refused_anyhow() 
     assert good.told == AUC_QUESTIONS
     assert not budget.judge(bad).accepted
     assert bad.told == 0
+
+
+def test_both_bundles_are_told_who_asks() -> None:
+    questions, lists = world(1_200)
+    targets = [
+        one if row % 3 else np.array([99], np.int32) for row, one in enumerate(questions.targets)
+    ]  # 99 is not in the catalogue
+    people = [Asker(f"u{row}", 1.6e9 + row) for row in range(len(questions))]
+    questions = replace(questions, targets=targets, catalogue=ITEMS, askers=people)
+    before, after = Lists(lists), Lists(lists)
+    assert Budget(0.01, questions, before).judge(after).accepted
+    judged = min(AUC_QUESTIONS, sum(int(one[0]) < ITEMS for one in targets))
+    assert before.people == after.people == after.asked + judged
+    unsure = Lists(spoiled(lists, 0.02))
+    Budget(0.0, questions, Lists(lists)).judge(unsure)
+    assert unsure.people == unsure.asked == len(questions), "at the later looks too"
 
 
 def test_the_auc_of_a_question_is_that_of_its_pairs() -> None:

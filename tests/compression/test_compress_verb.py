@@ -99,11 +99,12 @@ def test_a_harmful_step_is_refused_and_leaves_no_trace(
 def test_a_ladder_that_was_cut_short_goes_on(
     space: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[str] = []
+    calls, judging = list[str](), list[bool]()
 
     def counted(step: Step, fails: bool = False) -> Step:
         def apply(bundle: Path, place: Path, tools: Tools) -> dict[str, float | int | str]:
             calls.append(step.name)
+            judging.append(tools.judging)
             if fails:
                 raise KeyboardInterrupt
             return step.apply(bundle, place, tools)
@@ -118,6 +119,8 @@ def test_a_ladder_that_was_cut_short_goes_on(
     report = compressed(space, capsys)
     tried = calls[: calls.index("neighbours", 2) + 1]
     assert tried == ["int8-vectors", "neighbours", "neighbours"], "what was tried before is not tried again"
+    kept = len([one for one in report["steps"] if one["state"] == "accepted"])  # type: ignore[attr-defined, index]
+    assert judging == [True] * 3 + [False] * kept, "the bundle that is written knows all texts"
     assert len(report["steps"]) == 2  # type: ignore[arg-type]
     live = Registry(space / "bundles").live().name
     groups.pop(0)
@@ -137,7 +140,7 @@ def test_without_an_accepted_step_there_is_no_bundle(
 def test_bad_usage_is_told(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["compress", str(space), "--budget", "lots"]) == 2
     assert call(["compress", str(space), "--steps", "magic"]) == 2
-    assert "there are vocabulary" in capsys.readouterr().err.replace("\n", " ")
+    assert "there are static" in capsys.readouterr().err.replace("\n", " ")
     assert call(["compress", str(space), "--set", "compress.effort=heroic"]) == 2
     assert call(["compress", str(space), "--bundle", "none"]) == 1
     assert open_workspace(space).settings.compress.budget == 0.01

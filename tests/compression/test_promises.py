@@ -22,7 +22,7 @@ from tastemaker.compression.step import DEAD, TEXT, USER, Facts, Step, Tools, ca
 from tastemaker.compression.vectors import to_bytes
 from tastemaker.inference import runtimes
 from tastemaker.inference.engine import TextEncoder
-from tastemaker.schema.protocols import FloatArray, IntArray
+from tastemaker.schema.protocols import Asker, FloatArray, IntArray
 from tastemaker.schema.settings import CompressSettings
 
 ITEMS, ASKED = 40, 2_000
@@ -34,12 +34,14 @@ class Worn:
     def __init__(self, changes: int) -> None:
         self._missed = 0.04 * changes
 
-    def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
+    def lists(self, histories: Sequence[IntArray], k: int, askers: Sequence[Asker] | None = None) -> list[IntArray]:
         rows = [int(history[0]) for history in histories]
         lots = np.random.default_rng(3).random(ASKED)
         return [np.array([ITEMS if lots[row] < self._missed else row % ITEMS], np.int32) for row in rows]
 
-    def chances(self, histories: Sequence[IntArray], items: Sequence[IntArray]) -> list[FloatArray]:
+    def chances(
+        self, histories: Sequence[IntArray], items: Sequence[IntArray], askers: Sequence[Asker] | None = None
+    ) -> list[FloatArray]:
         return [np.zeros(len(one), np.float32) for one in items]
 
     def encode(self, texts: Sequence[str]) -> FloatArray:

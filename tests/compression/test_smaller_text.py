@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 import torch
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
 from tastemaker.compression.distill import Lesson, export_encoder, pieces
+from tastemaker.compression.figures import held_back
 from tastemaker.compression.graph_weights import bert_of
 from tastemaker.compression.prune import best_layers, cut, taylor
 from tastemaker.compression.step import NotApplicable, Tools
-from tastemaker.compression.text import answers_of, pruned_rows, quantize, text_feeds, with_rows
+from tastemaker.compression.text import answers_of, pruned_rows, quantize, text_feeds, vocabulary, with_rows
+from tastemaker.inference.engine import TextEncoder
 from tastemaker.models.bert import WordTable
 from tastemaker.schema.settings import CompressSettings
 
@@ -49,6 +54,35 @@ def test_fewer_word_pieces_read_the_catalogue_the_same_and_spell_what_is_new(
     new = after.encode("unused hats")
     assert "unused" not in after.get_vocab()
     assert new.tokens == ["[CLS]", "u", "##n", "##u", "##s", "##e", "##d", "hat", "##s", "[SEP]"]
+
+
+def test_texts_that_judge_are_read_as_new_ones_while_the_bundle_that_serves_knows_them_all(
+    encoder: Path, texts: list[str], tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tastemaker.compression.quantize.LEAST_NUMBERS", 64)
+    strange = [one for one in (f"red never {number}" for number in range(60)) if held_back([one])[0]]
+    titles, bundle = [*texts, *strange], tmp_path / "bundle"
+    for part in ("catalogue", "channels"):
+        (bundle / part).mkdir(parents=True)
+    shutil.copytree(encoder, bundle / "text_encoder")
+    table = pl.DataFrame({"title": titles}).with_columns(
+        pl.lit("").alias("text"), pl.lit([], pl.List(pl.String)).alias("categories")
+    )
+    table.write_parquet(bundle / "catalogue" / "items.parquet")
+    np.save(bundle / "channels" / "text.npy", TextEncoder(encoder, 32).encode(titles))
+    found = {}
+    for judging, name in ((True, "judged"), (False, "served")):
+        reads = replace(tools, judging=judging, reader=lambda path, width: TextEncoder(path, width), cache=tmp_path / "cache")
+        (tmp_path / name / "channels").mkdir(parents=True)
+        vocabulary(1)(bundle, tmp_path / name, reads)
+        words = Tokenizer.from_file(str(tmp_path / name / "text_encoder" / "tokenizer.json")).get_vocab()
+        vectors = np.load(tmp_path / name / "channels" / "text.npy")
+        found[name] = "never" in words, float((vectors * np.load(bundle / "channels" / "text.npy")).sum(1)[len(texts) :].mean())
+        assert "unused" not in words
+    assert found["served"][0]
+    assert found["served"][1] == pytest.approx(1.0, abs=1e-4)
+    assert not found["judged"][0]
+    assert found["judged"][1] < 0.999
 
 
 def test_a_tokenizer_of_another_kind_is_told(encoder: Path) -> None:
@@ -134,6 +168,17 @@ def test_rounding_while_healing_makes_eight_bits_cheaper(encoder: Path, lesson: 
     assert loss.abs().max() > 0, "rounding changes the answers, so that it can be learned against"
     loss.sum().backward()
     assert float(small.layers[0].up.weight.grad.abs().sum()) > 0, "and lets gradients through"
+
+
+def test_healing_changes_the_words_of_the_texts_alone(lesson: Lesson) -> None:
+    small = cut(lesson.teacher(), 2, 1.0, 1.0, lesson.batches(32))
+    tokens, before = lesson._tokens, small.words.weight.detach().clone()
+    lesson.heal(small, 4, 3e-3, 64)
+    met = np.unique(np.concatenate(tokens))
+    changed = (small.words.weight != before).any(dim=1).nonzero().flatten().tolist()
+    assert changed == met.tolist()
+    assert len(met) < len(before) // 2
+    assert lesson._tokens is tokens
 
 
 def test_a_table_of_words_is_an_encoder_too(lesson: Lesson) -> None:

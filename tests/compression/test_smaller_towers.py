@@ -13,6 +13,7 @@ import torch
 
 import toy_bundle
 from tastemaker.bundle.registry import Registry
+from tastemaker.cli import compress
 from tastemaker.cli.compress import Served
 from tastemaker.compression import ranker, steps, students, user
 from tastemaker.compression.ranker import Lists
@@ -23,6 +24,7 @@ from tastemaker.models.calibration import Calibration
 from tastemaker.models.ranker import Ranker
 from tastemaker.models.ranker_network import RankerNetwork
 from tastemaker.models.user_sequence import NarrowTower
+from tastemaker.schema.protocols import Asker
 from tastemaker.schema.settings import CompressSettings
 from toy_ranker import write_ranker
 
@@ -80,6 +82,22 @@ def test_lists_are_what_a_request_reads_features_told(bundle: Path, tmp_path: Pa
     assert np.ptp(learn.dense[:, told]) > 0, "a declared feature is told, and differs from item to item"
     again = Lists.joined([learn, check])
     assert again.begin.tolist() == [*learn.begin.tolist(), *(check.begin[1:] + len(learn.plain)).tolist()]
+
+
+def test_features_are_told_of_each_question_by_who_asks_it_and_when(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compress, "AT_ONCE", 16)
+    served, random = Served(bundle), np.random.default_rng(0)
+    histories = [random.permutation(30)[:4].astype(np.int32) for _ in range(40)]  # more than are answered at once
+    items = [np.setdiff1d(np.arange(30, dtype=np.int32), history)[:8] for history in histories]
+    askers = [Asker(f"u{row % 120}", 1.6e9 + 86_400 * row) for row in range(40)]
+    told, alone = served.chances(histories, items, askers), served.chances(histories, items)
+    assert any(not np.allclose(one, other) for one, other in zip(told, alone, strict=True))
+    assert [state.asker for state in served._states(histories, askers, slice(16, 32))] == askers[16:32]
+    lists = served.lists(histories, 5, askers)
+    for row in (0, 7, 39):
+        itself = slice(row, row + 1)
+        assert np.allclose(told[row], served.chances(histories[itself], items[itself], askers[itself])[0], atol=1e-5)
+        assert lists[row].tolist() == served.lists(histories[itself], 5, askers[itself])[0].tolist()
 
 
 def test_a_rankers_weights_as_bytes(bundle: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tastemaker.data import split
 from tastemaker.data.dataset import Dataset
+from tastemaker.data.questions import questions
 from tastemaker.data.select import condition, positives
 from tastemaker.data.sequences import build
 from tastemaker.journal.catalogue import ITEM_SCHEMA
@@ -30,7 +32,7 @@ def dataset(rows: list[tuple[str, str, float]]) -> Dataset:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=ROWS, name=st.sampled_from(["global_time", "leave_last_out", "cold_items"]), share=st.sampled_from([0.1, 0.3, 0.5]))
+@given(rows=ROWS, name=st.sampled_from(split.NAMES), share=st.sampled_from([0.1, 0.3, 0.5]))
 def test_law_no_test_pair_is_in_train_and_the_same_seed_splits_alike(
     rows: list[tuple[str, str, float]], name: str, share: float
 ) -> None:
@@ -46,6 +48,68 @@ def test_law_no_test_pair_is_in_train_and_the_same_seed_splits_alike(
         assert cold == (item not in warm)
     assert made.test.height == made.test.unique().height
     assert made.train.item_ids()[: data.items.height] == data.items["item_id"].to_list()
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=ROWS, share=st.sampled_from([0.0, 0.2, 0.5, 1.0]), most=st.integers(1, 4), base=st.sampled_from([0.0, T0]))
+def test_law_the_last_events_of_each_user_are_held_back_and_asked_in_their_order(
+    rows: list[tuple[str, str, float]], share: float, most: int, base: float
+) -> None:
+    data = dataset([(user, item, time - T0 + base) for user, item, time in rows])
+    made = split.temporal_user(data, share, most)
+    for user in "uvw":
+        mine = [row for row in data.events.select("item_id", "timestamp", "user_id").rows() if row[2] == user]
+        kept = [row for row in made.train.events.select("item_id", "timestamp", "user_id").rows() if row[2] == user]
+        asked = max(1, min(most, int(len(mine) * share)))
+        edge = mine[max(len(mine) - asked, 1) - 1][1] if mine else 0.0
+        assert kept == [row for row in mine if row[1] <= edge], "a prefix, which parts no two events of one moment"
+        assert len(kept) >= len(mine) - asked
+        assert kept or not mine
+    asked_of = questions(made, data, data.item_ids(), 1_000, 0)
+    ids, learned = data.item_ids(), dict(made.train.events["user_id"].value_counts().iter_rows())
+    expected = {}
+    for user, items in data.events.group_by("user_id", maintain_order=True).agg("item_id").rows():
+        for place in range(learned[user], len(items)):
+            if items[place] not in items[:place]:
+                expected[f"{user}\x1f{place}"] = (user, items[:place], items[place])
+    found = {
+        row: (user, [ids[item] for item in history], item)
+        for (row, item, _), user, history in zip(asked_of.targets.rows(), asked_of.users, asked_of.histories, strict=True)
+    }
+    assert found == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS, share=st.sampled_from([0.1, 0.5]))
+def test_law_a_cut_in_time_asks_at_each_later_event_of_who_did_something_before(
+    rows: list[tuple[str, str, float]], share: float
+) -> None:
+    data = dataset(rows)
+    made = split.global_time(data, share)
+    cut = made.train.events["timestamp"].max()
+    expected = []
+    for user, items, times in data.events.group_by("user_id", maintain_order=True).agg("item_id", "timestamp").rows():
+        later = [place for place in range(1, len(items)) if times[place] > cut and items[place] not in items[:place]]
+        expected += [(f"{user}\x1f{place}", items[place]) for place in later]
+    assert questions(made, data, data.item_ids(), 1_000, 0).targets.select("user_id", "item_id").rows() == expected
+
+
+def test_with_no_times_at_all_the_log_itself_is_the_order() -> None:
+    events = pl.DataFrame([("u", item, None, "view", None) for item in "ijklm"], schema=SCHEMA, orient="row")
+    made = split.split(Dataset(events, pl.DataFrame(schema=ITEM_SCHEMA)), "temporal_user", 0.4)
+    assert made.train.events["item_id"].to_list() == list("ijk")
+    assert made.test["item_id"].to_list() == ["l", "m"]
+
+
+def test_of_real_people_nearly_all_are_asked(shared_data: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(shared_data / "movielens-latest-small" / "ml-latest-small.zip") as archive:
+        (tmp_path / "ratings.csv").write_bytes(archive.read("ml-latest-small/ratings.csv"))
+    data = Dataset.read(tmp_path / "ratings.csv")
+    few, many = split.global_time(data), split.temporal_user(data, 0.2)
+    assert few.test["user_id"].n_unique() < 100
+    assert many.test["user_id"].n_unique() > 600, "of 610; who rated all in one moment is not asked"
+    held = many.test["user_id"].value_counts()["count"]
+    assert (held.min(), held.max()) == (1, split.MOST_OF_A_USER)
 
 
 @settings(max_examples=60, deadline=None)

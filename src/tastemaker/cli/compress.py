@@ -18,16 +18,15 @@ from rich.table import Table
 
 from tastemaker.cli.progress import progress_bars
 from tastemaker.cli.workspace import Workspace, open_workspace, serving_environment
-from tastemaker.schema.errors import InputError
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from tastemaker.compression.budget import Questions
     from tastemaker.compression.ladder import Ladder
-    from tastemaker.data.dataset import Dataset
     from tastemaker.features.ranking import Read
-    from tastemaker.schema.protocols import Asker, FloatArray, IntArray, Progress
+    from tastemaker.schema.protocols import Asker, FloatArray, IntArray, Progress, QueryState
+
+AT_ONCE = 256
+"""Questions that a core answers together."""
 
 
 def run(
@@ -72,6 +71,7 @@ def compress(workspace: Workspace, version: str | None = None, show: bool = True
     """
     from tastemaker.bundle.read import open_bundle
     from tastemaker.bundle.registry import Registry
+    from tastemaker.cli.judges import judges
     from tastemaker.compression.page import make_report, write_report
     from tastemaker.compression.steps import ladder
 
@@ -80,7 +80,7 @@ def compress(workspace: Workspace, version: str | None = None, show: bool = True
     parent = registry.folder(version) if version else registry.live()
     open_bundle(parent)
     with progress_bars(show) as progress:
-        judged, questions = _questions(workspace, parent, progress)
+        judged, questions = judges(workspace, parent, progress)
         climbing = _ladder(workspace, parent, judged, questions, groups, progress)
         climbing.climb(judged)
         made = climbing.build(parent, workspace.bundles) if climbing.accepted() else None
@@ -116,15 +116,17 @@ class Served:
 
         self._live = Live(folder, check=False)
 
-    def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
-        """The k best items of each history, best first, its own items left out."""
+    def lists(self, histories: Sequence[IntArray], k: int, askers: Sequence[Asker] | None = None) -> list[IntArray]:
+        """The k best items of each history, best first, its own items left out; features are told where it is known who asks, and when."""
 
         def best(rows: slice) -> list[IntArray]:
-            return [items for items, _ in self._live.best(self._live.queries(histories[rows]), k)]
+            return [items for items, _ in self._live.best(self._states(histories, askers, rows), k)]
 
         return _in_parts(len(histories), best)
 
-    def chances(self, histories: Sequence[IntArray], items: Sequence[IntArray]) -> list[FloatArray]:
+    def chances(
+        self, histories: Sequence[IntArray], items: Sequence[IntArray], askers: Sequence[Asker] | None = None
+    ) -> list[FloatArray]:
         """How likely each of some items is taken next, [n] for each history: the first head's chance, or the score where there is no ranker."""
         import numpy as np
 
@@ -132,13 +134,16 @@ class Served:
 
         def told(rows: slice) -> list[FloatArray]:
             found = []
-            for state, asked in zip(self._live.queries(histories[rows]), items[rows], strict=True):
+            for state, asked in zip(self._states(histories, askers, rows), items[rows], strict=True):
                 ranked = road.scored(channels.score_items(state, asked, depth), state)
                 first = ranked.scores if ranked.chances is None else ranked.chances[:, 0]
                 found.append(first if np.isfinite(first).all() else ranked.scores)
             return found
 
         return _in_parts(len(histories), told)
+
+    def _states(self, histories: Sequence[IntArray], askers: Sequence[Asker] | None, rows: slice) -> list[QueryState]:
+        return self._live.queries(histories[rows], None if askers is None else askers[rows])
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Whitened unit vectors of texts, float32 [n, T]."""
@@ -172,7 +177,7 @@ def _in_parts(count: int, work: Callable[[slice], list[Any]]) -> list[Any]:
 
     from tastemaker.inference.cpu import cores
 
-    parts = [slice(begin, begin + 256) for begin in range(0, count, 256)]
+    parts = [slice(begin, begin + AT_ONCE) for begin in range(0, count, AT_ONCE)]
     with threadpool_limits(1, "blas"):
         if len(parts) < 2:
             return [one for part in parts for one in work(part)]
@@ -255,105 +260,3 @@ def _ladder(workspace: Workspace, parent: Path, judged: Path, questions: Questio
     )
     folder = workspace.runs / f"compress-{key}"
     return Ladder(folder, groups, tools, probe, questions, settings.compress.budget, settings.evaluation.bootstrap)
-
-
-def _questions(workspace: Workspace, parent: Path, progress: Progress) -> tuple[Path, Questions]:
-    """A bundle that has not learned from the questions, and these: the one to compress where enough newer events are there, else an earlier one."""
-    from tastemaker.bundle.read import open_bundle
-    from tastemaker.cli.evaluate import ENOUGH_USERS
-    from tastemaker.data.dataset import Dataset
-    from tastemaker.data.select import positives
-    from tastemaker.data.split import newer
-    from tastemaker.journal.append import Journal
-
-    settings = workspace.settings
-    manifest = open_bundle(parent, check=False).manifest
-    journal = Journal.open(workspace.journal)
-    try:
-        data = Dataset.from_journal(journal, settings)
-        seen = manifest.data.position
-        later = positives(journal.read(seen), settings.data.positive) if journal.position() > seen else None
-    finally:
-        journal.close()
-    if later is not None and later.height:
-        fresh = newer(data, later)
-        if fresh.test["user_id"].n_unique() >= ENOUGH_USERS:
-            return parent, _newer_questions(
-                parent, fresh.test, f"{fresh.words}; the bundle itself was judged", settings.compress.questions
-            )
-    return _early(workspace, parent, data, progress)
-
-
-def _newer_questions(parent: Path, test: pl.DataFrame, words: str, most: int) -> Questions:
-    import numpy as np
-
-    from tastemaker.compression.budget import Questions
-    from tastemaker.inference.brain import Brain
-
-    brain = Brain(parent)
-    wanted: dict[str, list[int]] = {}
-    for user, item in test.select("user_id", "item_id").iter_rows():
-        if item in brain.index_of:
-            wanted.setdefault(user, []).append(brain.index_of[item])
-    asked = [user for user in list(wanted)[:most] if len(brain.history(user))]
-    targets = [np.array(wanted[user], dtype=np.int32) for user in asked]
-    return Questions([brain.history(user) for user in asked], targets, np.arange(len(asked)), words, len(brain.index_of))
-
-
-def _early(workspace: Workspace, parent: Path, data: Dataset, progress: Progress) -> tuple[Path, Questions]:
-    """The bundle of the earlier events, that `evaluate` has left behind or that is trained now, and the later events as questions."""
-    import numpy as np
-
-    from tastemaker.cli.backtest import asked_of, early_folder, keep_early
-    from tastemaker.compression.budget import Questions
-    from tastemaker.data.split import split
-    from tastemaker.training.fit import fit
-
-    settings = workspace.settings
-    part = split(data, settings.data.split, settings.data.test_share, settings.train.seed)
-    asked = asked_of(workspace, data, part)
-    payload = early_folder(workspace, data, asked)
-    if not (payload / "settings.json").is_file():
-        ranked = settings.ranker.mode != "off"
-        keep_early(fit(part.train, settings, progress, None, workspace.runs / "cache", rows=ranked), payload)
-    whole, early = data.item_ids(), part.train.item_ids()
-    number = {item: place for place, item in enumerate(early)}
-    places = np.array([number.get(item, -1) for item in whole], dtype=np.int32)
-    wanted: dict[str, list[int]] = {}
-    for row, item in asked.targets.select("user_id", "item_id").iter_rows():
-        wanted.setdefault(row, []).append(number.get(item, -1))
-    users: dict[str, int] = {}
-    rows = np.random.default_rng(settings.train.seed).permutation(len(asked.rows))[: settings.compress.questions]
-    histories, targets, groups = [], [], []
-    for row in rows.tolist():
-        met = places[asked.histories[row]]
-        histories.append(met[met >= 0])
-        targets.append(np.array(wanted[asked.rows[row]], dtype=np.int32))
-        groups.append(users.setdefault(asked.users[row], len(users)))
-    words = f"{asked.words}; judged is a bundle of the earlier events alone, and what held there is done to the whole one"
-    return _whole_bundle(payload, parent), Questions(histories, targets, np.array(groups, dtype=np.int64), words, len(early))
-
-
-def _whole_bundle(payload: Path, parent: Path) -> Path:
-    """The bundle of the earlier events, with the text encoder of the whole one where the same language model reads in both."""
-    from tastemaker.bundle.read import open_bundle
-    from tastemaker.bundle.verify import MANIFEST
-    from tastemaker.bundle.write import write_bundle
-    from tastemaker.compression.step import bring, carry
-
-    settings = open_bundle(parent, check=False).manifest.settings
-    bundles = payload / "bundles"
-    for known in sorted(bundles.glob(f"*/{MANIFEST}")) if bundles.is_dir() else []:
-        if open_bundle(known.parent, check=False).manifest.parents == [parent.name]:
-            return known.parent
-    own = {path.name for path in (payload / "text_encoder").glob("*")}
-
-    def fill(place: Path) -> None:
-        carry(payload, place, ["bundles"])
-        for path in (parent / "text_encoder").glob("*"):
-            if path.name not in own:
-                bring(path, place / "text_encoder" / path.name)
-
-    if (parent / "text_encoder").is_dir() and not own:
-        raise InputError(f"{payload} was made without texts, {parent.name} with them. Delete it and compress again.")
-    return bundles / write_bundle(bundles, fill, settings=settings, parents=[parent.name])

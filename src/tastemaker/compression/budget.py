@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tastemaker.compression.step import Answering
 from tastemaker.evaluation.significance import Groups, interval
 from tastemaker.schema.errors import InputError
-from tastemaker.schema.protocols import FloatArray, IntArray
+from tastemaker.schema.protocols import Asker, FloatArray, IntArray
 from tastemaker.schema.reports import Interval
 
 K = 10
@@ -64,6 +64,7 @@ class Questions:
         users: the user of each question, as a number; intervals resample users.
         words: the protocol in plain words.
         catalogue: items that there are, of which some that did not come next are drawn; 0: AUC is not judged.
+        askers: who asks, and when, so that declared features are told; None: nobody knows.
     """
 
     histories: Sequence[IntArray]
@@ -71,6 +72,7 @@ class Questions:
     users: Groups
     words: str = ""
     catalogue: int = 0
+    askers: Sequence[Asker] | None = None
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -115,15 +117,19 @@ class Budget:
     def _by_lists(self, answers: Answering) -> Verdict:
         lists: list[IntArray] = []
         for count in _looks(len(self.questions)):
-            lists += answers.lists(self.questions.histories[len(lists) : count], K)
+            lists += self._lists(answers, len(lists), count)
             if len(self._before) < count:
-                self._before += self._answers.lists(self.questions.histories[len(self._before) : count], K)
+                self._before += self._lists(self._answers, len(self._before), count)
             last = count == len(self.questions)
             verdict = self._compared(lists, LAST if last else EARLY)
             surely_worse = verdict.change.high < -verdict.allowed
             if last or verdict.accepted or surely_worse:
                 return verdict if last else self._compared(lists, LAST, verdict.accepted)
         return self._compared([], LAST)
+
+    def _lists(self, answers: Answering, begin: int, end: int) -> list[IntArray]:
+        asked = self.questions
+        return answers.lists(asked.histories[begin:end], K, None if asked.askers is None else asked.askers[begin:end])
 
     def _compared(self, lists: Sequence[IntArray], level: float, accepted: bool | None = None) -> Verdict:
         count = len(lists)
@@ -159,10 +165,11 @@ class _Pools:
                 break
         self.rows = np.array(rows, dtype=np.int64)
         self._histories = [questions.histories[row] for row in rows]
+        self._askers = None if questions.askers is None else [questions.askers[row] for row in rows]
 
     def auc(self, answers: Answering) -> NDArray[np.float64]:
         """AUC of each question, float64 [Q]."""
-        told = answers.chances(self._histories, self._items)
+        told = answers.chances(self._histories, self._items, self._askers)
         return np.array([auc(chances, wanted) for chances, wanted in zip(told, self._wanted, strict=True)])
 
 

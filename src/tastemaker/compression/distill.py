@@ -8,7 +8,8 @@ rounded to eight bits as they will be served, with the ranges and the smoothing 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ GENTLE = 0.02
 """Share of the learning rate with which a model heals of which nothing was cut."""
 CALIBRATED = 128
 _WARM, _DIMS = 0.1, 256
+Encoder = Bert | WordTable
 
 
 def layers(count: int, heads: float = 1.0, forward: float = 1.0, name: str = "") -> Callable[[Path, Path, Tools], Facts]:
@@ -131,10 +133,30 @@ class Lesson:
         chosen = [self._tokens[row] for row in rows]
         return [pad_tokens([chosen[row] for row in batch]) for batch in length_batches(chosen, 32)]
 
-    def heal(self, small: nn.Module, steps: int, rate: float, size: int) -> None:
+    def heal(self, small: Encoder, steps: int, rate: float, size: int) -> None:
         """Brings the small encoder's answers to the large one's: AdamW, a short rise of the rate, then a cosine down."""
-        if steps < 1:
-            return
+        with self._met(small):
+            self._heal(small, steps, rate, size)
+        if isinstance(small, Bert):
+            small.rounded(False)
+        small.eval()
+
+    @contextmanager
+    def _met(self, small: Encoder) -> Iterator[None]:
+        """Inside, the small encoder holds those word pieces alone that the texts have, numbered anew: the others never change, and would take most of the optimiser's time."""
+        whole, tokens = small.words, self._tokens
+        met = np.unique(np.concatenate([[0], *tokens]))  # 0 fills up batches
+        rows = whole.weight.detach()[met]
+        small.words = nn.Embedding(rows.shape[0], rows.shape[1], _weight=rows)
+        self._tokens = [np.searchsorted(met, ids).tolist() for ids in tokens]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                whole.weight[met] = small.words.weight
+            small.words, self._tokens = whole, tokens
+
+    def _heal(self, small: Encoder, steps: int, rate: float, size: int) -> None:
         torch.manual_seed(self._tools.seed)
         small.train()
         optimiser = torch.optim.AdamW(small.parameters(), lr=rate, weight_decay=0.0)
@@ -156,9 +178,6 @@ class Lesson:
             optimiser.step()
             if self._tools.progress and (step % 10 == 9 or step + 1 == steps):
                 self._tools.progress("heal", step + 1, steps)
-        if isinstance(small, Bert):
-            small.rounded(False)
-        small.eval()
 
     @torch.no_grad()
     def _round(self, small: Bert) -> None:

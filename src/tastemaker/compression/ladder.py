@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -168,7 +168,7 @@ class Ladder:
         manifest = open_bundle(parent, check=False).manifest
 
         def fill(place: Path) -> None:
-            found = step.apply(current, place, self.tools)
+            found = step.apply(current, place, replace(self.tools, judging=facts is not None))
             if facts is not None:
                 facts.update(found)
 

@@ -25,10 +25,12 @@ class NotApplicable(Exception):
 class Answering(Protocol):
     """A bundle that answers. The command line gives `serving.wire.Live`; this wing never imports that one."""
 
-    def lists(self, histories: Sequence[IntArray], k: int) -> list[IntArray]:
-        """The k best items of each history, best first, its own items left out."""
+    def lists(self, histories: Sequence[IntArray], k: int, askers: Sequence[Asker] | None = None) -> list[IntArray]:
+        """The k best items of each history, best first, its own items left out; features are told where it is known who asks, and when."""
 
-    def chances(self, histories: Sequence[IntArray], items: Sequence[IntArray]) -> list[FloatArray]:
+    def chances(
+        self, histories: Sequence[IntArray], items: Sequence[IntArray], askers: Sequence[Asker] | None = None
+    ) -> list[FloatArray]:
         """How likely each of some items is taken next, [n] for each history: the first head's chance, or the score where there is no ranker."""
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
@@ -52,6 +54,7 @@ class Tools:
         settings: section `compress`.
         cache: results that depend on a graph and its texts alone are kept here, so that they are made once.
         seed: of samples and trainings.
+        judging: the bundle is tried, so texts that no step learns from must be met as new ones; else it is the one that will serve, and all its texts are known.
     """
 
     open: Callable[[Path], Answering]
@@ -60,6 +63,7 @@ class Tools:
     settings: CompressSettings
     cache: Path
     seed: int = 0
+    judging: bool = False
     progress: Callable[[str, int, int], None] | None = None
 
 

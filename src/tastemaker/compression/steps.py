@@ -9,11 +9,19 @@ from typing import Any
 from tastemaker.compression import media, ranker, shared, text, user, vectors
 from tastemaker.compression.ladder import Group
 from tastemaker.compression.step import DEAD, MEDIA, RANKER, TEXT, USER, VECTORS, Facts, Step, Tools
+from tastemaker.data.split import NAMES
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.settings import CompressSettings
 from tastemaker.schema.signals import AUDIO, IMAGE
 
-VOCABULARY = Step("vocabulary", TEXT, "word pieces that the catalogue does not use are left out", text.vocabulary)
+VOCABULARY = Step("vocabulary", TEXT, "word pieces that the catalogue does not use are left out", text.vocabulary(1))
+VOCABULARIES = [
+    VOCABULARY,
+    *(
+        Step(f"vocabulary-{times}", TEXT, f"the same, with {times} times as many common ones kept", text.vocabulary(times))
+        for times in (2, 3)
+    ),
+]
 INT8_TEXT = Step("int8-text", TEXT, "products and word vectors of the language model in eight bits", text.int8)
 INT8_SENSITIVE = Step("int8-text-sensitive", TEXT, "the same, the products that cost most left in float", text.int8_sensitive)
 INT8_TABLES = Step("int8-word-vectors", TEXT, "word vectors in eight bits, products in float", text.int8_tables)
@@ -37,15 +45,17 @@ def ladder(settings: CompressSettings) -> list[Group]:
     """The groups of steps that the settings ask for.
 
     Raises:
-        SettingsError: a step, an effort or an importance that is not known.
+        SettingsError: a step, an effort, an importance or a split that is not known.
     """
     if settings.effort not in ("quick", "normal"):
         raise SettingsError(f"compress.effort is {settings.effort!r}; expected quick or normal.")
     if settings.importance not in ("activation", "taylor"):
         raise SettingsError(f"compress.importance is {settings.importance!r}; expected activation or taylor.")
+    if settings.split not in ("auto", *NAMES):
+        raise SettingsError(f"compress.split is {settings.split!r}; expected auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}.")
     groups: list[Group] = [
-        [VOCABULARY],
         *([_smaller(settings)] if settings.effort == "normal" else []),
+        VOCABULARIES,
         [INT8_TEXT, INT8_SENSITIVE, INT8_TABLES],
         *([[SMALLER_USER]] if settings.effort == "normal" else []),
         [INT8_USER],

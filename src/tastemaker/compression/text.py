@@ -97,38 +97,52 @@ def int8_tables(bundle: Path, place: Path, tools: Tools) -> Facts:
     return changed(bundle, place, tools, "int8-word-vectors", make)
 
 
-def vocabulary(bundle: Path, place: Path, tools: Tools) -> Facts:
-    """Only the word pieces that the catalogue uses, and the first ones of the vocabulary for texts to come."""
+def vocabulary(times: int) -> Callable[[Path, Path, Tools], Facts]:
+    """The step that keeps the word pieces which the catalogue uses, and `times` the first `compress.vocabulary` ones for texts to come.
 
-    def make(source: Path, target: Path, texts: Sequence[str]) -> Facts:
-        import onnx
-        from onnx import numpy_helper
+    In a bundle that is judged the texts that no step learns from don't count as the catalogue's: what they lose is what a new item's text will lose.
+    """
 
-        from tastemaker.compression.quantize import table_names
+    def apply(bundle: Path, place: Path, tools: Tools) -> Facts:
+        first = times * tools.settings.vocabulary
+        known = [text for text in dict.fromkeys(texts_of(bundle)) if text]
 
-        every = [text for text in dict.fromkeys(texts_of(bundle)) if text]
-        table = json.loads((source / TOKENS).read_text(encoding="utf-8"))
-        rows = pruned_rows(table, source / TOKENS, every, tools.settings.vocabulary)
-        model = onnx.load(str(source / GRAPH))
-        words = len(table["model"]["vocab"])
-        tables = [
-            one
-            for one in model.graph.initializer
-            if one.name in table_names(model) and len(one.dims) == 2 and one.dims[0] >= words and _looks_up_ids(model, one.name)
-        ]
-        if not tables or len(rows) > 0.95 * words:
-            raise NotApplicable(f"{len(rows):,} of its {words:,} word pieces are needed, or it has no plain table of them")
-        for one in tables:
-            one.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(one)[rows]), one.name))
-        del model.graph.value_info[:]
-        onnx.checker.check_model(model)
-        onnx.save(model, str(target / GRAPH))
-        (target / TOKENS).write_text(json.dumps(with_rows(table, rows), ensure_ascii=False), encoding="utf-8")
-        if not _reads_alike(source / TOKENS, target / TOKENS, every, rows):
-            raise NotApplicable("with fewer word pieces the tokenizer would read the catalogue otherwise")
-        return {"word pieces": len(rows), "word pieces before": words}
+        def make(source: Path, target: Path, texts: Sequence[str]) -> Facts:
+            return _fewer_pieces(source, target, texts if tools.judging else known, first)
 
-    return changed(bundle, place, tools, "vocabulary", make, [tools.settings.vocabulary, _hash_of(texts_of(bundle))])
+        name = "vocabulary" if times == 1 else f"vocabulary-{times}"
+        return changed(bundle, place, tools, name, make, [first, tools.judging, _hash_of(known)])
+
+    return apply
+
+
+def _fewer_pieces(source: Path, target: Path, texts: Sequence[str], first: int) -> Facts:
+    """Writes graph and tokenizer with the word pieces of these texts and the first ones alone."""
+    import onnx
+    from onnx import numpy_helper
+
+    from tastemaker.compression.quantize import table_names
+
+    table = json.loads((source / TOKENS).read_text(encoding="utf-8"))
+    rows = pruned_rows(table, source / TOKENS, texts, first)
+    model = onnx.load(str(source / GRAPH))
+    words = len(table["model"]["vocab"])
+    tables = [
+        one
+        for one in model.graph.initializer
+        if one.name in table_names(model) and len(one.dims) == 2 and one.dims[0] >= words and _looks_up_ids(model, one.name)
+    ]
+    if not tables or len(rows) > 0.95 * words:
+        raise NotApplicable(f"{len(rows):,} of its {words:,} word pieces are needed, or it has no plain table of them")
+    for one in tables:
+        one.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(one)[rows]), one.name))
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, str(target / GRAPH))
+    (target / TOKENS).write_text(json.dumps(with_rows(table, rows), ensure_ascii=False), encoding="utf-8")
+    if not _reads_alike(source / TOKENS, target / TOKENS, texts, rows):
+        raise NotApplicable("with fewer word pieces the tokenizer would read the catalogue otherwise")
+    return {"word pieces": len(rows), "word pieces before": words}
 
 
 def in_fast_form(source: Path, target: Path) -> Path:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import build
-from tastemaker.data.split import Split
+from tastemaker.data.split import ROLLING, Split
 from tastemaker.schema.columns import Columns
 
 ROW = "row"
@@ -43,7 +43,7 @@ def questions(part: Split, whole: Dataset, item_ids: list[str], most: int, seed:
     A split in time is asked as a service would be: at every later event, with all that the user did before it, by a model that was frozen at the
     cut. Other splits are asked once a user.
     """
-    if part.name == "global_time":
+    if part.name in ROLLING:
         return _rolling(part, whole, item_ids, most, seed)
     users = part.test[Columns.USER_ID].unique(maintain_order=True)
     if users.len() > most:
@@ -66,10 +66,11 @@ def _moments(users: list[str], targets: pl.DataFrame, whole: Dataset) -> NDArray
 
 
 def _rolling(part: Split, whole: Dataset, item_ids: list[str], most: int, seed: int) -> Questions:
-    cut = float(part.train.events[Columns.TIMESTAMP].max() or 0.0)  # type: ignore[arg-type]
     sequences = build(whole, item_ids)
     place = np.arange(len(sequences.items)) - np.repeat(sequences.offsets[:-1], sequences.lengths())
-    later = np.flatnonzero((sequences.times > cut) & (place > 0))
+    learned = dict(part.train.events[Columns.USER_ID].value_counts().iter_rows())
+    first = np.array([max(learned.get(user, 0), 1) for user in sequences.user_ids], dtype=np.int64)
+    later = np.flatnonzero(place >= np.repeat(first, sequences.lengths()))
     total = len(later)
     if total > most:
         later = np.sort(np.random.default_rng(seed).permutation(later)[:most])

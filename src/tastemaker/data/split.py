@@ -1,4 +1,4 @@
-"""Held-back events: by time, by the last event of each user, by items that training never sees."""
+"""Held-back events: by time, by the last events of each user, by items that training never sees."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from tastemaker.data.dataset import Dataset
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.errors import SettingsError
 
+NAMES = ("global_time", "temporal_user", "leave_last_out", "cold_items")
+ROLLING = ("global_time", "temporal_user")
+"""Splits that are asked at each event that they hold back, with all that the user did before it."""
+MOST_OF_A_USER = 20
+"""Events that `temporal_user` holds back of one user at most, so that few who do much don't stand for all."""
 _ROW, _FIRST = "_row", "_first"
 
 
@@ -21,7 +26,7 @@ class Split:
     Attributes:
         train: the dataset without what is held back; its catalogue is whole.
         test: user_id, item_id, cold (the item has no event in train); one row a target; only users with a history in train.
-        name: `global_time`, `leave_last_out` or `cold_items`.
+        name: one of `NAMES`, or `newer`.
         words: the protocol in plain words.
     """
 
@@ -32,18 +37,18 @@ class Split:
 
 
 def split(dataset: Dataset, name: str, share: float = 0.1, seed: int = 0) -> Split:
-    """The split of that name; logs that hold only an order are always split by the last event of each user.
+    """The split of that name; where a log holds only an order, the last event of each user is held back in place of `global_time`.
 
     Raises:
         SettingsError: an unknown name.
     """
-    if name not in ("global_time", "leave_last_out", "cold_items"):
-        raise SettingsError(f"data.split is {name!r}; expected global_time, leave_last_out or cold_items.")
-    if name == "global_time" and dataset.time_is_order:
-        return leave_last_out(dataset)
-    if name == "global_time":
-        return global_time(dataset, share)
-    return leave_last_out(dataset) if name == "leave_last_out" else cold_items(dataset, share, seed)
+    if name not in NAMES:
+        raise SettingsError(f"data.split is {name!r}; expected {', '.join(NAMES[:-1])} or {NAMES[-1]}.")
+    if name == "cold_items":
+        return cold_items(dataset, share, seed)
+    if name == "temporal_user":
+        return temporal_user(dataset, share)
+    return leave_last_out(dataset) if name == "leave_last_out" or dataset.time_is_order else global_time(dataset, share)
 
 
 def global_time(dataset: Dataset, share: float = 0.1) -> Split:
@@ -55,6 +60,29 @@ def global_time(dataset: Dataset, share: float = 0.1) -> Split:
     made = _made(dataset, early, late, "global_time", words)
     log = None if dataset.log is None else dataset.log.filter(pl.col(Columns.TIMESTAMP) <= cut)
     return replace(made, train=replace(made.train, log=log))
+
+
+def temporal_user(dataset: Dataset, share: float = 0.1, most: int = MOST_OF_A_USER) -> Split:
+    """The last events of each user are held back (the temporal user split of Z. Meng et al., "Exploring data splitting strategies", RecSys 2020).
+
+    Everybody with a past is judged, where `global_time` leaves those alone who came back after its moment. In exchange what is learned of others may be later
+    than the question, so that figures come out higher than a service would meet: it compares recommenders that learned from the same events, it foretells none.
+    Events of the same moment as the last one kept are kept too, as no order is known among them; who did all in one moment holds nothing back.
+
+    Args:
+        share: of each user's events, rounded down, but at least one of two or more.
+        most: events of one user.
+    """
+    count = pl.len().over(Columns.USER_ID).cast(pl.Int64)
+    kept = count - (count * share).floor().cast(pl.Int64).clip(1, most)
+    mine = pl.int_range(pl.len()).over(Columns.USER_ID) < pl.max_horizontal(kept, 1)
+    events = dataset.events.sort(Columns.TIMESTAMP, maintain_order=True).with_columns(mine.alias(_FIRST))
+    edge = pl.col(Columns.TIMESTAMP).filter(pl.col(_FIRST)).max().over(Columns.USER_ID)
+    early = events.select(pl.col(_FIRST) | (pl.col(Columns.TIMESTAMP) == edge).fill_null(False)).to_series()
+    events = events.drop(_FIRST)
+    train, late = events.filter(early), events.filter(~early)
+    words = f"temporal user split: of each user's events the last {share:.0%}, {most} at most, are held back, {late.height:,} of {events.height:,}"
+    return _made(dataset, train, late, "temporal_user", words)
 
 
 def leave_last_out(dataset: Dataset) -> Split:

@@ -28,7 +28,8 @@ class DataSettings(Section, kw_only=True, frozen=True):
     future_tolerance: float = 86_400.0
     """Seconds an event may lie ahead of the machine's clock before it is refused."""
     split: str = "global_time"
-    """`global_time`, `leave_last_out` or `cold_items`. Logs that hold only an order always use `leave_last_out`."""
+    """`global_time`, `temporal_user` (the last events of each user, 20 at most), `leave_last_out` or `cold_items`. Logs that hold only an order use `leave_last_out` in place
+    of `global_time`."""
     test_share: Share = 0.1
     """Share of the events, latest in time, that `evaluate` holds back."""
 
@@ -471,7 +472,8 @@ class CompressSettings(Section, kw_only=True, frozen=True):
     """Share of its ten nearest texts that a text which no step has seen must keep: search and new items hang on the language model, and the NDCG
     of known items does not see them."""
     vocabulary: Positive = 8_192
-    """Rows of word pieces that are kept besides those of the catalogue, the first ones of the vocabulary, so that new texts can be read."""
+    """Rows of word pieces that are kept besides those of the catalogue, the first ones of the vocabulary, so that new texts can be read; twice and three times as many are
+    tried where texts that count as new lose too many neighbours with them."""
     layers: tuple[int, ...] = (2, 3, 4)
     """Layers that the smaller language model keeps, the fewest first."""
     forward: Share = 0.5
@@ -488,6 +490,9 @@ class CompressSettings(Section, kw_only=True, frozen=True):
     """Highest learning rate of the healing."""
     calibration: Positive = 128
     """Texts and histories that are run to find the scales of int8 activations."""
+    split: str = "auto"
+    """Whose later events judge the steps where the bundle has seen them all: a value of `data.split`, or `auto`: that of `data.split`, and where it leaves fewer than
+    500 users to ask, the last fifth of each user's events (`temporal_user`), for which a bundle of the earlier events is trained; never with `effort = "quick"`."""
 
 
 class ServingSettings(Section, kw_only=True, frozen=True):
