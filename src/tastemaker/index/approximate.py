@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tastemaker.index.coded import Vectors
 from tastemaker.index.column import grown
 from tastemaker.index.exact import DenseIndex, Neighbour, depths_of
+from tastemaker.index.products import Products
 from tastemaker.schema.protocols import BoolArray, FloatArray
 from tastemaker.schema.unwritten import OfLatest, unwritten
 
@@ -84,12 +85,9 @@ class ApproximateIndex(DenseIndex):
         super().__init__(vectors, offsets)
         self._file, self._list_of, self.plan = inverted, list_of, plan
         self._head = np.zeros(0, np.int64) if head is None else np.asarray(head)
-        self._head_wide = completed(
-            self._base.rows(self._head),
-            inverted.centres.shape[1],
-            plan.scale,
-            plan.radius,
-            None if self.offsets is None else self.offsets.values[self._head],
+        offsets = None if self.offsets is None else self.offsets.values[self._head]
+        self._head_products = Products(
+            completed(self._base.rows(self._head), inverted.centres.shape[1], plan.scale, plan.radius, offsets)
         )
         self._head_place = np.full(plan.rows, -1, np.int16)
         self._head_place[self._head] = np.arange(len(self._head))
@@ -138,7 +136,7 @@ class ApproximateIndex(DenseIndex):
             nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
             return [nothing for _ in queries]
         wide = widened(np.asarray(queries, dtype=np.float32), self._waiting.shape[1], self.plan.scale)
-        heads, lists = wide @ self._head_wide.T, self._of_all_lists(wide, (max(depths), min(depths)), allowed)
+        heads, lists = self._head_products.of(wide), self._of_all_lists(wide, (max(depths), min(depths)), allowed)
         return [self._one(*one, allowed) for one in zip(wide, heads, depths, lists, strict=True)]
 
     def _open_of(self, allowed: BoolArray) -> tuple[BoolArray, int]:

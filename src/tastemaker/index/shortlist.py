@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import LATEST, Neighbours, fading
+from tastemaker.index.products import Products
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
 from tastemaker.schema.signals import GRAPH
@@ -57,7 +58,7 @@ class Shortlists:
         self._met, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened)
         size = min(SAMPLE, len(channels.items))
         self._sample = np.sort(np.random.default_rng(0).choice(len(channels.items), size, replace=False))
-        self._sample_rows, self._sample_bias = channels.items.rows(self._sample), channels.bias[self._sample]
+        self._sample_products, self._sample_bias = Products(channels.items.rows(self._sample)), channels.bias[self._sample]
         self._prior_sum: tuple[int, float] = -1, 0.0
 
     def candidates(
@@ -239,7 +240,7 @@ class Shortlists:
             return found
         users = np.array([asked[place].user for place in known])
         searched = self._of.items.search(users, [wanted[place] for place in known], allowed)
-        normalisers = self._normalisers([logits for _, logits in searched], users @ self._sample_rows.T, allowed)
+        normalisers = self._normalisers([logits for _, logits in searched], self._sample_products.of(users), allowed)
         for place, (items, _), normaliser in zip(known, searched, normalisers, strict=True):
             found[place] = items, normaliser
         return found
