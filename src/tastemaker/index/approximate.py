@@ -38,6 +38,8 @@ HEAD = 1_024
 """Rows of the head."""
 FEW = 2
 """So many times the rows that a search reads anyway may be allowed for them to be scanned one by one."""
+SORTED = 1_024
+"""So few finds are sorted as they are; of more the best are chosen first."""
 MANY = 0.5
 """Share of allowed rows from which the lists are read as without a filter, some more of them; below, lists are chosen by what is allowed in them."""
 
@@ -192,7 +194,7 @@ class ApproximateIndex(DenseIndex):
         if self._waiting_rows:
             parts.append(self._of_waiting(query, allowed))
         items, scores = parts[0] if len(parts) == 1 else (np.concatenate(column) for column in zip(*parts, strict=True))
-        if len(items) > depth + depth // 4:
+        if len(items) > max(depth + depth // 4, SORTED):
             best = (-scores).argpartition(depth)[:depth]
             items, scores = items[best], scores[best]
         order = (-scores).argsort()
