@@ -38,7 +38,7 @@ HEAD = 1_024
 """Rows of the head."""
 FEW = 2
 """So many times the rows that a search reads anyway may be allowed for them to be scanned one by one."""
-SORTED = 1_024
+SORTED = 640
 """So few finds are sorted as they are; of more the best are chosen first."""
 MANY = 0.5
 """Share of allowed rows from which the lists are read as without a filter, some more of them; below, lists are chosen by what is allowed in them."""
