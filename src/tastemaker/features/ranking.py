@@ -155,7 +155,9 @@ class ListRanker:
             names = names + np.repeat(np.stack(of_askers), np.diff(begin), axis=0)
         return Read(whole, plain, self.given.columns(raw, users, theirs, begin), names)
 
-    def _projected(self, asked: Sequence[Asked], users: FloatArray, items: IntArray, begin: Begins) -> tuple[FloatArray, FloatArray]:
+    def _projected(
+        self, asked: Sequence[Asked], users: FloatArray, items: IntArray, begin: Begins
+    ) -> tuple[FloatArray, FloatArray]:
         """What the network reads of the items' vectors, [R, K], and their cosines with the askers' unit vectors, [R]."""
         theirs = np.empty((len(items), self.given.of_item.shape[1]), dtype=np.float32)
         cosine = np.empty(len(items), dtype=np.float32)

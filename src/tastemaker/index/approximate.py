@@ -24,7 +24,7 @@ from tastemaker.index.column import grown
 from tastemaker.index.exact import DenseIndex, Neighbour, depths_of
 from tastemaker.index.products import Products
 from tastemaker.schema.protocols import BoolArray, FloatArray
-from tastemaker.schema.unwritten import OfLatest, unwritten
+from tastemaker.schema.unwritten import FILTERS, OfLatest, unwritten
 
 if TYPE_CHECKING:
     from tastemaker.index._faiss import Found, InvertedFile
@@ -94,7 +94,8 @@ class ApproximateIndex(DenseIndex):
         self._head_place = np.full(plan.rows, -1, np.int16)
         self._head_place[self._head] = np.arange(len(self._head))
         self._current: BoolArray | None = None  # rows of the base that were not replaced; None: all
-        self._open_rows = OfLatest(self._open_of)
+        self._open_rows = OfLatest(self._open_of, FILTERS)
+        self._places_of, self._held_of = OfLatest(np.flatnonzero, FILTERS), OfLatest(self._held, FILTERS)
         self._replaced = 0
         self._delta = inverted.empty()
         self._row_of = np.zeros(0, np.int64)  # of each entry of the delta
@@ -124,7 +125,7 @@ class ApproximateIndex(DenseIndex):
                 self._current = np.ones(self.plan.rows, dtype=bool)
             self._replaced += int(self._current[row])
             self._current[row] = False
-            self._open_rows = OfLatest(self._open_of)
+            self._open_rows = OfLatest(self._open_of, FILTERS)
         entry = self._entry_of.pop(row, None)
         if entry is not None:
             self._valid[entry] = False
@@ -212,7 +213,7 @@ class ApproximateIndex(DenseIndex):
         if lists is None:
             way = self._way(rough, barred)
             if way == "scan":
-                return self._scanned(query, np.arange(self.plan.rows) if open_ is None else np.flatnonzero(open_))
+                return self._scanned(query, np.arange(self.plan.rows) if open_ is None else self._places_of(open_))
             if way == "lists" and open_ is not None:
                 lists = self._in_lists(query, rough, open_, FEW * max(self._read, rough))
             else:
@@ -256,13 +257,17 @@ class ApproximateIndex(DenseIndex):
 
     def _in_lists(self, query: FloatArray, depth: int, allowed: BoolArray, wanted: int) -> tuple[NDArray[np.int64], FloatArray]:
         """In the closest lists that together hold `wanted` allowed rows: a filter that goes with the vectors leaves most lists empty."""
-        held = np.bincount(self._list_of[allowed], minlength=self.plan.lists)
+        held = self._held_of(allowed)
         near: FloatArray = self._file.centres @ query
         full = np.flatnonzero(held)
         order = full[np.argsort(-near[full])]
         enough = int(np.searchsorted(np.cumsum(held[order]), wanted)) + 1
         chosen = order[: max(enough, min(self.plan.probes, len(order)))].astype(np.int64)
         return self._file.search_lists(query, depth, chosen, near[chosen], allowed)
+
+    def _held(self, allowed: BoolArray) -> NDArray[np.int64]:
+        """How many allowed rows each list holds, [lists]."""
+        return np.bincount(self._list_of[allowed], minlength=self.plan.lists)
 
     def _of_delta(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
         good = self._valid if allowed is None else self._valid & allowed[self._row_of]

@@ -25,7 +25,7 @@ from tastemaker.index.products import Products
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
 from tastemaker.schema.signals import GRAPH
-from tastemaker.schema.unwritten import OfLatest
+from tastemaker.schema.unwritten import FILTERS, OfLatest
 
 if TYPE_CHECKING:
     from tastemaker.index.channels import Channels
@@ -55,7 +55,7 @@ class Shortlists:
         self._of = channels
         self._sums = [_Sums(channels.neighbours), _Sums(channels.together)]
         self._popular, self._prior = _Head(), _Head()
-        self._met, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened)
+        self._met, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened, FILTERS)
         size = min(SAMPLE, len(channels.items))
         self._sample = np.sort(np.random.default_rng(0).choice(len(channels.items), size, replace=False))
         self._sample_products, self._sample_bias = Products(channels.items.rows(self._sample)), channels.bias[self._sample]
@@ -263,7 +263,9 @@ class Shortlists:
         else:
             near = [float(np.exp(logits - most).sum()) for logits, most in zip(found, largest, strict=True)]
         sums = []
-        for length, most, mine, other, count in zip(lengths, largest.tolist(), near, others, rest.sum(axis=1).tolist(), strict=True):
+        for length, most, mine, other, count in zip(
+            lengths, largest.tolist(), near, others, rest.sum(axis=1).tolist(), strict=True
+        ):
             left = max(n - length, 0) / max(count, 1) if allowed is None else n / sample.shape[1]
             sums.append(most + math.log(max(mine + left * other, 1e-30)))
         return sums

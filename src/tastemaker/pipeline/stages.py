@@ -26,7 +26,7 @@ from tastemaker.schema.protocols import (
     ItemVectors,
     QueryState,
 )
-from tastemaker.schema.unwritten import OfLatest, any_of, unwritten
+from tastemaker.schema.unwritten import FILTERS, OfLatest, any_of, unwritten
 
 CONTENT = ("text", "taste", "graph")
 """Channels that know an item before anybody has met it."""
@@ -43,7 +43,7 @@ class Source:
 
     def __init__(self, channels: ChannelSource, gatherer: Gatherer, depth: int) -> None:
         self.channels, self.gatherer, self.depth = channels, gatherer, depth
-        self._allowed = OfLatest(_complement)
+        self._allowed = OfLatest(_complement, FILTERS)
 
     def __call__(self, trip: Trip) -> None:
         """Fills `found`."""
@@ -118,7 +118,7 @@ class Filter:
     """
 
     def __init__(self, reserve: Reserve) -> None:
-        self._reserve, self._bars = reserve, OfLatest(any_of)
+        self._reserve, self._bars = reserve, OfLatest(any_of, FILTERS)
         self._met = np.zeros(0, dtype=bool)
 
     def __call__(self, trip: Trip) -> None:
