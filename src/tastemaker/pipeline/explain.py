@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tastemaker.schema.protocols import FloatArray
 
 SOURCES = {
