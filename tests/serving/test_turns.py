@@ -221,19 +221,27 @@ def test_two_groups_that_ask_by_turns_become_one(known: bool) -> None:
 
 
 def test_the_moment_begins_when_the_answers_are_written() -> None:
-    """Writing takes longer than the moment; those who are first to have their answer ask while the others have theirs still before them."""
+    """Writing takes longer than the moment, and the first who asks again came while the batch was answered."""
     turns: list[list[int]] = []
+    again: list[asyncio.Future[int]] = []
 
     async def run() -> None:
-        waiting: Turns[int, int] = Turns(lambda asked: turns.append(list(asked)) or list(asked), 8, lambda waited, now: None, 0.02)
-        again: list[asyncio.Future[int]] = []
+        def answer(asked: Sequence[int]) -> list[int | Exception]:
+            turns.append(list(asked))
+            if len(turns) == 1:
+                ask(10)
+            return list(asked)
+
+        waiting: Turns[int, int] = Turns(answer, 8, lambda waited, now: None, 0.02)
+
+        def ask(number: int) -> None:
+            again.append(asyncio.ensure_future(waiting.ask(number, time.monotonic())))
 
         async def client(number: int) -> None:
             await waiting.ask(number, time.monotonic())
             time.sleep(0.01)  # writes
-            asyncio.get_running_loop().call_soon(
-                lambda: again.append(asyncio.ensure_future(waiting.ask(10 + number, time.monotonic())))
-            )
+            if number:
+                asyncio.get_running_loop().call_soon(ask, 10 + number)
 
         await asyncio.gather(*(client(number) for number in range(4)))
         await asyncio.sleep(0)
