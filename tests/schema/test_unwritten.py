@@ -25,3 +25,21 @@ def test_one_that_stays_as_it_is_is_looked_at_once() -> None:
     assert [looks(first), looks(first), looks(second), looks(second), looks(first)] == [3, 3, 4, 4, 3]
     assert asked == [3, 4, 3]
     assert all_of(first)
+
+
+def test_several_arrays_are_known_together_and_the_latest_are_kept() -> None:
+    asked: list[int] = []
+
+    def both(one: np.ndarray, other: np.ndarray) -> int:
+        asked.append(1)
+        return int((one & other).sum())
+
+    looks, base = OfLatest(both, 2), unwritten(np.ones(4, dtype=bool))
+    first, second, third = (unwritten(np.arange(4) < count) for count in (1, 2, 3))
+    assert [looks(base, one) for one in (first, second, first, second)] == [1, 2, 1, 2]
+    assert len(asked) == 2
+    assert [looks(base, third), looks(base, first), looks(first, base)] == [3, 1, 1]
+    assert len(asked) == 5, "the oldest has gone, and the other way round is another question"
+    open_ = np.ones(4, dtype=bool)
+    assert [looks(open_, base), looks(open_, base)] == [4, 4]
+    assert len(asked) == 7, "one that can be written to is looked at every time"

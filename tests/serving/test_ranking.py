@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import polars as pl
 import pytest
 
 from tastemaker.features.feature_set import FeatureSet
+from tastemaker.features.ranking import MORE
 from tastemaker.journal.append import Journal
 from tastemaker.pipeline.engine import Found, Wish
 from tastemaker.recommender import Recommender
+from tastemaker.schema.candidates import part
 from tastemaker.schema.errors import SettingsError
 from tastemaker.schema.events import Event
 from tastemaker.schema.items import Item
-from tastemaker.schema.protocols import Asker
+from tastemaker.schema.protocols import Asked, Asker
 from tastemaker.schema.queries import ExplainQuery, RankQuery, RecommendQuery
 from tastemaker.schema.settings import RankerSettings, ServingSettings, Settings
 from tastemaker.serving.answers import Answers
@@ -189,3 +192,22 @@ def test_batches_are_the_same_lists(space: Path) -> None:
         ["u0"], k=8
     )
     assert weighed["item_id"].to_list() != table.filter(pl.col("user_id") == "u0")["item_id"].to_list()
+
+
+@pytest.mark.parametrize("count", [14, 40])
+def test_vectors_that_the_channels_have_read_are_those_that_are_looked_up(space: Path, count: int) -> None:
+    live = opened(space, None)
+    assert live.ranker is not None
+    state = live.query(live.state.history("u0"), Asker("u0", 1.7e9))
+    found = part(live.channels.candidates([state], 60)[0], np.arange(count))
+    assert found.vectors is None
+    vectors, random = live.channels.items.rows(found.items), np.random.default_rng(0)
+    of_item = random.standard_normal((vectors.shape[1], 3), dtype=np.float32)
+    asks = replace(live.ranker.list, given=replace(live.ranker.list.given, of_user=of_item, of_item=of_item))
+    scores = live.road.fusion.score(found, len(state.history))
+    first = asks.first(scores)
+    assert (count == 14) == (count <= MORE * len(first)), "all of them are multiplied, or those that are looked at"
+    looked_up, read = (asks.read([Asked(one, scores, state, first, None)]) for one in (found, replace(found, vectors=vectors)))
+    np.testing.assert_allclose(read.dense.table(), looked_up.dense.table(), atol=1e-5)
+    np.testing.assert_allclose(looked_up.dense.theirs, live.channels.items.rows(found.items[first]) @ of_item, atol=1e-5)
+    assert np.ptp(looked_up.dense.theirs) > 0

@@ -183,3 +183,84 @@ def test_nobody_is_waited_for_where_the_moment_is_nought() -> None:
 
     asyncio.run(run())
     assert turns == [[0, 1], [2], [3]]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_two_groups_that_ask_by_turns_become_one(known: bool) -> None:
+    turns: list[list[int]] = []
+    meanwhile = [(5, 6, 7), (2, 3, 4)]
+    tasks: list[asyncio.Future[int]] = []
+
+    async def run() -> list[int]:
+        def answer(asked: Sequence[int]) -> list[int | Exception]:
+            turns.append(list(asked))
+            ask(*meanwhile[len(turns) - 1] if len(turns) <= 2 else ())
+            return list(asked)
+
+        waiting: Turns[int, int] = Turns(answer, 16, lambda waited, now: None, 5.0)
+
+        def ask(*numbers: int) -> None:
+            tasks.extend(
+                asyncio.ensure_future(waiting.ask(number, time.monotonic(), number if known else None)) for number in numbers
+            )
+
+        told = []
+        for numbers in ((0, 1, 2, 3, 4), (0, 1), (5, 6), (7, 0, 1) if known else ()):
+            ask(*numbers)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            told.append(len(turns))
+        await asyncio.wait_for(asyncio.gather(*tasks), 1)
+        return told
+
+    assert asyncio.run(run()) == ([1, 2, 2, 3] if known else [1, 2, 3, 3]), (
+        "those of both groups are waited for where they are known"
+    )
+    assert turns[:2] == [[0, 1, 2, 3, 4], [5, 6, 7, 0, 1]]
+    assert sorted(turns[2]) == ([0, 1, 2, 3, 4, 5, 6, 7] if known else [2, 3, 4, 5, 6])
+
+
+def test_the_moment_begins_when_the_answers_are_written() -> None:
+    """Writing takes longer than the moment, and the first who asks again came while the batch was answered."""
+    turns: list[list[int]] = []
+    again: list[asyncio.Future[int]] = []
+
+    async def run() -> None:
+        def answer(asked: Sequence[int]) -> list[int | Exception]:
+            turns.append(list(asked))
+            if len(turns) == 1:
+                ask(10)
+            return list(asked)
+
+        waiting: Turns[int, int] = Turns(answer, 8, lambda waited, now: None, 0.02)
+
+        def ask(number: int) -> None:
+            again.append(asyncio.ensure_future(waiting.ask(number, time.monotonic())))
+
+        async def client(number: int) -> None:
+            await waiting.ask(number, time.monotonic())
+            time.sleep(0.01)  # writes
+            if number:
+                asyncio.get_running_loop().call_soon(ask, 10 + number)
+
+        await asyncio.gather(*(client(number) for number in range(4)))
+        await asyncio.sleep(0)
+        await asyncio.gather(*again)
+
+    asyncio.run(run())
+    assert turns == [[0, 1, 2, 3], [10, 11, 12, 13]]
+
+
+def test_who_did_not_come_is_not_waited_for_again() -> None:
+    async def run() -> list[float]:
+        waiting: Turns[int, int] = Turns(list, 8, lambda waited, now: None, 0.05)
+        took: list[float] = []
+        for some in (("a", "b"), ("c", "d"), ("e", "f"), ("e", "f")):
+            began = time.monotonic()
+            await asyncio.gather(*(waiting.ask(number, began, who) for number, who in enumerate(some)))
+            took.append(time.monotonic() - began)
+        return took
+
+    took = asyncio.run(run())
+    assert min(took[2], took[1]) < 0.04 < took[2] + took[1], "a and b were waited for in vain, c and d were not"
+    assert took[3] < 0.04

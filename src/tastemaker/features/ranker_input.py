@@ -202,13 +202,13 @@ class RankerInput:
         parts += reduced
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def columns(self, raw: FloatArray, users: FloatArray, items: FloatArray, begin: NDArray[np.int64]) -> Columns:
+    def columns(self, raw: FloatArray, users: FloatArray, theirs: FloatArray, begin: NDArray[np.int64]) -> Columns:
         """What the network reads besides names, of some lists.
 
         Args:
-            raw: raw columns, [n, F]. users: user vectors, one a list, [Q, D]. items: unit item vectors, [n, D]. begin: as in `raw`.
+            raw: raw columns, [n, F]. users: unit user vectors, one a list, [Q, D]. theirs: unit item vectors times `of_item`, [n, K]. begin: as in `raw`.
         """
-        return Columns(self._scaler.apply(raw), unit(users) @ self.of_user, items @ self.of_item, begin)
+        return Columns(self._scaler.apply(raw), users @ self.of_user, theirs, begin)
 
     def dense(self, raw: FloatArray, user: FloatArray, items: FloatArray) -> FloatArray:
         """The same as a table, float32 [n, X].

@@ -14,8 +14,11 @@ from tastemaker.features.ranker_input import RankerInput, channel_columns, unit
 from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.models.ranker import Columns, Ranker, behind
 from tastemaker.schema.candidates import ChannelScores, Ranked, joined, part
-from tastemaker.schema.protocols import Asked, Asker, FloatArray, IntArray, QueryState
+from tastemaker.schema.protocols import Asked, Asker, Begins, FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import RankerSettings
+
+MORE = 1.5
+"""Up to so many times as many vectors as are read of a list are multiplied as they lie, the others among them."""
 
 
 @dataclass(frozen=True)
@@ -137,15 +140,11 @@ class ListRanker:
     def read(self, asked: Sequence[Asked]) -> Read:
         """What the network reads of the candidates that are looked at; each asker has a user vector, and features are told of all or of none."""
         begin = np.cumsum([0, *(len(one.first) for one in asked)])
-        parts = [part(one.found, one.first) for one in asked]
-        whole = joined(parts)
-        items = self._vectors([one.vectors for one in parts], whole.items)
-        users = np.array([one.state.user_vector for one in asked if one.state.user_vector is not None])
+        whole = joined([part(one.found, one.first, vectors=False) for one in asked])
+        users = unit(np.array([one.state.user_vector for one in asked if one.state.user_vector is not None]))
         best = [self.fusion.without_boost(one.found, one.scores) for one in asked]
         plain = np.concatenate([scores[one.first] for one, scores in zip(asked, best, strict=True)])
-        cosine = np.empty(len(items), dtype=np.float32)
-        for user, start, end in zip(unit(users), begin[:-1].tolist(), begin[1:].tolist(), strict=True):
-            np.matmul(items[start:end], user, out=cosine[start:end])
+        theirs, cosine = self._projected(asked, users, whole.items, begin)
         columns = channel_columns(whole, plain, best, [len(one.state.history) for one in asked], cosine, begin)
         told = None if asked[0].told is None else np.concatenate([one.told for one in asked if one.told is not None])
         texts = self.texts(whole.items) if self.given.text.components else None
@@ -154,14 +153,24 @@ class ListRanker:
         if names.shape[1]:
             of_askers = [self._of_asker(one.state.asker) for one in asked]
             names = names + np.repeat(np.stack(of_askers), np.diff(begin), axis=0)
-        return Read(whole, plain, self.given.columns(raw, users, items, begin), names)
+        return Read(whole, plain, self.given.columns(raw, users, theirs, begin), names)
 
-    def _vectors(self, read: Sequence[FloatArray | None], items: IntArray) -> FloatArray:
-        """Item vectors, those that the channels have read where they did."""
-        known = [one for one in read if one is not None]
-        if len(known) < len(read):
-            return np.asarray(self.vectors(items), dtype=np.float32)
-        return known[0] if len(known) == 1 else np.concatenate(known)
+    def _projected(
+        self, asked: Sequence[Asked], users: FloatArray, items: IntArray, begin: Begins
+    ) -> tuple[FloatArray, FloatArray]:
+        """What the network reads of the items' vectors, [R, K], and their cosines with the askers' unit vectors, [R]."""
+        theirs = np.empty((len(items), self.given.of_item.shape[1]), dtype=np.float32)
+        cosine = np.empty(len(items), dtype=np.float32)
+        for one, user, start, end in zip(asked, users, begin[:-1].tolist(), begin[1:].tolist(), strict=True):
+            known, first = one.found.vectors, one.first
+            if known is not None and len(known) <= MORE * len(first):  # products of all are less work than copies of some
+                (known @ self.given.of_item).take(first, axis=0, out=theirs[start:end], mode="clip")
+                (known @ user).take(first, out=cosine[start:end], mode="clip")
+                continue
+            vectors = np.asarray(self.vectors(items[start:end]), np.float32) if known is None else known.take(first, axis=0)
+            np.matmul(vectors, self.given.of_item, out=theirs[start:end])
+            np.matmul(vectors, user, out=cosine[start:end])
+        return theirs, cosine
 
     def _of_asker(self, asker: Asker | None) -> Codes:
         return self.given.categories.of_asker(asker.user_id if asker else "", asker.context if asker else None)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.schema.protocols import BoolArray, FloatArray
-from tastemaker.schema.unwritten import OfLatest
+from tastemaker.schema.unwritten import FILTERS, OfLatest
 
 LANES = 16
 """Rows are filled up with zeros to a multiple of this, the width of the instructions that read the codes."""
@@ -42,7 +42,7 @@ class InvertedFile:
 
     def __init__(self, index: Any, owner: InvertedFile | None = None) -> None:
         self._index, self._owner = index, owner  # who owns the centres lives as long as this
-        self._bits = OfLatest(_selector)
+        self._bits = OfLatest(_selector, FILTERS)
         self.centres: FloatArray = faiss.rev_swig_ptr(
             faiss.downcast_index(index.quantizer).get_xb(), index.nlist * index.d
         ).reshape(index.nlist, index.d)

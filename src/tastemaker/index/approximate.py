@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from tastemaker.index.coded import Vectors
 from tastemaker.index.column import grown
 from tastemaker.index.exact import DenseIndex, Neighbour, depths_of
+from tastemaker.index.products import Products
 from tastemaker.schema.protocols import BoolArray, FloatArray
-from tastemaker.schema.unwritten import OfLatest, unwritten
+from tastemaker.schema.unwritten import FILTERS, OfLatest, unwritten
 
 if TYPE_CHECKING:
     from tastemaker.index._faiss import Found, InvertedFile
@@ -37,6 +38,8 @@ HEAD = 1_024
 """Rows of the head."""
 FEW = 2
 """So many times the rows that a search reads anyway may be allowed for them to be scanned one by one."""
+SORTED = 640
+"""So few finds are sorted as they are; of more the best are chosen first."""
 MANY = 0.5
 """Share of allowed rows from which the lists are read as without a filter, some more of them; below, lists are chosen by what is allowed in them."""
 
@@ -84,17 +87,15 @@ class ApproximateIndex(DenseIndex):
         super().__init__(vectors, offsets)
         self._file, self._list_of, self.plan = inverted, list_of, plan
         self._head = np.zeros(0, np.int64) if head is None else np.asarray(head)
-        self._head_wide = completed(
-            self._base.rows(self._head),
-            inverted.centres.shape[1],
-            plan.scale,
-            plan.radius,
-            None if self.offsets is None else self.offsets.values[self._head],
+        offsets = None if self.offsets is None else self.offsets.values[self._head]
+        self._head_products = Products(
+            completed(self._base.rows(self._head), inverted.centres.shape[1], plan.scale, plan.radius, offsets)
         )
         self._head_place = np.full(plan.rows, -1, np.int16)
         self._head_place[self._head] = np.arange(len(self._head))
         self._current: BoolArray | None = None  # rows of the base that were not replaced; None: all
-        self._open_rows = OfLatest(self._open_of)
+        self._open_rows = OfLatest(self._open_of, FILTERS)
+        self._places_of, self._held_of = OfLatest(np.flatnonzero, FILTERS), OfLatest(self._held, FILTERS)
         self._replaced = 0
         self._delta = inverted.empty()
         self._row_of = np.zeros(0, np.int64)  # of each entry of the delta
@@ -124,7 +125,7 @@ class ApproximateIndex(DenseIndex):
                 self._current = np.ones(self.plan.rows, dtype=bool)
             self._replaced += int(self._current[row])
             self._current[row] = False
-            self._open_rows = OfLatest(self._open_of)
+            self._open_rows = OfLatest(self._open_of, FILTERS)
         entry = self._entry_of.pop(row, None)
         if entry is not None:
             self._valid[entry] = False
@@ -138,7 +139,7 @@ class ApproximateIndex(DenseIndex):
             nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
             return [nothing for _ in queries]
         wide = widened(np.asarray(queries, dtype=np.float32), self._waiting.shape[1], self.plan.scale)
-        heads, lists = wide @ self._head_wide.T, self._of_all_lists(wide, (max(depths), min(depths)), allowed)
+        heads, lists = self._head_products.of(wide), self._of_all_lists(wide, (max(depths), min(depths)), allowed)
         return [self._one(*one, allowed) for one in zip(wide, heads, depths, lists, strict=True)]
 
     def _open_of(self, allowed: BoolArray) -> tuple[BoolArray, int]:
@@ -194,7 +195,7 @@ class ApproximateIndex(DenseIndex):
         if self._waiting_rows:
             parts.append(self._of_waiting(query, allowed))
         items, scores = parts[0] if len(parts) == 1 else (np.concatenate(column) for column in zip(*parts, strict=True))
-        if len(items) > depth + depth // 4:
+        if len(items) > max(depth + depth // 4, SORTED):
             best = (-scores).argpartition(depth)[:depth]
             items, scores = items[best], scores[best]
         order = (-scores).argsort()
@@ -212,7 +213,7 @@ class ApproximateIndex(DenseIndex):
         if lists is None:
             way = self._way(rough, barred)
             if way == "scan":
-                return self._scanned(query, np.arange(self.plan.rows) if open_ is None else np.flatnonzero(open_))
+                return self._scanned(query, np.arange(self.plan.rows) if open_ is None else self._places_of(open_))
             if way == "lists" and open_ is not None:
                 lists = self._in_lists(query, rough, open_, FEW * max(self._read, rough))
             else:
@@ -256,13 +257,17 @@ class ApproximateIndex(DenseIndex):
 
     def _in_lists(self, query: FloatArray, depth: int, allowed: BoolArray, wanted: int) -> tuple[NDArray[np.int64], FloatArray]:
         """In the closest lists that together hold `wanted` allowed rows: a filter that goes with the vectors leaves most lists empty."""
-        held = np.bincount(self._list_of[allowed], minlength=self.plan.lists)
+        held = self._held_of(allowed)
         near: FloatArray = self._file.centres @ query
         full = np.flatnonzero(held)
         order = full[np.argsort(-near[full])]
         enough = int(np.searchsorted(np.cumsum(held[order]), wanted)) + 1
         chosen = order[: max(enough, min(self.plan.probes, len(order)))].astype(np.int64)
         return self._file.search_lists(query, depth, chosen, near[chosen], allowed)
+
+    def _held(self, allowed: BoolArray) -> NDArray[np.int64]:
+        """How many allowed rows each list holds, [lists]."""
+        return np.bincount(self._list_of[allowed], minlength=self.plan.lists)
 
     def _of_delta(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
         good = self._valid if allowed is None else self._valid & allowed[self._row_of]

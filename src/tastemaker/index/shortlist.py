@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import LATEST, Neighbours, fading
+from tastemaker.index.products import Products
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
 from tastemaker.schema.signals import GRAPH
-from tastemaker.schema.unwritten import OfLatest
+from tastemaker.schema.unwritten import FILTERS, OfLatest
 
 if TYPE_CHECKING:
     from tastemaker.index.channels import Channels
@@ -54,10 +55,10 @@ class Shortlists:
         self._of = channels
         self._sums = [_Sums(channels.neighbours), _Sums(channels.together)]
         self._popular, self._prior = _Head(), _Head()
-        self._met, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened)
+        self._met, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened, FILTERS)
         size = min(SAMPLE, len(channels.items))
         self._sample = np.sort(np.random.default_rng(0).choice(len(channels.items), size, replace=False))
-        self._sample_rows, self._sample_bias = channels.items.rows(self._sample), channels.bias[self._sample]
+        self._sample_products, self._sample_bias = Products(channels.items.rows(self._sample)), channels.bias[self._sample]
         self._prior_sum: tuple[int, float] = -1, 0.0
 
     def candidates(
@@ -73,13 +74,13 @@ class Shortlists:
         found: list[ChannelScores] = []
         for begin in range(0, len(states), LANES):
             some = states[begin : begin + LANES]
-            met = [state.history if filter_seen else state.history[:0] for state in some]
+            met = [state.history.astype(np.int64) if filter_seen else _NONE for state in some]
             found += self._found(some, _Open(allowed, listed, self._marks(), met), depth, gather=gather)
         return found
 
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
         """As of `Channels`."""
-        everything = _Open(None, None, self._marks(), [state.history[:0]])
+        everything = _Open(None, None, self._marks(), [_NONE])
         whole = self._found([state], everything, depth, items.astype(np.int64))[0]
         at = np.searchsorted(whole.items, items)
         return ChannelScores(items.astype(np.int32), whole.channels, whole.scores[at], whole.ranks[at], whole.counts[at], depth)
@@ -239,7 +240,7 @@ class Shortlists:
             return found
         users = np.array([asked[place].user for place in known])
         searched = self._of.items.search(users, [wanted[place] for place in known], allowed)
-        normalisers = self._normalisers([logits for _, logits in searched], users @ self._sample_rows.T, allowed)
+        normalisers = self._normalisers([logits for _, logits in searched], self._sample_products.of(users), allowed)
         for place, (items, _), normaliser in zip(known, searched, normalisers, strict=True):
             found[place] = items, normaliser
         return found
@@ -254,10 +255,19 @@ class Shortlists:
         highest = np.array([logits[0] if len(logits) else -np.inf for logits in found], dtype=np.float32)
         largest = np.maximum(highest, sample.max(axis=1, initial=-np.inf))
         others = (np.exp(sample - largest[:, None]) * rest).sum(axis=1).tolist()
+        lengths = [len(logits) for logits in found]
+        if min(lengths) == max(lengths):
+            own = np.array(found)
+            own -= largest[:, None]
+            near = np.exp(own, out=own).sum(axis=1).tolist()
+        else:
+            near = [float(np.exp(logits - most).sum()) for logits, most in zip(found, largest, strict=True)]
         sums = []
-        for logits, most, other, count in zip(found, largest.tolist(), others, rest.sum(axis=1).tolist(), strict=True):
-            left = max(n - len(logits), 0) / max(count, 1) if allowed is None else n / sample.shape[1]
-            sums.append(most + math.log(max(float(np.exp(logits - np.float32(most)).sum()) + left * other, 1e-30)))
+        for length, most, mine, other, count in zip(
+            lengths, largest.tolist(), near, others, rest.sum(axis=1).tolist(), strict=True
+        ):
+            left = max(n - length, 0) / max(count, 1) if allowed is None else n / sample.shape[1]
+            sums.append(most + math.log(max(mine + left * other, 1e-30)))
         return sums
 
     def _prior_normaliser(self) -> float:
@@ -277,13 +287,13 @@ class _Open:
 
     Attributes:
         allowed: bool [N]; None: all. listed: the same as item indices, where they are few.
-        table: of marks, a bit a lane, at least [N]. met: item indices that each asker has met.
+        table: of marks, a bit a lane, at least [N]. met: item indices that each asker has met, as NumPy looks up by them in a third of the time.
     """
 
     allowed: BoolArray | None
     listed: NDArray[np.int64] | None
     table: NDArray[np.uint16]
-    met: Sequence[IntArray]
+    met: Sequence[NDArray[np.int64]]
 
     def __enter__(self) -> _Open:
         for bit, met in zip(_BITS, self.met, strict=False):

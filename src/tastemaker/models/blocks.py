@@ -45,16 +45,21 @@ class Block(nn.Module):
         return asked_B1D + self.thought(asked_B1D)
 
     def heard_at(self, hidden_BLD: Tensor, asked_B1D: Tensor, last_B: Tensor) -> Tensor:
-        """What attention brings to one place of each history, float32 [B, 1, D]."""
+        """What attention brings to one place of each history, float32 [B, 1, D].
+
+        A single place asks, so no key and no value of an event has to be made: q · (K x) = (Kᵀ q) · x, and Σ w (V x) = V (Σ w x), head by head.
+        """
         length, dim = hidden_BLD.shape[1:]
-        ask, answer = torch.split(self.query_key_value.weight, [dim, 2 * dim])
-        query = F.linear(self.norm_attention(asked_B1D), ask).view(-1, 1, self.heads, dim // self.heads).transpose(1, 2)
-        split = F.linear(self.norm_attention(hidden_BLD), answer).view(-1, length, 2, self.heads, dim // self.heads)
-        key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        distance_B1L = _distances_of(last_B, length)
-        bias_BH1L = self.distance[:, distance_B1L.clamp(min=0)].transpose(0, 1) + _MASKED * (distance_B1L < 0)[:, None]
-        weight_BH1L = torch.softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias_BH1L, dim=-1)
-        heard_B1D: Tensor = self.out((weight_BH1L @ value).transpose(1, 2).flatten(2))
+        ask, keys, values = torch.split(self.query_key_value.weight, dim)
+        key_HdD, value_HDd = keys.view(self.heads, -1, dim), values.view(self.heads, -1, dim).transpose(1, 2)
+        normed_BLD = self.norm_attention(hidden_BLD)
+        query_HBd = F.linear(self.norm_attention(asked_B1D), ask).view(-1, self.heads, dim // self.heads).transpose(0, 1)
+        query_BHD = (query_HBd @ (key_HdD * (dim // self.heads) ** -0.5)).transpose(0, 1)
+        distance_BL = _distances_of(last_B, length)[:, 0]
+        bias_BHL = self.distance[:, distance_BL.clamp(min=0)].transpose(0, 1) + _MASKED * (distance_BL < 0)[:, None]
+        weight_BHL = torch.softmax(query_BHD @ normed_BLD.transpose(1, 2) + bias_BHL, dim=-1)
+        heard_HBd = (weight_BHL @ normed_BLD).transpose(0, 1) @ value_HDd
+        heard_B1D: Tensor = self.out(heard_HBd.transpose(0, 1).flatten(1)[:, None])
         return heard_B1D
 
     def heard(self, hidden_BLD: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ NEXT = "next"
 BODIES = ("dcn", "deepfm", "mlp")
 SHARINGS = ("mmoe", "ple", "bottom")
 HIDDEN = -1e9
+_ZEROS = np.zeros(16_384, dtype=np.float32)
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,9 +101,10 @@ class Columns:
         np.multiply(mine, self.theirs, out=found[:, own + 2 * width :])
         return found
 
-    def products(self, matrix: FloatArray, shift: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
-        """`table() @ matrix + shift`, list by list as its rows and [n, H] (the next list's overwrites it: so it stays in the cache), with less than half of the work: what is
-        the asker's alone is one row for a whole list, and of the other two thirds one product is left, (theirs · mine) B + theirs A = theirs (mine B + A).
+    def products(self, matrix: FloatArray, shift: FloatArray, wide: int) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
+        """`table() @ matrix + shift`, list by list as its rows, the first `wide` columns [n, wide] (the next list's overwrite them: so they stay in the cache) and the
+        others, with less than half of the work: what is the asker's alone is one row for a whole list, and of the other two thirds one product is left,
+        (theirs · mine) B + theirs A = theirs (mine B + A).
 
         Args:
             matrix: float32 [P + 3 K, H]. shift: [H].
@@ -114,14 +116,14 @@ class Columns:
         rows[:, -1] = 1.0
         weights = np.empty((own + width + 1, matrix.shape[1]), dtype=np.float32)
         weights[:own] = matrix[:own]
-        found = np.empty((longest, matrix.shape[1]), dtype=np.float32)
+        found = np.empty((longest, wide), dtype=np.float32)
         for mine, begin, end in zip(self.mine, self.begin[:-1].tolist(), self.begin[1:].tolist(), strict=True):
             np.multiply(a_both, mine[:, None], out=weights[own:-1])
             weights[own:-1] += a_theirs
             np.add(mine @ a_mine, shift, out=weights[-1])
             count = end - begin
             rows[:count, :own], rows[:count, own:-1] = self.prepared[begin:end], self.theirs[begin:end]
-            yield slice(begin, end), np.matmul(rows[:count], weights, out=found[:count])
+            yield slice(begin, end), np.matmul(rows[:count], weights[:, :wide], out=found[:count]), rows[:count] @ weights[:, wide:]
 
 
 def forward(shape: Shape, arrays: Mapping[str, FloatArray], dense: FloatArray | Columns, codes: NDArray[np.int64]) -> FloatArray:
@@ -132,7 +134,7 @@ def forward(shape: Shape, arrays: Mapping[str, FloatArray], dense: FloatArray | 
     wide = _wide(shape, arrays, dense, named, x)
     h = x[None] @ arrays["expert_0"]  # [J, n, H]
     h += arrays["expert_bias_0"]
-    return _logits(shape, arrays, h, x @ arrays["gate"], wide @ arrays["wide"])
+    return _logits(shape, arrays, _positive(h), x @ arrays["gate"], wide @ arrays["wide"])
 
 
 @dataclass(frozen=True)
@@ -159,20 +161,18 @@ class First:
     def forward(self, shape: Shape, arrays: Mapping[str, FloatArray], dense: Columns) -> FloatArray:
         """As the function `forward`."""
         told, size = np.empty((len(dense), shape.tasks), dtype=np.float32), shape.hidden[0]
-        wide = shape.all_experts * size
-        for rows, found in dense.products(self.matrix, self.shift):
-            h = found[:, :wide].reshape(len(found), shape.all_experts, size).transpose(1, 0, 2)
-            told[rows] = _logits(shape, arrays, h, found[:, wide : -shape.tasks], found[:, -shape.tasks :])
+        for rows, found, rest in dense.products(self.matrix, self.shift, shape.all_experts * size):
+            h = _positive(found).reshape(len(found), shape.all_experts, size).transpose(1, 0, 2)
+            told[rows] = _logits(shape, arrays, h, rest[:, : -shape.tasks], rest[:, -shape.tasks :])
         return told
 
 
 def _logits(shape: Shape, arrays: Mapping[str, FloatArray], h: FloatArray, gates: FloatArray, beside: FloatArray) -> FloatArray:
-    """From the experts' first layer [J, n, H], gates [n, T J] and what stands beside the experts [n, T]."""
-    np.maximum(h, 0.0, out=h)
+    """From the experts' first layer [J, n, H], its negatives made 0, gates [n, T J] and what stands beside the experts [n, T]."""
     for layer in range(1, len(shape.hidden)):
         h = h @ arrays[f"expert_{layer}"]
         h += arrays[f"expert_bias_{layer}"]
-        np.maximum(h, 0.0, out=h)
+        _positive(h)
     told = (h @ arrays["tower"].T).transpose(1, 2, 0)  # [n, T, J]
     if shape.all_experts == 1:  # a gate of one is open
         alone: FloatArray = beside + told[:, :, 0] + arrays["bias"]
@@ -182,6 +182,15 @@ def _logits(shape: Shape, arrays: Mapping[str, FloatArray], h: FloatArray, gates
     gate /= gate.sum(axis=-1, keepdims=True)
     logits: FloatArray = beside + (gate * told).sum(axis=-1) + arrays["bias"]
     return logits
+
+
+def _positive(h: FloatArray) -> FloatArray:
+    """The same contiguous array, its negatives made 0: against an array NumPy takes the larger number in a quarter of the time that it takes against a number."""
+    flat = h.reshape(-1)
+    for begin in range(0, len(flat), len(_ZEROS)):
+        part = flat[begin : begin + len(_ZEROS)]
+        np.maximum(part, _ZEROS[: len(part)], out=part)
+    return h
 
 
 def _wide(shape: Shape, arrays: Mapping[str, FloatArray], dense: FloatArray, named: FloatArray, x: FloatArray) -> FloatArray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tastemaker.schema.protocols import FloatArray
 
 SOURCES = {
@@ -38,7 +36,7 @@ def sources(parts: FloatArray, channels: tuple[str, ...]) -> list[str]:
     """The channel that brought most of each item's score, [M] from [M, C]."""
     if parts.size == 0:
         return []
-    return [channels[int(place)] for place in np.argmax(parts, axis=1)]
+    return [channels[place] for place in parts.argmax(axis=1).tolist()]
 
 
 def with_connection(source: str, words: str, connection: str | None) -> str:

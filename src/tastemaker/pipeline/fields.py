@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tastemaker.pipeline.filters import compile_filter, field_of, number_of, values_of
 from tastemaker.schema.protocols import BoolArray
+from tastemaker.schema.unwritten import unwritten
 
 Row = Mapping[str, Any]
 REMEMBERED = 64
@@ -55,7 +56,7 @@ class Fields:
         key = msgspec.json.encode(spec)
         found = self._answers.get(key)
         if found is None or len(found) != len(self._rows):
-            found = self._answers[key] = self._mask(spec)
+            found = self._answers[key] = unwritten(self._mask(spec))
             if len(self._answers) > REMEMBERED:
                 self._answers.popitem(last=False)
         else:

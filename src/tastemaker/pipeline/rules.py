@@ -64,6 +64,11 @@ class Rules:
     same_title: bool = False
 
     @property
+    def neutral(self) -> bool:
+        """Whether they change nothing."""
+        return not (self.pins or self.pushes or self.diversity > 0 or self.guarded)
+
+    @property
     def guarded(self) -> bool:
         """Whether some rule can keep a candidate out."""
         return bool(self.caps) or self.near_duplicates > 0 or self.same_title

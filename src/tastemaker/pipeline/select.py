@@ -71,6 +71,10 @@ def pick(found: ChannelScores, scores: FloatArray, k: int, rules: Rules, explore
         found: the candidates, those that are pinned among them. scores: of the candidates, float32 [M].
         rules: what the list obeys. explore: the fresh slot; None: there is none.
     """
+    fresh = explore is not None and len(explore.fresh) > 0
+    if rules.neutral and not fresh:
+        places = order(scores, k)
+        return Picked(places, np.ones(len(places)), False, np.zeros(len(places), dtype=bool))
     plain = order(scores, len(scores))
     ranked, pushed = shifted(plain, found.items, rules.pushes, facts.row_of) if rules.pushes else (plain, {})
     worth = _resorted(scores, plain, ranked) if pushed else scores
@@ -80,7 +84,7 @@ def pick(found: ChannelScores, scores: FloatArray, k: int, rules: Rules, explore
     told = _Told(found, plain, ranked, pushed, rules, pins, facts.row_of)
     notes = guard.notes() if guard is not None else []
     left = told.left_out(places, guard)
-    if explore is None or not len(explore.fresh):
+    if explore is None or not fresh:
         return Picked(places, np.ones(len(places)), False, np.zeros(len(places), dtype=bool), told.moves(places), left, notes)
     return _with_fresh(places, found, explore, rules, pins, facts, told, left, notes)
 

@@ -43,11 +43,11 @@ def joined(lists: Sequence[ChannelScores]) -> ChannelScores:
     return ChannelScores(items, first.channels, scores, ranks, counts, first.depth)
 
 
-def part(found: ChannelScores, places: NDArray[np.int64]) -> ChannelScores:
-    """Some of the candidates, in the order of `places`."""
+def part(found: ChannelScores, places: NDArray[np.int64], vectors: bool = True) -> ChannelScores:
+    """Some of the candidates, in the order of `places`; with their `vectors`, where these are there and wanted."""
     scores, ranks = found.scores.T.take(places, axis=1).T, found.ranks.T.take(places, axis=1).T
-    vectors = None if found.vectors is None else found.vectors.take(places, axis=0)
-    return ChannelScores(found.items[places], found.channels, scores, ranks, found.counts[places], found.depth, vectors)
+    rows = found.vectors.take(places, axis=0) if vectors and found.vectors is not None else None
+    return ChannelScores(found.items.take(places), found.channels, scores, ranks, found.counts.take(places), found.depth, rows)
 
 
 @dataclass(frozen=True)

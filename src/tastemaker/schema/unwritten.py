@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from operator import is_
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T")
+FILTERS = 4
+"""Filters of requests whose looks at the whole catalogue are kept: the same ones come again and again."""
 
 
 def unwritten(array: NDArray[Any]) -> NDArray[Any]:
@@ -18,24 +22,25 @@ def unwritten(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class OfLatest(Generic[T]):
-    """Computes something of an array, and not again while the same one is given and can't be written to: a look at a whole catalogue is made once, not once a request.
+    """Computes something of an array, or of several, and not again while the same ones are given and can't be written to: a look at a whole catalogue is made once, not
+    once a request.
 
     Args:
-        compute: called with an array.
+        compute: called with the arrays. kept: for so many different ones what was found is kept, the latest.
     """
 
-    def __init__(self, compute: Callable[[NDArray[Any]], T]) -> None:
+    def __init__(self, compute: Callable[..., T], kept: int = 1) -> None:
         self._compute = compute
-        self._latest: tuple[NDArray[Any], T] | None = None
+        self._latest: deque[tuple[tuple[NDArray[Any], ...], T]] = deque(maxlen=kept)
 
-    def __call__(self, array: NDArray[Any]) -> T:
-        """What is computed of this one."""
-        latest = self._latest
-        if latest is not None and latest[0] is array:
-            return latest[1]
-        found = self._compute(array)
-        if not array.flags.writeable:
-            self._latest = array, found
+    def __call__(self, *arrays: NDArray[Any]) -> T:
+        """What is computed of these."""
+        for known, found in self._latest:
+            if known[0] is arrays[0] and all(map(is_, known, arrays)):
+                return found
+        found = self._compute(*arrays)
+        if not any(array.flags.writeable for array in arrays):
+            self._latest.appendleft((arrays, found))
         return found
 
 

@@ -16,7 +16,10 @@ from contextlib import suppress
 MOST = 64
 """Connections that are accepted in one turn."""
 PATIENCE = 0.002
-"""Seconds that connections are left to workers who hold fewer; then they are accepted all the same, as these may be busy or gone."""
+"""Seconds that connections are left to workers who hold fewer; then one looks again, and after as long a time they are accepted all the same, as these may be busy or gone.
+With one look only, of two workers who both paused the one whose pause ended first would accept, whoever held more by then."""
+LOOKS = 2
+"""How often that is."""
 _QUEUED = struct.Struct("=24xI")  # struct tcp_info of Linux: of a listening socket `tcpi_unacked` is the length of its queue
 
 
@@ -61,6 +64,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._coming = set[asyncio.Task[object]]()
         self._later: asyncio.TimerHandle | None = None
+        self._looks = 0  # at what waits, since it was last accepted here
         self.tell()
         self._loop.add_reader(self._sock.fileno(), self._look)
 
@@ -78,16 +82,17 @@ class Acceptor:
 
     def _look(self) -> None:
         self.tell()
-        if not self._holdings.more_than_another():
-            self._accept()
+        self._looks += 1
+        if self._looks <= LOOKS and self._holdings.more_than_another():
+            if self._later is None:
+                self._loop.remove_reader(self._sock.fileno())
+            self._later = self._loop.call_later(PATIENCE, self._look)
             return
-        self._loop.remove_reader(self._sock.fileno())
-        self._later = self._loop.call_later(PATIENCE, self._look_again)
-
-    def _look_again(self) -> None:
-        self._later = None
+        if self._later is not None:
+            self._later = None
+            self._loop.add_reader(self._sock.fileno(), self._look)
+        self._looks = 0
         self._accept()
-        self._loop.add_reader(self._sock.fileno(), self._look)
 
     def _accept(self) -> None:
         for _ in range(min(max(queued(self._sock) // self._holdings.workers, 1), MOST)):

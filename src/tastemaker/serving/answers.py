@@ -37,7 +37,7 @@ from tastemaker.schema.queries import (
     SessionEvent,
 )
 from tastemaker.schema.settings import ServingSettings
-from tastemaker.schema.unwritten import OfLatest, all_of
+from tastemaker.schema.unwritten import FILTERS, OfLatest, all_of, unwritten
 from tastemaker.serving.audience import audience
 from tastemaker.serving.explaining import explained, named
 from tastemaker.serving.far_encoder import FarEncoder
@@ -88,7 +88,7 @@ class Answers:
         self.pulse: Pulse | None = None
         self.trial: Trial | None = None
         self.notice, self.clock, self.timed = notice, clock, timed
-        self._nothing_left = OfLatest(all_of)
+        self._nothing_left, self._narrowed = OfLatest(all_of, FILTERS), OfLatest(_narrowed, FILTERS)
         self.take(live)
 
     def take(self, live: Live) -> None:
@@ -307,15 +307,14 @@ class Answers:
 
     def _barred(self, live: Live, spec: dict[str, Any] | None, exclude: Sequence[str]) -> BoolArray:
         barred = live.barred()
-        if spec is None and not exclude:
-            return barred
-        barred = barred.copy()
-        for item_id in exclude:
-            if item_id in live.state.index_of:
-                barred[live.state.index_of[item_id]] = True
         if spec is not None:
             check_json(spec)
-            barred |= ~live.fields.matching(spec)
+            barred = self._narrowed(barred, live.fields.matching(spec))
+        if exclude:
+            barred = barred.copy()
+            for item_id in exclude:
+                if item_id in live.state.index_of:
+                    barred[live.state.index_of[item_id]] = True
         return barred
 
     def list_of(self, live: Live, query: RecommendQuery, now: float | None = None) -> tuple[Answer, Found | None]:
@@ -485,6 +484,11 @@ class _Plan:
     history: IntArray
     wish: Wish
     notes: list[str]
+
+
+def _narrowed(barred: BoolArray, matching: BoolArray) -> BoolArray:
+    """What may not be shown where only what matches a filter may."""
+    return unwritten(barred | ~matching)
 
 
 def _tried(call: Callable[[], T]) -> T | Exception:

@@ -62,7 +62,8 @@ class Api:
 
     async def recommend(self, request: Request, query: RecommendQuery) -> Answer:
         """A list for a user or a session; those who ask at the same time are answered together."""
-        return await self._turns.ask(query, request.scope.get("arrived") or time.monotonic())
+        scope = request.scope
+        return await self._turns.ask(query, scope.get("arrived") or time.monotonic(), scope.get("client"))
 
     async def rank(self, query: RankQuery) -> Answer:
         """Given items in order."""
