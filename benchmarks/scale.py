@@ -51,7 +51,7 @@ SIZES = {
     "training": [1e4, 1e5, 3e5, 1e6, 1e7],
     "state": [1e3, 1e4, 1e5, 1e6, 1e7],
     "ingest": [1, 10, 100],
-    "answers": [1e4, 3e4, 1e5, 3e5, 1e6],
+    "answers": [1e4, 3e4, 1e5, 3e5, 5e5, 1e6],
 }
 """Sizes of each part: items, events, items, users, events in a batch, items."""
 Point = dict[str, float]
