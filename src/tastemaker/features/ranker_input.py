@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tastemaker.features.likeness import LIKENESS
 from tastemaker.features.categories import Categories
 from tastemaker.features.preparation import Preparation, Reducer, Reduction, Scaler
 from tastemaker.models.ranker import Columns
@@ -137,17 +138,20 @@ def relative(values: FloatArray, begin: NDArray[np.int64], scaled: bool = False)
     return found.astype(np.float32).T
 
 
-def compared(columns: FloatArray, told: FloatArray | None, begin: NDArray[np.int64]) -> list[FloatArray]:
-    """Both tables as a ranker reads them: scores of channels and the cosine scaled within each list, declared features less their mean there.
+def compared(
+    columns: FloatArray, told: FloatArray | None, begin: NDArray[np.int64], alike: FloatArray | None = None
+) -> list[FloatArray]:
+    """The tables as a ranker reads them: scores of channels and the cosine scaled within each list, the others less their mean there.
 
     Args:
         columns: of `channel_columns`, [R, 2C + 7]. told: declared features, [R, G], or None. begin: as in `relative`.
+        alike: of `features.likeness`, [R, 8], or None. In the answer they stand before the declared features.
     """
     channels = (columns.shape[1] - len(OF_LIST)) // 2
     scores = _scored(channels)
     rows = columns.T.copy()
     rows[scores] = relative(rows.take(scores, axis=0).T, begin, scaled=True).T
-    return [rows.T] if told is None else [rows.T, relative(told, begin)]
+    return [rows.T, *(relative(one, begin) for one in (alike, told) if one is not None)]
 
 
 @cache
@@ -161,7 +165,7 @@ class RankerInput:
     """From raw columns, vectors and names to what the network reads.
 
     Attributes:
-        preparation: of the raw columns: those of `channel_names`, the declared features', the reduced text's.
+        preparation: of the raw columns: those of `channel_names`, of `LIKENESS` where they are read, the declared features', the reduced text's.
         text: the reduction of text vectors.
         categories: the names that are read.
         of_user, of_item: projections of unit user and item vectors, float32 [D, K]. They belong to the towers of one fit.
@@ -180,6 +184,11 @@ class RankerInput:
         return [*self.preparation.kept, *vectors]
 
     @cached_property
+    def compares(self) -> bool:
+        """Whether candidates have to be compared with the asker's history: it is among the raw columns, and some of it is read."""
+        return not set(LIKENESS).isdisjoint(self.preparation.kept)
+
+    @cached_property
     def _scaler(self) -> Scaler:
         return Scaler(self.preparation)
 
@@ -187,14 +196,24 @@ class RankerInput:
     def _reducer(self) -> Reducer:
         return Reducer(self.text)
 
-    def raw(self, columns: FloatArray, told: FloatArray | None, texts: FloatArray | None, begin: NDArray[np.int64]) -> FloatArray:
+    def raw(
+        self,
+        columns: FloatArray,
+        told: FloatArray | None,
+        texts: FloatArray | None,
+        begin: NDArray[np.int64],
+        alike: FloatArray | None = None,
+    ) -> FloatArray:
         """Raw columns of some lists, one behind the other, float32 [n, F].
 
         Args:
             columns: of `channel_columns`, [n, 2C + 7]. told: declared features, [n, G]; None: nothing is told.
             texts: whitened text vectors, [n, T]; None: `text` has no components. begin: where each list begins, and n, [Q + 1].
+            alike: of `features.likeness`, [n, 8]; None: not `compares`.
         """
-        parts = compared(columns, told, begin)
+        if alike is None and LIKENESS[0] in self.preparation.names:
+            alike = np.zeros((len(columns), len(LIKENESS)), dtype=np.float32)
+        parts = compared(columns, told, begin, alike)
         reduced = [] if texts is None else [self._reducer.apply(texts)]
         missing = len(self.preparation.names) - sum(part.shape[1] for part in (*parts, *reduced))
         if told is None and missing:

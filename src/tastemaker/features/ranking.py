@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tastemaker.features.likeness import likenesses
 from tastemaker.features.categories import Codes
 from tastemaker.features.ranker_input import RankerInput, channel_columns, unit
 from tastemaker.models.fusion import Fusion, boosted
@@ -148,7 +149,10 @@ class ListRanker:
         columns = channel_columns(whole, plain, best, [len(one.state.history) for one in asked], cosine, begin)
         told = None if asked[0].told is None else np.concatenate([one.told for one in asked if one.told is not None])
         texts = self.texts(whole.items) if self.given.text.components else None
-        raw = self.given.raw(columns, told, texts, begin)
+        alike = None
+        if self.given.compares:
+            alike = likenesses(whole.items, [one.state.history for one in asked], begin, self.texts, self.vectors)
+        raw = self.given.raw(columns, told, texts, begin, alike)
         names = self.codes(whole.items)
         if names.shape[1]:
             of_askers = [self._of_asker(one.state.asker) for one in asked]

@@ -351,6 +351,8 @@ class RankerSettings(Section, kw_only=True, frozen=True):
     few to learn their vectors by: with them MovieLens' order gets worse and its chances get better."""
     buckets: Positive = 1_000
     """Names of a category are hashed into so many vectors."""
+    likeness: bool = True
+    """Compare candidates with each of the asker's latest 50 events, by texts and by item vectors; see docs/ranking.md for what it brings."""
     vector_dim: Annotated[int, Meta(ge=0)] = 0
     """Leading directions of the item and user vectors, and of their product, that are read; 0: nothing but their cosine. As `categories`: worth it
     with tens of thousands of questions."""

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.data.sequences import Sequences
+from tastemaker.features.likeness import LIKENESS, likenesses
 from tastemaker.features.feature_set import FeatureSet
 from tastemaker.features.preparation import Preparation, Reduction
 from tastemaker.features.ranker_input import HISTORY, channel_columns, channel_names, compared, cosines
@@ -187,13 +188,18 @@ def ranker_rows(
     asked = _asked(known, np.repeat(chosen[kept], np.diff(begin)), items)
     heads = heads_of(known.log, settings)
     parts = [np.concatenate([np.zeros((0, len(channel_names(known.channels.names))), np.float32), *(one.columns for one in lists)])]
-    names = channel_names(known.channels.names)
+    names, alike, told = channel_names(known.channels.names), None, None
+    if settings.ranker.likeness:
+        channels, histories = known.channels, [held.histories[row] for row in chosen[kept]]
+        alike = likenesses(items, histories, begin, channels.text.rows, channels.items.rows)
+        parts.append(alike)
+        names += LIKENESS
     if known.features is not None:
         parts.append(known.features.rows(known.log, asked))
         names += known.features.names
-    told = parts[1] * known.features.personal if known.features is not None else None
-    alike = parts[0].copy()
-    alike[:, names.index(HISTORY)] = 0.0
+        told = parts[-1] * known.features.personal
+    plain = parts[0].copy()
+    plain[:, names.index(HISTORY)] = 0.0
     texts = reduction.apply(known.text[items])
     floats = np.zeros(0, np.float32)
     folds = np.full(len(kept), -1, np.int8) if by_time else _folds(known, chosen[kept], random)
@@ -201,7 +207,7 @@ def ranker_rows(
         asked=asked,
         names=names + reduction.names,
         values=np.concatenate([*parts, texts], axis=1).astype(np.float32),
-        compared=np.concatenate([*compared(alike, told, begin), texts], axis=1).astype(np.float32),
+        compared=np.concatenate([*compared(plain, told, begin, alike), texts], axis=1).astype(np.float32),
         heads=heads,
         labels=labels_of(known.log, asked, heads, settings.ranker.horizon_days),
         begin=begin,
