@@ -159,7 +159,7 @@ def heads(asked: argparse.Namespace) -> None:
         f"synthetic: the true chances themselves have AUC {bound['click']:.4f} (click), {bound['purchase']:.4f} (purchase, {int(labels[~test, 1].sum())} positives to learn from)"
     )
     ways = {
-        "together, mmoe": {}, "together, ple": {"sharing": "ple"}, "together, one network": {"sharing": "bottom"},
+        "together, mmoe": {"sharing": "mmoe"}, "together, ple": {"sharing": "ple"}, "together, one network": {"sharing": "bottom"},
         "alone, dcn": {"alone": True, "sharing": "bottom"}, "alone, deepfm": {"alone": True, "sharing": "bottom", "body": "deepfm"},
         "alone, mlp": {"alone": True, "sharing": "bottom", "body": "mlp"},
     }  # fmt: skip

@@ -338,8 +338,8 @@ class RankerSettings(Section, kw_only=True, frozen=True):
     """Most of these; of more, some drawn by the seed."""
     body: str = "dcn"
     """What stands beside the experts: `dcn` (a cross network, DCNv2), `deepfm` (a factorisation machine) or `mlp` (a linear part)."""
-    sharing: str = "mmoe"
-    """What the heads share: `mmoe` (experts behind a gate of each head), `ple` (own experts besides) or `bottom` (one network)."""
+    sharing: str = "bottom"
+    """What the heads share: `bottom` (one network), `mmoe` (experts behind a gate of each head) or `ple` (own experts besides)."""
     cross_layers: Annotated[int, Meta(ge=0)] = 2
     experts: Positive = 3
     hidden: tuple[int, ...] = (48, 24)
