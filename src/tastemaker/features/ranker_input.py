@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.features.likeness import LIKENESS
 from tastemaker.features.categories import Categories
+from tastemaker.features.likeness import LIKENESS
 from tastemaker.features.preparation import Preparation, Reducer, Reduction, Scaler
 from tastemaker.models.ranker import Columns
 from tastemaker.schema.candidates import ChannelScores

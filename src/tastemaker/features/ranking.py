@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tastemaker.features.likeness import likenesses
 from tastemaker.features.categories import Codes
+from tastemaker.features.likeness import likenesses
 from tastemaker.features.ranker_input import RankerInput, channel_columns, unit
 from tastemaker.models.fusion import Fusion, boosted
 from tastemaker.models.ranker import Columns, Ranker, behind

@@ -16,8 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.data.sequences import Sequences
-from tastemaker.features.likeness import LIKENESS, likenesses
 from tastemaker.features.feature_set import FeatureSet
+from tastemaker.features.likeness import LIKENESS, likenesses
 from tastemaker.features.preparation import Preparation, Reduction
 from tastemaker.features.ranker_input import HISTORY, channel_columns, channel_names, compared, cosines
 from tastemaker.index.channels import Channels
