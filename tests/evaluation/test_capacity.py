@@ -99,8 +99,8 @@ def test_the_shipped_costs_predict_their_largest_points() -> None:
 
 
 def test_slower_cores_take_more() -> None:
-    twice = plan(msgspec.structs.replace(SHOP, peak_rps=20_000), costs=COSTS.scaled(2.0))
-    once = plan(msgspec.structs.replace(SHOP, peak_rps=20_000))
+    twice = plan(msgspec.structs.replace(SHOP, peak_rps=200_000), costs=COSTS.scaled(2.0))
+    once = plan(msgspec.structs.replace(SHOP, peak_rps=200_000))
     assert twice.machines > 1.5 * once.machines
     assert twice.memory_gib == once.memory_gib
 
