@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from tastemaker.schema.unwritten import OfLatest, all_of, any_of, unwritten
@@ -43,3 +46,19 @@ def test_several_arrays_are_known_together_and_the_latest_are_kept() -> None:
     open_ = np.ones(4, dtype=bool)
     assert [looks(open_, base), looks(open_, base)] == [4, 4]
     assert len(asked) == 7, "one that can be written to is looked at every time"
+
+
+def test_threads_may_ask_side_by_side() -> None:
+    arrays = [unwritten(np.full(3, number)) for number in range(12)]
+    asked: OfLatest[int] = OfLatest(lambda array: int(array.sum()), 4)
+
+    def right(stride: int) -> bool:
+        return all(asked(arrays[number * stride % 12]) == 3 * (number * stride % 12) for number in range(20_000))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert all(pool.map(right, (1, 5, 7)))
+    finally:
+        sys.setswitchinterval(before)

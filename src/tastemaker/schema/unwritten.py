@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from operator import is_
 from typing import Any, Generic, TypeVar
@@ -31,7 +30,8 @@ class OfLatest(Generic[T]):
 
     def __init__(self, compute: Callable[..., T], kept: int = 1) -> None:
         self._compute = compute
-        self._latest: deque[tuple[tuple[NDArray[Any], ...], T]] = deque(maxlen=kept)
+        self._kept = kept
+        self._latest: tuple[tuple[tuple[NDArray[Any], ...], T], ...] = ()  # replaced in one go, as threads ask side by side
 
     def __call__(self, *arrays: NDArray[Any]) -> T:
         """What is computed of these."""
@@ -40,7 +40,7 @@ class OfLatest(Generic[T]):
                 return found
         found = self._compute(*arrays)
         if not any(array.flags.writeable for array in arrays):
-            self._latest.appendleft((arrays, found))
+            self._latest = ((arrays, found), *self._latest[: self._kept - 1])
         return found
 
 

@@ -187,27 +187,15 @@ def ranker_rows(
     items = np.concatenate([held.targets[:0], *(one.items for one in lists)]).astype(np.int32)
     asked = _asked(known, np.repeat(chosen[kept], np.diff(begin)), items)
     heads = heads_of(known.log, settings)
-    parts = [np.concatenate([np.zeros((0, len(channel_names(known.channels.names))), np.float32), *(one.columns for one in lists)])]
-    names, alike, told = channel_names(known.channels.names), None, None
-    if settings.ranker.likeness:
-        channels, histories = known.channels, [held.histories[row] for row in chosen[kept]]
-        alike = likenesses(items, histories, begin, channels.text.rows, channels.items.rows)
-        parts.append(alike)
-        names += LIKENESS
-    if known.features is not None:
-        parts.append(known.features.rows(known.log, asked))
-        names += known.features.names
-        told = parts[-1] * known.features.personal
-    plain = parts[0].copy()
-    plain[:, names.index(HISTORY)] = 0.0
+    names, values, read = _columns(known, asked, items, begin, lists, [held.histories[row] for row in chosen[kept]], settings)
     texts = reduction.apply(known.text[items])
     floats = np.zeros(0, np.float32)
     folds = np.full(len(kept), -1, np.int8) if by_time else _folds(known, chosen[kept], random)
     return RankerRows(
         asked=asked,
         names=names + reduction.names,
-        values=np.concatenate([*parts, texts], axis=1).astype(np.float32),
-        compared=np.concatenate([*compared(plain, told, begin, alike), texts], axis=1).astype(np.float32),
+        values=np.concatenate([*values, texts], axis=1).astype(np.float32),
+        compared=np.concatenate([*read, texts], axis=1).astype(np.float32),
         heads=heads,
         labels=labels_of(known.log, asked, heads, settings.ranker.horizon_days),
         begin=begin,
@@ -222,6 +210,31 @@ def ranker_rows(
         folds=folds,
         later=np.full(len(kept), later),
     )
+
+
+def _columns(
+    known: Known,
+    asked: pl.DataFrame,
+    items: IntArray,
+    begin: NDArray[np.int64],
+    lists: Sequence[List],
+    histories: Sequence[IntArray],
+    settings: Settings,
+) -> tuple[list[str], list[FloatArray], list[FloatArray]]:
+    """Names of the columns besides the text's, the tables of them as they are, and what a ranker reads of these; see `RankerRows`."""
+    names, alike, told = channel_names(known.channels.names), None, None
+    values = [np.concatenate([np.zeros((0, len(names)), np.float32), *(one.columns for one in lists)])]
+    plain = values[0].copy()
+    plain[:, names.index(HISTORY)] = 0.0
+    if settings.ranker.likeness:
+        alike = likenesses(items, histories, begin, known.channels.text.rows, known.channels.items.rows)
+        values.append(alike)
+        names += LIKENESS
+    if known.features is not None:
+        values.append(known.features.rows(known.log, asked))
+        names += known.features.names
+        told = values[-1] * known.features.personal
+    return names, values, compared(plain, told, begin, alike)
 
 
 def prepare(rows: RankerRows, settings: Settings) -> Preparation:
