@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -207,7 +208,9 @@ def test_vectors_that_the_channels_have_read_are_those_that_are_looked_up(space:
     scores = live.road.fusion.score(found, len(state.history))
     first = asks.first(scores)
     assert (count == 14) == (count <= MORE * len(first)), "all of them are multiplied, or those that are looked at"
-    looked_up, read = (asks.read([Asked(one, scores, state, first, None)]) for one in (found, replace(found, vectors=vectors)))
+    looked_up, read = (
+        asks.read([Asked(one, scores, state, first, None)]) for one in (found, msgspec.structs.replace(found, vectors=vectors))
+    )
     np.testing.assert_allclose(read.dense.table(), looked_up.dense.table(), atol=1e-5)
     np.testing.assert_allclose(looked_up.dense.theirs, live.channels.items.rows(found.items[first]) @ of_item, atol=1e-5)
     assert np.ptp(looked_up.dense.theirs) > 0

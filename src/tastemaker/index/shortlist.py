@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -150,7 +151,7 @@ class Shortlists:
         items, begin = open_.union(parts)
         lists = self._scored(asked, [one for _, one in likely], people, sums, items, begin, depth, missing)
         if gather is None:  # many lists may be kept, as by who learns from them
-            return [replace(one, vectors=None) for one in lists]
+            return [msgspec.structs.replace(one, vectors=None) for one in lists]
         return lists
 
     @property
@@ -349,8 +350,7 @@ class _Open:
         return keys - np.repeat(starts[:-1], begin[1:] - begin[:-1]), begin
 
 
-@dataclass(frozen=True)
-class _Query:
+class _Query(msgspec.Struct, frozen=True, eq=False):
     """What the channels of a query look for: user vector [D], content of the latest events by two decays [2, C], their graph vector [1, G]."""
 
     user: FloatArray

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,7 @@ def with_profile(state: QueryState, segments: Segments | None, attributes: Mappi
     if segments is None or not attributes or len(state.history) or state.user_vector is not None:
         return state  # a user vector without a history is that of friends
     found = segments.popular(attributes)
-    return state if found is None else replace(state, popular=found[0], segment=found[1])
+    return state if found is None else msgspec.structs.replace(state, popular=found[0], segment=found[1])
 
 
 def newcomer_scores(scores: FloatArray, found: ChannelScores, state: QueryState) -> FloatArray:

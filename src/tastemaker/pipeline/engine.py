@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import groupby
 
+import msgspec
 import numpy as np
 
 from tastemaker.pipeline.explain import reason, with_connection
@@ -172,7 +172,7 @@ class Road:
         except Exception as error:
             tell("rules", FAILED, error)
             trip.down(POPULAR, f"rules: {FAILED}")
-            trip.wish = replace(trip.wish, rules=Rules(), explore=None)
+            trip.wish = msgspec.structs.replace(trip.wish, rules=Rules(), explore=None)
             self._select(trip)
         if trip.result is None:
             raise LookupError("the road has no stage that selects")

@@ -7,8 +7,8 @@ in [0, 1), which follows from the request's id, decides; the same request is ans
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +21,7 @@ LARGEST_SHARE = 0.25
 """Share of a list that fresh items can take at most, whatever the settings."""
 
 
-@dataclass(frozen=True)
-class Explore:
+class Explore(msgspec.Struct, frozen=True, eq=False):
     """What a request allows.
 
     Attributes:

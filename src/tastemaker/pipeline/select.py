@@ -8,9 +8,9 @@ items while there are k candidates: caps are raised, then doubles let in, and th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,8 +28,7 @@ FRESH_SLOT = "fresh slot"
 Vectors = Callable[[IntArray], FloatArray]
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, eq=False):
     """What selection reads of items.
 
     Attributes:
@@ -41,8 +40,7 @@ class Facts:
     row_of: RowOf
 
 
-@dataclass
-class Picked:
+class Picked(msgspec.Struct, eq=False):
     """A list, as places among the candidates, and how it came about.
 
     Attributes:
@@ -59,9 +57,9 @@ class Picked:
     propensity: NDArray[np.float64]
     chance: bool
     slot: BoolArray
-    moves: list[list[Move]] = field(default_factory=list)
-    left_out: dict[int, tuple[str, int]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    moves: list[list[Move]] = msgspec.field(default_factory=list)
+    left_out: dict[int, tuple[str, int]] = msgspec.field(default_factory=dict)
+    notes: list[str] = msgspec.field(default_factory=list)
 
 
 def pick(found: ChannelScores, scores: FloatArray, k: int, rules: Rules, explore: Explore | None, facts: Facts) -> Picked:

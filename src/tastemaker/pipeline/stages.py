@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import numpy as np
 
 from tastemaker.models.segments import newcomer_scores
@@ -320,8 +320,7 @@ class Select:
         return [int(recent[place]) for place in np.argmax(alike, axis=1)]
 
 
-@dataclass(frozen=True)
-class _Chosen:
+class _Chosen(msgspec.Struct, frozen=True, eq=False):
     """How a list came about, its candidates, and the scores of all candidates by which they were picked."""
 
     picked: Picked

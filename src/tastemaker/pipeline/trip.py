@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +21,7 @@ from tastemaker.schema.queries import FEWER, FULL, LEVELS, NO_RANKER, POPULAR, P
 __all__ = ["FEWER", "FULL", "LEVELS", "NO_RANKER", "POPULAR", "PRECOMPUTED", "Found", "Stage", "Together", "Trip", "Wish"]
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True, eq=False):
     """What one request wants of the road.
 
     Attributes:
@@ -38,14 +37,13 @@ class Wish:
     k: int
     barred: BoolArray | None = None
     newest: int | None = None
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules = msgspec.field(default_factory=Rules)
     explore: Explore | None = None
     tell: bool = False
     level: int = FULL
 
 
-@dataclass
-class Found:
+class Found(msgspec.Struct, eq=False, dict=True):
     """The list: item indices, scores and sources, best first.
 
     Attributes:
@@ -70,7 +68,7 @@ class Found:
     chances: FloatArray | None = None
     heads: tuple[str, ...] = ()
     level: int = FULL
-    degraded: list[str] = field(default_factory=list)
+    degraded: list[str] = msgspec.field(default_factory=list)
     candidate_scores: FloatArray | None = None
 
     @cached_property
@@ -79,8 +77,7 @@ class Found:
         return self.nearest()
 
 
-@dataclass
-class Trip:
+class Trip(msgspec.Struct, eq=False):
     """One request under way.
 
     Attributes:
@@ -103,7 +100,7 @@ class Trip:
     error: InputError | None = None
     fell: bool = False
     level: int = FULL
-    degraded: list[str] = field(default_factory=list)
+    degraded: list[str] = msgspec.field(default_factory=list)
 
     def down(self, level: int, *words: str) -> None:
         """The answer stands no higher than this rung from now on."""

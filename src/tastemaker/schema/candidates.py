@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class ChannelScores:
+class ChannelScores(msgspec.Struct, frozen=True, eq=False):
     """The union of what the channels found for one query.
 
     Attributes:
@@ -50,8 +49,7 @@ def part(found: ChannelScores, places: NDArray[np.int64], vectors: bool = True) 
     return ChannelScores(found.items.take(places), found.channels, scores, ranks, found.counts.take(places), found.depth, rows)
 
 
-@dataclass(frozen=True)
-class Ranked:
+class Ranked(msgspec.Struct, frozen=True, eq=False):
     """What a ranker says of candidates.
 
     Attributes:
@@ -63,26 +61,3 @@ class Ranked:
     scores: NDArray[np.float32]
     heads: tuple[str, ...] = ()
     chances: NDArray[np.float32] | None = None
-
-
-@dataclass
-class Candidates:
-    """Candidates of one request: item indices, their channel scores, the final score and where each came from.
-
-    Attributes:
-        items: item indices, int32 [M], unique.
-        score: final score, float32 [M]; filled by the scorer.
-        source: the channel that speaks loudest for each item, int8 [M] into `channels`.
-        parts: each channel's share of the final score, float32 [M, C].
-        channels: names of the C channels.
-        dropped: how many candidates each filter took away.
-        degraded: stages that were left out, by name.
-    """
-
-    items: NDArray[np.int32]
-    score: NDArray[np.float32]
-    source: NDArray[np.int8]
-    channels: tuple[str, ...]
-    parts: NDArray[np.float32] | None = None
-    dropped: dict[str, int] = field(default_factory=dict)
-    degraded: list[str] = field(default_factory=list)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +24,7 @@ Gather: TypeAlias = Callable[[Mapping[str, Callable[[], Any]]], Mapping[str, Any
 """Makes calls by name and gives back what came in time; who is missing is left out of the answer."""
 
 
-@dataclass(frozen=True)
-class Asker:
+class Asker(msgspec.Struct, frozen=True, eq=False):
     """Who asks, and the moment of the question.
 
     Attributes:
@@ -39,8 +38,7 @@ class Asker:
     context: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class QueryState:
+class QueryState(msgspec.Struct, frozen=True, eq=False):
     """What is known about the asker at this moment.
 
     Attributes:
@@ -60,8 +58,7 @@ class QueryState:
     user: int = -1
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, eq=False):
     """A query whose candidates are to be ordered.
 
     Attributes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ def recommend_ranked(brain: TrainedBrain, states: Sequence[QueryState], asked: A
         told = _told(brain, found, first, asked, part) if ranker.decides else None
         for place, (one, score, state) in enumerate(zip(found, scores, states[part], strict=True)):
             asker = Asker(asked.users[begin + place], float(asked.times[begin + place]))
-            state = replace(state, asker=asker)
+            state = msgspec.structs.replace(state, asker=asker)
             final = score
             if ranker.decides:
                 final = ranker.ranked(one, score, state, first[place], None if told is None else told[place]).scores
