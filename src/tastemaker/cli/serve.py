@@ -65,7 +65,7 @@ def run(
         share_between_workers(workspace.runs / "metrics")
     counters = share(workspace.runs / f"admission-{os.getpid()}", count)
     threading.Thread(target=_announce, args=(host, sock.getsockname()[1], count, json), daemon=True).start()
-    code = supervise(Named(WORK), sock, count, (str(directory), settings, bundle, counters, bool(keys), shared_counts(count)))
+    code = supervise(Named(WORK), sock, count, (str(directory), settings, bundle, counters, bool(keys), shared_counts(2 * count)))
     counters.unlink(missing_ok=True)
     raise typer.Exit(code)
 

@@ -101,7 +101,7 @@ def create(
     if watches:
         own = Journal.open(workspace / "journal")
         follow.append(Watch(settings, exchange.metrics, answers, own, samples, workspace / "reports", workspace / "bundles").follow)
-    log = log_of(settings.serving.access_log, workspace)
+    log = exchange.shed.log = log_of(settings.serving.access_log, workspace)
     writer = Writer(Journal.open(workspace / "journal"), settings.serving.events_waiting)
     compat = doors(settings.serving.compat)
     releases = Releases(workspace / "bundles", workspace / "reports")
@@ -210,10 +210,14 @@ def application(
     texts: Texts = TextEncoder,
 ) -> ASGIApp:
     """What one worker answers with, whoever listens for it. Arguments as of `work` and `create`."""
+    exchange = _exchange(number, workspace, settings, counters, closed)
+    return create(workspace, settings, version, exchange, number == 0, texts)
+
+
+def _exchange(number: int, workspace: Path, settings: Settings, counters: Path, closed: bool) -> Exchange:
     threadpool_limits(1)
     keys = Keyring(KeyFile(workspace / KEYS_FILE), closed)
-    exchange = Exchange(keys, Admission(counters, number, settings.serving.rate_limit), Metrics(), settings.serving)
-    return create(workspace, settings, version, exchange, number == 0, texts)
+    return Exchange(keys, Admission(counters, number, settings.serving.rate_limit), Metrics(), settings.serving)
 
 
 def work(
@@ -232,10 +236,11 @@ def work(
         sock: listens. number: of this worker, from 0. workspace, settings, version: as of `create`.
         counters: the file in which all workers count requests.
         closed: nobody may enter without a key, even when all keys are revoked.
-        counts: connections that each worker holds, in shared memory; None: this one is alone.
+        counts: connections that each worker holds and has accepted, in shared memory; None: this one is alone.
     """
     gc.set_threshold(*GARBAGE)
-    app = application(number, Path(workspace), settings, version, counters, closed)
+    exchange = _exchange(number, Path(workspace), settings, counters, closed)
+    app = create(Path(workspace), settings, version, exchange, number == 0)
     config = uvicorn.Config(
         app,
         http=connection(),
@@ -245,7 +250,7 @@ def work(
         timeout_graceful_shutdown=8,
         server_header=False,
     )
-    Server(config, Holdings(counts, number if counts is not None else 0)).run(sockets=[sock])
+    Server(config, Holdings(counts, number if counts is not None else 0), exchange.shed.refuse).run(sockets=[sock])
 
 
 def connection() -> Any:

@@ -16,6 +16,8 @@ REQUEST_SECONDS = 45.0
 """Head and body together; the handlers give up a body sooner, with an answer."""
 ANSWER_SECONDS = 30.0
 """A client that does not read its answer is waited for so long."""
+AT_ONCE = 0.25
+"""A first request that is read so many seconds after its connection was accepted came with it, and has waited as long."""
 _LOOK_SECONDS = 2.5
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -62,6 +64,9 @@ class Connection(HttpToolsProtocol):
     `_unread_since` when the answer began to wait for its reader, None while none waits.
     """
 
+    came: float | None = None
+    """Since when it had waited to be accepted; None: nobody knows, or its first request has come."""
+    _made = 0.0
     _since: float | None = None
     _in_head = True
     _head_bytes = 0
@@ -72,7 +77,7 @@ class Connection(HttpToolsProtocol):
         """A client that says nothing at all is given the time of a head."""
         super().connection_made(transport)
         self.transport = Corked(transport)  # type: ignore[assignment]
-        self._since = self.loop.time()
+        self._since = self._made = self.loop.time()
         self._look = self.loop.call_later(_LOOK_SECONDS, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -93,7 +98,8 @@ class Connection(HttpToolsProtocol):
         """The first byte of a request."""
         super().on_message_begin()
         self._since, self._in_head, self._head_bytes = self.loop.time(), True, 0
-        self.scope["arrived"] = self._since  # type: ignore[typeddict-unknown-key]
+        at_once = self.came is not None and self._since - self._made < AT_ONCE
+        self.scope["arrived"], self.came = self.came if at_once else self._since, None  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         """The head is whole."""

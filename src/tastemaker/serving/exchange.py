@@ -18,9 +18,10 @@ from tastemaker.schema.queries import Answer
 from tastemaker.schema.settings import ServingSettings
 from tastemaker.serving.admission import Admission, TooMany
 from tastemaker.serving.auth import Keyring, NoKey, NotAllowed, Scope, check_own, token_of
-from tastemaker.serving.ladder import Ladder
+from tastemaker.serving.ladder import Busy, Ladder
 from tastemaker.serving.openapi import Operation
 from tastemaker.serving.problems import of_error, problem
+from tastemaker.serving.shed import Shed
 
 if TYPE_CHECKING:
     from tastemaker.monitoring._otel import Traces
@@ -29,7 +30,7 @@ JSON = "application/json"
 BODY_SECONDS = 30.0
 """A body that takes longer to arrive is given up."""
 
-REASONS: dict[type[TastemakerError], str] = {TooMany: "rate", NoKey: "no key", NotAllowed: "not allowed"}
+REASONS: dict[type[TastemakerError], str] = {TooMany: "rate", NoKey: "no key", NotAllowed: "not allowed", Busy: "busy"}
 Show = Callable[[Response], Response]
 
 
@@ -43,6 +44,7 @@ class Exchange:
     def __init__(self, keys: Keyring, admission: Admission, metrics: Metrics, settings: ServingSettings) -> None:
         self.keys, self.admission, self.metrics, self.settings = keys, admission, metrics, settings
         self.ladder = Ladder(settings.busy_ms / 1e3)
+        self.shed = Shed(self.ladder, metrics)
         self.traces: Traces | None = None
         self._encode = msgspec.json.Encoder().encode
         self._too_large = f"The body is larger than {settings.max_body:,} bytes. Send smaller batches."
@@ -114,7 +116,7 @@ class Exchange:
                     self.metrics.degraded(answer.level, answer.degraded)
                 self.metrics.answered([one.source for one in answer.items], [one.score for one in answer.items])
             return Response(self._encode(answer), row.status, media_type=JSON)
-        except (TooMany, NoKey, NotAllowed) as error:
+        except (TooMany, NoKey, NotAllowed, Busy) as error:
             self.metrics.rejected(REASONS[type(error)])
             return of_error(error)
         except TastemakerError as error:

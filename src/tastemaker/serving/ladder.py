@@ -12,7 +12,8 @@ from tastemaker.schema.queries import FEWER, NO_RANKER, POPULAR, PRECOMPUTED
 
 RUNGS = ((1.0, FEWER), (1.5, NO_RANKER), (2.5, PRECOMPUTED), (3.5, POPULAR))
 """From how many times the setting on a rung is stepped on."""
-REFUSED = 5.0
+REFUSED, AT_THE_DOOR = 5.0, 3.5
+"""A request is refused from so many times the setting on: when its turn comes, and before it is read, as then its turn is still to be waited for."""
 WEIGHT, FORGET_SECONDS = 0.1, 1.0
 """Of the latest wait in the smoothed one; after so many seconds without a request the latest is all that counts."""
 
@@ -45,11 +46,15 @@ class Ladder:
             return 0
         return max(level for times, level in RUNGS if self._wait >= times * self._seconds)
 
-    def take(self, waited: float, now: float) -> None:
+    def too_long(self, waited: float) -> bool:
+        """Whether who has waited so many seconds to be let in need not come in."""
+        return 0 < self._seconds < waited / AT_THE_DOOR
+
+    def take(self, waited: float, now: float, most: float = REFUSED) -> None:
         """Counts a request.
 
         Args:
-            waited: seconds since its first byte. now: seconds of a clock that never goes back.
+            waited: seconds since its first byte. now: seconds of a clock that never goes back. most: times the setting that it may have waited.
 
         Raises:
             Busy: it has waited too long.
@@ -59,5 +64,5 @@ class Ladder:
         weight = min(max(WEIGHT, (now - self._last) / FORGET_SECONDS), 1.0)
         self._wait += weight * (waited - self._wait)
         self._last = now
-        if waited > REFUSED * self._seconds:
+        if waited > most * self._seconds:
             raise Busy(waited)

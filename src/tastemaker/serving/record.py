@@ -11,8 +11,9 @@ import random
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _encode = msgspec.json.Encoder().encode
 _numbers = random.Random()  # seeded by the system in each process; an id of a request is no secret
+
+
+def new_id() -> str:
+    """An id for a request that brought none."""
+    return f"{_numbers.getrandbits(64):016x}"
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,7 +62,7 @@ class AccessLog:
             self._file = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._worker, self._lines = os.getpid(), bytearray()
 
-    def write(self, scope: Scope, began: float, status: int, seconds: float, size: int, request_id: str) -> None:
+    def write(self, scope: Mapping[str, Any], began: float, status: int, seconds: float, size: int, request_id: str) -> None:
         """Appends the line of a request that has been answered, in a moment."""
         client = scope.get("client")
         line = Line(
@@ -110,7 +116,7 @@ class Recorded:
             nonlocal status, size, request_id
             if message["type"] == "http.response.start":
                 status = message["status"]
-                request_id = given or scope.get("request_id") or f"{_numbers.getrandbits(64):016x}"
+                request_id = given or scope.get("request_id") or new_id()
                 message["headers"].append((b"x-request-id", request_id.encode()))
             else:
                 size += len(message.get("body", b""))

@@ -30,6 +30,8 @@ from tastemaker.serving.wire import Live, trained_at
 
 REFERENCE_USERS, REFERENCE_K, VECTORS = 500, 10, 2_000
 TICK = 1.0
+PAUSE, MODESTY, LATEST = 0.005, 10.0, 60.0
+"""Seconds between two steps of a reference; where one is called back late, so many times as late it waits besides, for so many seconds in all."""
 EQUAL_FILE = "health.json"
 """What `tastemaker health` found, in the reports of the workspace; the share of equal features in it becomes a figure."""
 
@@ -223,8 +225,15 @@ def trained_of(live: Live) -> float | None:
 
 
 async def _slowly(maker: ReferenceMaker) -> Reference:
+    """People come first: the later this is called back, the more others have to do, and the longer it waits."""
+    loop = asyncio.get_running_loop()
+    latest = loop.time() + LATEST
     for _ in maker.steps():
-        await asyncio.sleep(0.005)  # people come first
+        begin = loop.time()
+        await asyncio.sleep(PAUSE)
+        late = loop.time() - begin - PAUSE
+        if late > PAUSE and loop.time() < latest:
+            await asyncio.sleep(min(MODESTY * late, latest - loop.time()))
     return maker.made()
 
 
