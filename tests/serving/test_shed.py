@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -93,22 +94,25 @@ def test_a_length_may_be_written_in_any_case_and_only_in_the_head() -> None:
 
 def test_a_crowd_is_answered_or_refused_and_every_one_is_in_the_log(tmp_path: Path) -> None:
     write_workspace(tmp_path)
-    count = 400
-    with serving(tmp_path, "--set", "serving.busy_ms=4", "--set", "serving.access_log=access.jsonl") as service:
+    count = 500
+    with serving(tmp_path, "--set", "serving.busy_ms=10", "--set", "serving.access_log=access.jsonl") as service:
         clients = [socket.create_connection(("127.0.0.1", service.port), timeout=20) for _ in range(count)]
         for client in clients:
             client.sendall(request().replace(b"Host: 127.0.0.1", b"Host: 127.0.0.1\r\nConnection: close"))
         found = [answer(client) for client in clients]
         statuses = [one.split(b" ")[1] for one in found]
-        assert set(statuses) == {b"200", b"429"}
+        assert b"429" in statuses
+        assert set(statuses) <= {b"200", b"429"}
         assert all((b"retry-after" in one.lower()) == (status == b"429") for one, status in zip(found, statuses, strict=True))
         told = service.raw("GET", "/metrics")[2].decode()
         refused = statuses.count(b"429")
+        time.sleep(1.1)
+        service.recommend(user_id="u0")  # back at once
         assert f'tastemaker_requests_rejected_total{{reason="busy"}} {refused}.0' in told
         for client in clients:
             client.close()
     lines = [json.loads(line) for line in (tmp_path / "access.jsonl").read_text().splitlines()]
     mine = [line for line in lines if line["route"] == "recommend"]
     assert [line["status"] for line in mine].count(429) == refused
-    assert len(mine) == count
-    assert len({line["request_id"] for line in mine}) == count
+    assert len(mine) == count + 1
+    assert len({line["request_id"] for line in mine}) == count + 1

@@ -17,7 +17,7 @@ REQUEST_SECONDS = 45.0
 ANSWER_SECONDS = 30.0
 """A client that does not read its answer is waited for so long."""
 AT_ONCE = 0.25
-"""A first request that is read so many seconds after its connection was accepted came with it, and has waited as long."""
+"""A first request that is read so many seconds after its connection was accepted came with it, and has waited in the queue, too."""
 _LOOK_SECONDS = 2.5
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -98,8 +98,9 @@ class Connection(HttpToolsProtocol):
         """The first byte of a request."""
         super().on_message_begin()
         self._since, self._in_head, self._head_bytes = self.loop.time(), True, 0
-        at_once = self.came is not None and self._since - self._made < AT_ONCE
-        self.scope["arrived"], self.came = self.came if at_once else self._since, None  # type: ignore[typeddict-unknown-key]
+        came, self.came = self.came, None
+        queued = max(self._made - came, 0.0) if came is not None and self._since - self._made < AT_ONCE else 0.0
+        self.scope["arrived"] = self._since - queued  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
