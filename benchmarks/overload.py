@@ -1,4 +1,4 @@
-"""Twice and four times what one worker can: answers a second as a share of its capacity (limit .8), refusals, lost requests, p99, rungs of the ladder.
+"""Twice and four times what one worker can: answers in time (a second) as a share of its capacity (limit .8), refusals, lost requests, p99, rungs of the ladder.
 
     python benchmarks/overload.py WORKSPACE [--times 2 4] [--seconds 10]
 
@@ -19,6 +19,8 @@ from pathlib import Path
 import uvloop
 
 GOODPUT_LIMIT = 0.8
+IN_TIME = 1.0
+"""Seconds that a client waits for a list: an answer that comes later is of no use to anybody."""
 MISSES = 3
 
 
@@ -40,13 +42,18 @@ class Outcome:
     behind: float = 0.0
     cores: float = 0.0
 
+    @property
+    def in_time(self) -> int:
+        """Answers that somebody still waited for."""
+        return sum(seconds <= IN_TIME for seconds in self.times)
+
     def words(self, capacity: float) -> str:
         """The figures as ratios to a capacity, answers a second."""
-        goodput = self.answered / self.seconds / capacity
+        goodput = self.in_time / self.seconds / capacity
         late = sorted(self.times)[int(0.99 * (len(self.times) - 1))] if self.times else float("nan")
         rungs = ", ".join(f"{level}: {count}" for level, count in sorted(self.levels.items()))
         return (
-            f"goodput {goodput:.2f} of capacity, {goodput / GOODPUT_LIMIT:.2f} of the limit; {self.refused} refused, {self.lost} lost;"
+            f"goodput {goodput:.2f} of capacity, {goodput / GOODPUT_LIMIT:.2f} of the limit; {self.answered - self.in_time} too late, {self.refused} refused, {self.lost} lost;"
             f" p99 of answers {1e3 * late:.0f} ms; answers by rung {rungs}; the generator took {self.cores:.2f} cores and was"
             f" {1e3 * self.behind:.0f} ms behind at most"
         )

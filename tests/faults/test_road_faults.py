@@ -13,6 +13,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import pytest
 import uvicorn
 from load import asking
 
-from live_service import free_port, serving
+from live_service import Service, free_port, serving
 from tastemaker.bundle.write import write_bundle
 from tastemaker.schema.errors import BundleError
 from tastemaker.schema.manifest import DataFingerprint
@@ -202,7 +204,40 @@ def test_who_does_not_read_an_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.long
 @pytest.mark.parametrize("times", [2, 4])
 def test_at_twice_and_four_times_what_it_can_the_service_answers_as_much(tmp_path: Path, times: int) -> None:
-    write_workspace(tmp_path)
+    with large(tmp_path, busy_ms=50) as service:
+        best, found = overloaded(service.port, times)
+        assert found.in_time / found.seconds >= 0.8 * best
+        assert found.lost == 0
+        time.sleep(3)
+        assert "degraded" not in service.ask("POST", "/v1/recommend", {"user_id": "u1"}), "back at once"
+
+
+@pytest.mark.long
+def test_without_the_ladder_four_times_as_much_is_not_answered(tmp_path: Path) -> None:
+    """The planted fault of the test before."""
+    with large(tmp_path, busy_ms=0) as service:
+        best, found = overloaded(service.port, 4)
+        assert found.in_time / found.seconds < 0.8 * best
+
+
+@contextmanager
+def large(space: Path, busy_ms: float) -> Iterator[Service]:
+    """A service whose searches take two milliseconds, as in a large catalogue: so the cores that the generator shares with it suffice for both."""
+    write_workspace(space)
+    (space / "large").mkdir()
+    (space / "large" / "sitecustomize.py").write_text(
+        "import time\nfrom tastemaker.index.channels import Channels\nplain = Channels.candidates\n"
+        "def searched(self, states, *more, **named):\n    end = time.thread_time() + 0.002 * len(states)\n"
+        "    while time.thread_time() < end:\n        pass\n    return plain(self, states, *more, **named)\n"
+        "Channels.candidates = searched\n"
+    )
+    slow = {"PYTHONPATH": os.pathsep.join([str(space / "large"), *sys.path])}
+    with serving(space, "--workers", "1", "--set", f"serving.busy_ms={busy_ms}", environment=slow) as service:
+        yield service
+
+
+def overloaded(port: int, times: int) -> tuple[float, Any]:
+    """Answers a second that it can give, and what becomes of so many times as much; a generator that could not send in time says nothing, and tries again."""
     path = Path(__file__).resolve().parents[2] / "benchmarks" / "overload.py"
     spec = importlib.util.spec_from_file_location("overload", path)
     assert spec is not None
@@ -210,15 +245,14 @@ def test_at_twice_and_four_times_what_it_can_the_service_answers_as_much(tmp_pat
     overload = importlib.util.module_from_spec(spec)
     sys.modules["overload"] = overload
     spec.loader.exec_module(overload)
-    with serving(tmp_path, "--workers", "1", "--set", "serving.busy_ms=50") as service:
-        best = overload.capacity(service.port, ["u1"])
+    for _ in range(3):
+        best = overload.capacity(port, ["u1"])
         time.sleep(2)
-        found = overload.open_loop(service.port, ["u1"], times * best, 8)
+        found = overload.open_loop(port, ["u1"], times * best, 8)
         print(found.words(best))
-        assert found.answered / found.seconds >= 0.8 * best
-        assert found.lost == 0
-        time.sleep(3)
-        assert "degraded" not in service.ask("POST", "/v1/recommend", {"user_id": "u1"}), "back at once"
+        if found.behind < 0.25:
+            break
+    return best, found
 
 
 @pytest.mark.parametrize("leak", [False, True])

@@ -264,3 +264,25 @@ def test_who_did_not_come_is_not_waited_for_again() -> None:
     took = asyncio.run(run())
     assert min(took[2], took[1]) < 0.04 < took[2] + took[1], "a and b were waited for in vain, c and d were not"
     assert took[3] < 0.04
+
+
+def test_where_answers_take_long_companions_are_waited_for_longer() -> None:
+    turns: list[list[int]] = []
+
+    def answer(asked: Sequence[int]) -> list[int | Exception]:
+        turns.append(list(asked))
+        time.sleep(0.4 if len(turns) == 1 else 0.0)
+        return list(asked)
+
+    async def run() -> None:
+        waiting: Turns[int, int] = Turns(answer, 8, lambda waited, now: None, 0.001)
+
+        async def later(number: int, seconds: float) -> int:
+            await asyncio.sleep(seconds)
+            return await waiting.ask(number, time.monotonic())
+
+        await asyncio.gather(later(0, 0.0), later(1, 0.0))
+        await asyncio.gather(later(2, 0.0), later(3, 0.02))
+
+    asyncio.run(run())
+    assert turns == [[0, 1], [2, 3]], "a tenth of a second, as they took four"

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
+WORTH = 0.25
+"""Of the time that the latest answers took: so long those who were answered together are waited for at least. Two turns for what could have been one cost more."""
 Question = TypeVar("Question")
 Reply = TypeVar("Reply")
 
@@ -25,7 +27,7 @@ class Turns(Generic[Question, Reply]):
 
     Args:
         answer: gives an answer, or what is wrong, for each question. most: questions that are answered together.
-        moment: after a batch was told, in seconds, in which those of the last two are waited for.
+        moment: after a batch was told, in seconds, in which those of the last two are waited for; longer where answers take long. 0: nobody is waited for.
         admit: is told how long a question has waited for its turn, in seconds, and the time; raises where that was too long.
     """
 
@@ -37,7 +39,7 @@ class Turns(Generic[Question, Reply]):
         moment: float = 0.0,
     ) -> None:
         self._answer, self._most, self._admit, self._moment = answer, most, admit, moment
-        self._companions, self._until = 1, 0.0
+        self._companions, self._until, self._took = 1, 0.0, 0.0
         self._latest: frozenset[Hashable] = frozenset()
         self._timer: asyncio.TimerHandle | None = None
         self._called = self._telling = False  # a turn comes next; answers are on their way to those who asked
@@ -97,10 +99,12 @@ class Turns(Generic[Question, Reply]):
             self._arrange()
 
     def _tell(self, asked: Sequence[tuple[Question, Hashable, asyncio.Future[Reply]]]) -> None:
+        began = time.monotonic()
         try:
             replies = self._answer([question for question, _, _ in asked])
         except Exception as error:
             replies = [error] * len(asked)
+        self._took = time.monotonic() - began
         for (_, _, future), reply in zip(asked, replies, strict=True):
             if isinstance(reply, Exception):
                 future.set_exception(reply)
@@ -109,6 +113,7 @@ class Turns(Generic[Question, Reply]):
 
     def _begin_moment(self) -> None:
         """The answers have been written: from now on those who got them can ask again."""
-        self._telling, self._until = False, time.monotonic() + self._moment
+        moment = max(self._moment, WORTH * self._took) if self._moment else 0.0
+        self._telling, self._until = False, time.monotonic() + moment
         if self._waiting:
             self._arrange()
