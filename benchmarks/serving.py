@@ -322,57 +322,76 @@ def _end(process: subprocess.Popen[Any]) -> None:
             continue
 
 
+TOGETHER = 8
+"""Answers that a worker makes in one piece where sixteen clients ask two of them."""
+
+
 def stages(workspace: Path, whole: float) -> None:
-    """Prints how long each stage of an answer takes, in this process, beside the CPU of a served one."""
+    """Prints the CPU of each stage of an answer made in this process, alone and as one of eight, and what the served one takes besides."""
     from threadpoolctl import threadpool_limits
 
     from tastemaker.journal.append import Journal
-    from tastemaker.schema.queries import RecommendQuery
     from tastemaker.schema.settings import ServingSettings, Settings
     from tastemaker.serving.answers import Answers
     from tastemaker.serving.wire import open_live
 
     threadpool_limits(1)
-    live = open_live(workspace / "bundles", Journal.open(workspace / "journal"), service=Settings())
+    serving = msgspec.structs.replace(ServingSettings(), deadline_ms=0.0)  # all of it in this thread
+    service = msgspec.structs.replace(Settings(), serving=serving)
+    live = open_live(workspace / "bundles", Journal.open(workspace / "journal"), service=service)
+    answers = Answers(live, live._consumer._log, serving)
     spent: dict[str, float] = {}
-
-    def timed(owner: Any, name: str, stage: str) -> None:
-        inner = getattr(owner, name)
-
-        def call(*given: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return inner(*given, **named)
-            finally:
-                spent[stage] = spent.get(stage, 0.0) + time.perf_counter() - began
-
-        object.__setattr__(owner, name, call)
-
     for owner, name, stage in (
+        (live, "poll", "look at the journal"),
         (live.brain.user, "vectors", "user tower"),
         (live.channels, "candidates", "candidates"),
         (live.road.fusion, "score", "fusion"),
-        (live.road.fusion, "parts", "sources of the ten"),
         (live.road.ranker, "rank", "ranker"),
-        (live, "poll", "look at the journal"),
+        (live.road.ranker, "rank_many", "ranker"),
+        (live.road.fusion, "parts", "sources of the ten"),
+        (answers, "recommend_many", ALL),
     ):
-        timed(owner, name, stage)
-    answers, encode = Answers(live, live._consumer._log, ServingSettings()), msgspec.json.Encoder().encode
-    timed(answers, "recommend", "all of an answer")
-    rounds = 1_500
-    for place in range(rounds + 200):
-        if place == 200:
+        _timed(spent, owner, name, stage)
+    alone, together = walked(answers, spent, 1), walked(answers, spent, TOGETHER)
+    print(f"    CPU ms of an answer        alone  of {TOGETHER}")
+    for stage in alone:
+        print(f"    {stage:26} {alone[stage]:.3f} {together[stage]:.3f}")
+    print(f"    HTTP, admission, metrics         {whole - sum(together.values()):.3f}")
+
+
+ALL = "the rest of an answer"
+
+
+def _timed(spent: dict[str, float], owner: Any, name: str, stage: str) -> None:
+    inner = getattr(owner, name)
+
+    def call(*given: Any, **named: Any) -> Any:
+        began = time.process_time()
+        try:
+            return inner(*given, **named)
+        finally:
+            spent[stage] = spent.get(stage, 0.0) + time.process_time() - began
+
+    object.__setattr__(owner, name, call)
+
+
+def walked(answers: Any, spent: dict[str, float], together: int) -> dict[str, float]:
+    """CPU ms an answer of each stage, so many made in one piece; their sum is that of an answer."""
+    from tastemaker.schema.queries import RecommendQuery
+
+    rounds, encode = 1_600 // together, msgspec.json.Encoder().encode
+    for turn in range(-200 // together, rounds):
+        if turn == 0:
             spent.clear()
-        answer = answers.recommend(RecommendQuery(user_id=f"u{place % 400}", k=10))
-        began = time.perf_counter()
-        encode(answer)
-        spent["JSON"] = spent.get("JSON", 0.0) + time.perf_counter() - began
-    each = {stage: 1e3 * seconds / rounds for stage, seconds in spent.items()}
-    own = each.pop("all of an answer")
-    each["the rest of an answer"] = own - sum(time_ for stage, time_ in each.items() if stage != "JSON")
-    each["HTTP, admission, metrics"] = whole - own - each["JSON"]
-    for stage, milliseconds in each.items():
-        print(f"    {stage:26} {milliseconds:.3f} ms")
+        asked = [RecommendQuery(user_id=f"u{(turn * together + place) % 400}", k=10) for place in range(together)]
+        told = answers.recommend_many(asked)
+        began = time.process_time()
+        for answer in told:
+            encode(answer)
+        spent["JSON"] = spent.get("JSON", 0.0) + time.process_time() - began
+    each = {stage: 1e3 * seconds / rounds / together for stage, seconds in spent.items()}
+    each[ALL] -= sum(milliseconds for stage, milliseconds in each.items() if stage not in (ALL, "JSON"))
+    return each
 
 
 def main() -> None:
