@@ -88,6 +88,7 @@ def test_without_a_limit_nobody_is_refused_and_a_client_that_has_gone_is_no_faul
 
 def test_a_length_may_be_written_in_any_case_and_only_in_the_head() -> None:
     assert whole(b"POST /v1/recommend HTTP/1.1\r\ncOnTent-lEngth:2\r\n\r\n{}")
+    assert whole(b"POST /v1/recommend HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}")
     assert not whole(b"POST /v1/recommend HTTP/1.1\r\nhost: a\r\n\r\n\r\ncontent-length: 2\r\n{}")
     assert not whole(b"POST /v1/recommend HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")
 

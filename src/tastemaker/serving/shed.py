@@ -22,7 +22,7 @@ from tastemaker.serving.record import AccessLog, new_id
 ROUTE, PATH, STATUS = "recommend", "/v1/recommend", 429
 MOST_BYTES = 16_384
 """A larger request, or one that is not there as a whole, goes the usual way."""
-_BEGIN = f"POST {PATH} HTTP/1.1\r\n".encode()
+_BEGIN = f"POST {PATH} HTTP/1.".encode()
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,5})\r\n", re.IGNORECASE)
 
 
