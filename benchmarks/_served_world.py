@@ -69,8 +69,8 @@ def with_int8_ranker(folder: Path, items: int) -> Path:
     from tastemaker.bundle.registry import Registry
     from tastemaker.bundle.write import write_bundle
     from tastemaker.cli.compress import Served
-    from tastemaker.compression.steps import INT8_RANKER
     from tastemaker.compression.step import Tools
+    from tastemaker.compression.steps import INT8_RANKER
     from tastemaker.inference.ranker import open_ranker
     from tastemaker.schema.settings import CompressSettings
 

@@ -87,7 +87,11 @@ def main() -> None:
         work(given.workspace)
         return
     own = Path(__file__).resolve().parents[1] / "src"
-    pairs = [(own, given.workspace), *((source, given.workspace) for source in given.beside), *((own, other) for other in given.workspaces)]
+    pairs = [
+        (own, given.workspace),
+        *((source, given.workspace) for source in given.beside),
+        *((own, other) for other in given.workspaces),
+    ]
     processes = [started(*pair) for pair in pairs]
     try:
         for together in given.together:
@@ -96,7 +100,9 @@ def main() -> None:
             rounds = [[asked(process, together, given.answers) for process in processes] for _ in range(given.rounds)]
             ms = np.median(np.array(rounds), axis=0)
             print(f"{together:3} together: {ms[0]:.3f} ms of CPU a list, {ms[0] / LIMIT_MS:.2f} of {LIMIT_MS}", end="")
-            ratios = [f"{ms[0] / other:.3f} of {source}" for source, other in zip([*given.beside, *given.workspaces], ms[1:], strict=True)]
+            ratios = [
+                f"{ms[0] / other:.3f} of {source}" for source, other in zip([*given.beside, *given.workspaces], ms[1:], strict=True)
+            ]
             print("".join(f"; {ratio}" for ratio in ratios), flush=True)
     finally:
         for process in processes:

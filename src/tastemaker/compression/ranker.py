@@ -20,8 +20,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tastemaker.compression.step import Facts, NotApplicable, Tools, carry
-from tastemaker.compression.user import histories
 from tastemaker.compression.text import KEPT, write_golden
+from tastemaker.compression.user import histories
 from tastemaker.models.ranker import PRODUCTS, Ranker
 from tastemaker.models.ranker import Columns as Read
 from tastemaker.schema.columns import Columns
@@ -80,8 +80,11 @@ class Lists:
         shifts = np.cumsum([0, *(len(one.plain) for one in parts)])
         begin = [one.begin[:-1] + shift for one, shift in zip(parts, shifts[:-1].tolist(), strict=True)]
         codes, plain = (np.concatenate([getattr(one, name) for one in parts]) for name in ("codes", "plain"))
-        read = (np.concatenate([getattr(one.columns, name) for one in parts]) for name in ("prepared", "mine", "theirs"))
-        return cls(Read(*read, np.concatenate([*begin, shifts[-1:]])), codes, plain)
+        columns = [one.columns for one in parts]
+        prepared, mine, theirs = (
+            np.concatenate([getattr(one, name) for one in columns]) for name in ("prepared", "mine", "theirs")
+        )
+        return cls(Read(prepared, mine, theirs, np.concatenate([*begin, shifts[-1:]])), codes, plain)
 
     def own(self, ranker: Ranker) -> FloatArray:
         """What a ranker's network says, float32 [R, T]: of `next` without the fusion, less its mean over the list, which the softmax over the list does not see."""
@@ -121,15 +124,18 @@ def in_eight_bits(folder: Path, before: Ranker, lists: tuple[Lists, Lists], tool
 
     shape, (learn, check) = before.plan.shape, lists
     if shape.body != "mlp" or shape.fields or shape.all_experts > 1:
-        raise NotApplicable("only one network without crosses and names is written in eight bits (ranker.body = mlp, ranker.sharing = bottom)")
+        raise NotApplicable(
+            "only one network without crosses and names is written in eight bits (ranker.body = mlp, ranker.sharing = bottom)"
+        )
+    in_float = Ranker.load(folder)
     with TemporaryDirectory() as name:
         trial = Path(name) / FOLDER
         shutil.copytree(folder, trial)
-        made = write(trial, before, layers_of(before, learn.columns), mine_of(learn.columns))
+        made = write(trial, in_float, layers_of(before, learn.columns), mine_of(learn.columns))
         first = check.some(0, 1).columns
         feed = {"prepared": first.prepared[:GOLDEN], "theirs": first.theirs[:GOLDEN], "mine": first.mine}
         write_golden(trial, feed)
-        after, in_float = tools.ranker(trial), Ranker.load(folder)
+        after = tools.ranker(trial)
         if after.products is None:
             raise NotApplicable("it can't be run here")
         took = _seconds((after, in_float), check.some(0, 1))

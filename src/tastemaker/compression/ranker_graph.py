@@ -95,7 +95,7 @@ def write(folder: Path, ranker: Ranker, layers: Sequence[Layer], mine: slice) ->
     """Writes codes, scales and graph into the folder of a ranker; gives the names of the files.
 
     Args:
-        ranker: whose other weights go into the graph as they are. mine: of `mine_of`.
+        ranker: whose other weights go into the graph. mine: of `mine_of`.
     """
     names = [PRODUCTS]
     for place, one in enumerate(layers):
@@ -125,7 +125,9 @@ class _Writing:
         self._columns()
         h = "h_0"
         for place in range(1, len(self._layers)):
-            h = self._product(place, h, f"h_{place}", self._constant(f"b_{place}", self._arrays[f"expert_bias_{place}"].reshape(-1)))
+            h = self._product(
+                place, h, f"h_{place}", self._constant(f"b_{place}", self._arrays[f"expert_bias_{place}"].reshape(-1))
+            )
         self._node("Relu", [h], "positive")
         self._node("MatMul", ["positive", self._constant("tower", self._arrays["tower"].T)], "told")
         self._node("Add", ["told", "beside"], "logits")
@@ -147,7 +149,9 @@ class _Writing:
         self._codes(0, "asker", mine.start, mine.stop)
         self._node("Concat", ["before", "behind"], "weights_0", axis=0)
         self._node("Cast", ["asker"], "asker_wide", to=TensorProto.FLOAT)
-        self._node("Mul", ["asker_wide", self._constant("asker_steps", first.steps * first.rows[mine].max(initial=0.0))], "asker_weights")
+        self._node(
+            "Mul", ["asker_wide", self._constant("asker_steps", first.steps * first.rows[mine].max(initial=0.0))], "asker_weights"
+        )
         shift = self._of_asker("asker_weights", self._constant("b_0", self._arrays["expert_bias_0"].reshape(-1)), "shift")
         self._product(0, "even", "h_0", shift, "weights_0")
         level = self._of_asker(self._constant("asker_beside", wide[mine]), self._constant("bias", self._arrays["bias"]), "level")
@@ -173,7 +177,9 @@ class _Writing:
     def _codes(self, place: int, name: str, begin: int, end: int) -> str:
         """Rows of a layer's codes, where they lie in their file of NumPy's."""
         codes, path = self._layers[place].codes, self._folder / f"weights.expert_{place}.npy"
-        one = TensorProto(name=name, data_type=TensorProto.INT8, dims=[end - begin, codes.shape[1]], data_location=TensorProto.EXTERNAL)
+        one = TensorProto(
+            name=name, data_type=TensorProto.INT8, dims=[end - begin, codes.shape[1]], data_location=TensorProto.EXTERNAL
+        )
         offset = path.stat().st_size - codes.nbytes + begin * codes.shape[1]
         for key, value in (("location", path.name), ("offset", offset), ("length", (end - begin) * codes.shape[1])):
             one.external_data.add(key=key, value=str(value))
@@ -182,7 +188,11 @@ class _Writing:
 
     def _constant(self, name: str, value: Any, kind: Any = None) -> str:
         if name not in {one.name for one in self._constants}:
-            self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype=kind or np.asarray(value).dtype).reshape(np.shape(value)), name))
+            self._constants.append(
+                numpy_helper.from_array(
+                    np.ascontiguousarray(value, dtype=kind or np.asarray(value).dtype).reshape(np.shape(value)), name
+                )
+            )
         return name
 
     def _node(self, kind: str, given: Sequence[str], name: str, **attributes: Any) -> str:
