@@ -53,7 +53,7 @@ class Products:
     def __call__(self, columns: Columns) -> FloatArray:
         """Logits without the fusion's part, float32 [n, T], list by list: each row has the same bits whatever stands beside it."""
         places = zip(columns.begin[:-1].tolist(), columns.begin[1:].tolist(), strict=True)
-        return np.concatenate([self._of(columns, row, begin, end) for row, (begin, end) in enumerate(places) if end > begin])
+        return np.concatenate([self._of(columns, row, begin, end) for row, (begin, end) in enumerate(places)])
 
     def _of(self, columns: Columns, row: int, begin: int, end: int) -> FloatArray:
         feed = {"prepared": columns.prepared[begin:end], "theirs": columns.theirs[begin:end], "mine": columns.mine[row : row + 1]}

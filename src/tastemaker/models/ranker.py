@@ -255,7 +255,7 @@ class Ranker:
         Args:
             dense, codes: of `features.ranker_input`. fusion: its scores, new items not raised, [n].
         """
-        if self.products is not None and isinstance(dense, Columns) and len(dense):
+        if self.products is not None and isinstance(dense, Columns):
             found = self.products(dense)
         elif self._first is not None and isinstance(dense, Columns):
             found = self._first.forward(self.plan.shape, self.arrays, dense)
