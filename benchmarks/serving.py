@@ -228,6 +228,8 @@ def table(asked: argparse.Namespace) -> None:
     """Prints ours and the peers'."""
     import _served_world
 
+    from tastemaker.inference.ranker import open_ranker
+
     items = int(asked.items)
     with tempfile.TemporaryDirectory() as name:
         make = _served_world.with_int8_ranker if asked.int8_ranker else _served_world.write
@@ -248,7 +250,8 @@ def table(asked: argparse.Namespace) -> None:
             f"{items:,} items x {_served_world.DIM}, {asked.workers} processes, recall@100 {plan['recall']:.4f}; {first:.2f} s from the start to the first answer: {first / start:.2f} of {start:.0f}"
         )
         if asked.int8_ranker:
-            print("our ranker in eight bits, as compress makes it (the CPU decides whether it computes so); the peers' in float")
+            computes = open_ranker(bundle / "ranker").products is not None
+            print(f"our ranker's weights in bytes, its products in {'eight bits' if computes else 'float'}; the peers' in float")
         print(f"requests/s, 16 clients   {ours['rate']:8.0f}    {ours['rate'] / rate:5.2f} of {rate:.0f}")
         print(f"p50, p99 ms              {ours['p50']:8.2f} {ours['p99']:.2f}   {ours['p99'] / 15:5.2f} of 15")
         print(f"one client p50 ms        {ours['alone']:8.2f}    {ours['alone'] / 1.2:5.2f} of 1.2")
