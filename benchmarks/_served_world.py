@@ -6,6 +6,7 @@ The speed of answers does not depend on what the weights are; their quality is m
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -60,6 +61,36 @@ def write(folder: Path, items: int) -> Path:
     Registry(folder / "bundles").add(version)
     (folder / PLACE).write_bytes(msgspec.json.encode({"version": version}))
     return folder
+
+
+def with_int8_ranker(folder: Path, items: int) -> Path:
+    """The same world in a workspace of its own beside, whose ranker `compress` made: the step `int8-ranker`."""
+    from tastemaker.bundle.read import open_bundle
+    from tastemaker.bundle.registry import Registry
+    from tastemaker.bundle.write import write_bundle
+    from tastemaker.cli.compress import Served
+    from tastemaker.compression.step import Tools
+    from tastemaker.compression.steps import INT8_RANKER
+    from tastemaker.inference.ranker import open_ranker
+    from tastemaker.schema.settings import CompressSettings
+
+    plain = write(folder, items)
+    made = folder.with_name(f"{folder.name}-int8-ranker")
+    if (made / PLACE).is_file():
+        return made
+    shutil.copytree(plain / "journal", made / "journal")
+    (made / "tastemaker.toml").touch()
+    bundle = Registry(plain / "bundles").live()
+    tools = Tools(Served, None, None, CompressSettings(), made / "cache", ranker=open_ranker)  # type: ignore[arg-type]
+    manifest = open_bundle(bundle, check=False).manifest
+
+    def payload(place: Path) -> None:
+        print(f"int8-ranker: {INT8_RANKER.apply(bundle, place, tools)}", flush=True)
+
+    version = write_bundle(made / "bundles", payload, data=manifest.data, parents=[bundle.name])
+    Registry(made / "bundles").add(version)
+    (made / PLACE).write_bytes(msgspec.json.encode({"version": version}))
+    return made
 
 
 def _payload(folder: Path, items: int) -> None:

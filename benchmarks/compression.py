@@ -42,8 +42,9 @@ from tastemaker.compression.vectors import product_codes, recall
 from tastemaker.index.coded import Bytes
 from tastemaker.inference import runtimes
 from tastemaker.inference.engine import TextEncoder
+from tastemaker.inference.ranker import open_ranker
 from tastemaker.inference.runtimes import openers
-from tastemaker.models.ranker import Ranker
+from tastemaker.models.ranker import Columns
 from tastemaker.models.text import Whitening
 from tastemaker.models.text_template import fill
 from tastemaker.models.user_sequence import LastState, UserSequence
@@ -360,13 +361,15 @@ def cost_of(workspace: Path, made: Path) -> str:
 
 
 def ranker(pair: tuple[Path, Path], lines: list[str]) -> None:
-    """A list of 30 candidates in the compressed bundle's ranker and in the one that it was made of."""
+    """A list of 30 candidates in the compressed bundle's ranker and in the one that it was made of, as they compute here."""
     random = np.random.default_rng(0)
-    both = [Ranker.load(one / "ranker") for one in pair if (one / "ranker").is_dir()]
+    both = [open_ranker(one / "ranker") for one in pair if (one / "ranker").is_dir()]
     if len(both) < 2:
         return
     shape = both[1].plan.shape
-    dense, codes = random.normal(size=(30, shape.dense)).astype(np.float32), np.zeros((30, shape.fields), np.int64)
+    width = np.load(pair[1] / "ranker" / "of_item.npy").shape[1]
+    parts = [random.normal(size=size).astype(np.float32) for size in ((30, shape.dense - 3 * width), (1, width), (30, width))]
+    dense, codes = Columns(*parts, np.array([0, 30])), np.zeros((30, shape.fields), np.int64)
     fusion = random.normal(size=30).astype(np.float32)
     rounds = [
         [cpu_seconds(lambda one=one: [one.logits(dense, codes, fusion) for _ in range(200)], 1) / 200 for one in both]

@@ -1,8 +1,9 @@
-"""CPU of an answer in this machine's hands, in process: alone and several together; with other versions of the source asked in turns, as ratios.
+"""CPU of an answer in this machine's hands, in process: alone and several together; with other versions of the source or other workspaces asked in turns, as ratios.
 
-    python benchmarks/road.py WORKSPACE [--beside SRC …] [--together 1 16] [--rounds 30] [--answers 64]
+    python benchmarks/road.py WORKSPACE [--beside SRC …] [--workspaces W …] [--together 1 16] [--rounds 30] [--answers 64]
 
-WORKSPACE has a live bundle whose users are u0 to u399, such as `serving.py --table --folder F` leaves in F. SRC is a folder `src` of another version. Cores that are shared with other work make single
+WORKSPACE has a live bundle whose users are u0 to u399, such as `serving.py --table --folder F` leaves in F. SRC is a folder `src` of another version, W another
+workspace, answered by this version. Cores that are shared with other work make single
 figures worth little: versions are asked some answers each, in turns, in processes of their own, and medians are compared. Limit: .9 ms of CPU a request with HTTP and the clients.
 """
 
@@ -73,6 +74,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("workspace", type=Path, nargs="?")
     options.add_argument("--beside", type=Path, nargs="*", default=[])
+    options.add_argument("--workspaces", type=Path, nargs="*", default=[], help="others, asked in turns")
     options.add_argument("--together", type=int, nargs="*", default=[1, 16])
     options.add_argument("--rounds", type=int, default=30)
     options.add_argument("--answers", type=int, default=64)
@@ -84,8 +86,13 @@ def main() -> None:
     if given.work:
         work(given.workspace)
         return
-    sources = [Path(__file__).resolve().parents[1] / "src", *given.beside]
-    processes = [started(source, given.workspace) for source in sources]
+    own = Path(__file__).resolve().parents[1] / "src"
+    pairs = [
+        (own, given.workspace),
+        *((source, given.workspace) for source in given.beside),
+        *((own, other) for other in given.workspaces),
+    ]
+    processes = [started(*pair) for pair in pairs]
     try:
         for together in given.together:
             for process in processes:
@@ -93,7 +100,9 @@ def main() -> None:
             rounds = [[asked(process, together, given.answers) for process in processes] for _ in range(given.rounds)]
             ms = np.median(np.array(rounds), axis=0)
             print(f"{together:3} together: {ms[0]:.3f} ms of CPU a list, {ms[0] / LIMIT_MS:.2f} of {LIMIT_MS}", end="")
-            ratios = [f"{ms[0] / other:.3f} of {source}" for source, other in zip(given.beside, ms[1:], strict=True)]
+            ratios = [
+                f"{ms[0] / other:.3f} of {source}" for source, other in zip([*given.beside, *given.workspaces], ms[1:], strict=True)
+            ]
             print("".join(f"; {ratio}" for ratio in ratios), flush=True)
     finally:
         for process in processes:

@@ -3,14 +3,14 @@
     python benchmarks/serving.py WORKSPACE [--clients 8] [--workers 1] [--seconds 8]
     python benchmarks/serving.py WORKSPACE --doors [--rounds 8]
     python benchmarks/serving.py WORKSPACE --deadlines [--rounds 8]
-    python benchmarks/serving.py --table [--items 1e5] [--workers 2] [--folder F] [--peers PYTHON]
+    python benchmarks/serving.py --table [--items 1e5] [--workers 2] [--folder F] [--peers PYTHON] [--int8-ranker]
 
 Limits (2 cores shared with the clients): 1,500 requests/s a core, p99 10 ms, one client's p50 1 ms.
 `--table` makes a bundle of so many items x 128 (benchmarks/_served_world.py) and asks it on the two cores that the clients share: 50 events read of a history of 200, all of
 which are left out, 200 candidates ordered by a ranker of three heads, ten in the answer, JSON over keep-alive; then the same work behind FastAPI, LitServe and BentoML
 with torch eager, the same index and the same number of processes. `--peers` is a Python that has these; one that is missing is skipped with a word. Limits at 100 k items: 1,500
 requests/s at p99 15 ms with 16 clients, .9 ms of CPU a request, one client p50 1.2 ms, 3 x LitServe and BentoML, 2 x FastAPI; at 1 M 900 requests/s, first answer 3 s after
-the start.
+the start. `--int8-ranker`: with the ranker that the compression step of this name makes of it, in a folder of its own; the peers compute in float as before.
 `--doors` asks an open service and one with keys, a rate limit and an access log in turn: what these cost of a request; limit 3 %.
 `--deadlines` asks one without deadlines and without a ladder, and one with both; limit 2 %.
 """
@@ -228,9 +228,12 @@ def table(asked: argparse.Namespace) -> None:
     """Prints ours and the peers'."""
     import _served_world
 
+    from tastemaker.inference.ranker import open_ranker
+
     items = int(asked.items)
     with tempfile.TemporaryDirectory() as name:
-        workspace = _served_world.write((asked.folder or Path(name)) / str(items), items)
+        make = _served_world.with_int8_ranker if asked.int8_ranker else _served_world.write
+        workspace = make((asked.folder or Path(name)) / str(items), items)
         bundle = next((workspace / "bundles").glob("2*"))
         plan = (
             json.loads((bundle / "channels" / "items.plan.json").read_text())
@@ -246,6 +249,9 @@ def table(asked: argparse.Namespace) -> None:
         print(
             f"{items:,} items x {_served_world.DIM}, {asked.workers} processes, recall@100 {plan['recall']:.4f}; {first:.2f} s from the start to the first answer: {first / start:.2f} of {start:.0f}"
         )
+        if asked.int8_ranker:
+            computes = open_ranker(bundle / "ranker").products is not None
+            print(f"our ranker's weights in bytes, its products in {'eight bits' if computes else 'float'}; the peers' in float")
         print(f"requests/s, 16 clients   {ours['rate']:8.0f}    {ours['rate'] / rate:5.2f} of {rate:.0f}")
         print(f"p50, p99 ms              {ours['p50']:8.2f} {ours['p99']:.2f}   {ours['p99'] / 15:5.2f} of 15")
         print(f"one client p50 ms        {ours['alone']:8.2f}    {ours['alone'] / 1.2:5.2f} of 1.2")
@@ -407,6 +413,7 @@ def main() -> None:
         "--table", action="store_true", help="a bundle made for the purpose, and the same work behind other servers"
     )
     options.add_argument("--items", type=float, default=1e5)
+    options.add_argument("--int8-ranker", action="store_true", help="our ranker's products in eight bits")
     options.add_argument("--folder", type=Path, help="where the made bundles stay")
     options.add_argument("--peers", help="a Python that has fastapi, litserve, bentoml and torch")
     given = options.parse_args()

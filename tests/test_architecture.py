@@ -144,7 +144,7 @@ def test_ray_stays_in_its_drawers() -> None:
 def test_answering_loads_no_torch(module: str) -> None:
     program = (
         f"import sys, {module}\n"
-        "heavy = sorted({'torch', 'transformers', 'sentence_transformers', 'ray', 'implicit', 'scipy.stats'} & set(sys.modules))\n"
+        "heavy = sorted({'torch', 'onnx', 'transformers', 'sentence_transformers', 'ray', 'implicit', 'scipy.stats'} & set(sys.modules))\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)

@@ -237,6 +237,7 @@ def _ladder(workspace: Workspace, parent: Path, judged: Path, questions: Questio
     from tastemaker.compression.step import NotApplicable, Tools
     from tastemaker.inference.cpu import cores
     from tastemaker.inference.engine import ItemTower, TextEncoder
+    from tastemaker.inference.ranker import open_ranker
 
     settings = workspace.settings
     whole = open_bundle(judged, check=False).manifest.content()
@@ -246,6 +247,7 @@ def _ladder(workspace: Workspace, parent: Path, judged: Path, questions: Questio
         open=Served,
         reader=lambda path, width: TextEncoder(path, width, cores()),
         tower=lambda path, content: ItemTower(path.parent, content.shape[1]).vectors(content),
+        ranker=open_ranker,
         settings=settings.compress,
         cache=workspace.runs / "cache" / "compress",
         seed=settings.train.seed,

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tastemaker.bundle.verify import payload_files
 from tastemaker.features.ranking import Read
+from tastemaker.models.ranker import Ranker
 from tastemaker.schema.protocols import Asker, FloatArray, IntArray, TextEncoder
 from tastemaker.schema.settings import CompressSettings
 
@@ -54,6 +55,7 @@ class Tools:
         settings: section `compress`.
         cache: results that depend on a graph and its texts alone are kept here, so that they are made once.
         seed: of samples and trainings.
+        ranker: opens a ranker as it will answer on this CPU; by default its products are in float.
         judging: the bundle is tried, so texts that no step learns from must be met as new ones; else it is the one that will serve, and all its texts are known.
     """
 
@@ -63,6 +65,7 @@ class Tools:
     settings: CompressSettings
     cache: Path
     seed: int = 0
+    ranker: Callable[[Path], Ranker] = Ranker.load
     judging: bool = False
     progress: Callable[[str, int, int], None] | None = None
 

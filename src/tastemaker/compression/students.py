@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tastemaker.compression.ranker import FOLDER, Lists, kept, lists_of, load
+from tastemaker.compression.ranker import FOLDER, Lists, kept, lists_of, load, network_files
 from tastemaker.compression.step import Facts, Tools, carry
 from tastemaker.compression.text import GRAPH, answers_of, cosine
 from tastemaker.compression.user import TOWER, begun_feeds, history_feeds, keep_golden, sequence_settings
@@ -80,8 +80,7 @@ def ranker(bundle: Path, place: Path, tools: Tools) -> Facts:
     learn, check = lists_of(bundle, tools)
     after = pupil(before, learn, tools)
     facts = kept(before, after, check)
-    old = [f"{FOLDER}/{path.name}" for part in ("weights", "scale") for path in (bundle / FOLDER).glob(f"{part}.*.npy")]
-    carry(bundle, place, [*old, f"{FOLDER}/ranker.json"])
+    carry(bundle, place, network_files(bundle))
     (place / FOLDER).mkdir(exist_ok=True)
     after.save(place / FOLDER)
     return {"weights before": sum(one.size for one in before.arrays.values()), **facts}

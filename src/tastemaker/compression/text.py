@@ -20,7 +20,7 @@ from tastemaker.compression.quantize import quantize, quantize_tables
 from tastemaker.compression.reread import ENCODER, LEFT, reread, texts_of
 from tastemaker.compression.step import Facts, NotApplicable, Tools, carry
 
-GRAPH, TOKENS = "model.onnx", "tokenizer.json"
+GRAPH, TOKENS, KEPT = "model.onnx", "tokenizer.json", "golden.npz"
 CALIBRATED_AT_ONCE = 8
 GOLDEN = 16
 """Texts whose vectors are kept beside the graph; every runtime must give them again."""
@@ -305,7 +305,7 @@ def write_golden(folder: Path, feed: Feed) -> None:
     """Keeps inputs beside a graph with what it answers, computed as it is written, for every runtime to meet."""
     answers = answers_of(folder / GRAPH, [feed], exact=True)
     arrays: dict[str, Any] = {**feed, "vector": answers}
-    np.savez(folder / "golden.npz", **arrays)
+    np.savez(folder / KEPT, **arrays)
 
 
 def _golden_feed(folder: Path, texts: Sequence[str]) -> Feed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -60,7 +60,7 @@ class ListRanker:
         """
         if settings.mode in ("always", "chances"):
             orders = settings.mode == "always"
-            ranker = Ranker(msgspec.structs.replace(ranker.plan, orders=orders), ranker.arrays)
+            ranker = replace(ranker, plan=msgspec.structs.replace(ranker.plan, orders=orders))
         weights = ranker.weights(settings.weights)
         decides = settings.mode != "chances" and (ranker.plan.orders or bool(weights[1:].any()))
         return cls(ranker, given, fusion, vectors, texts, codes, weights, decides)

@@ -10,7 +10,7 @@ final score = Σ weight_h · P(h). `models.ranker_network` is the same formula i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ NEXT = "next"
 BODIES = ("dcn", "deepfm", "mlp")
 SHARINGS = ("mmoe", "ple", "bottom")
 HIDDEN = -1e9
+PRODUCTS = "model.onnx"
+"""Where a ranker has it: the graph that computes the network's logits for the candidates of one list in eight bits; see `inference.ranker`."""
 _ZEROS = np.zeros(16_384, dtype=np.float32)
 
 
@@ -231,10 +233,12 @@ class Ranker:
 
     Attributes:
         plan: how it is built. arrays: its weights.
+        products: computes the network in place of the products of `arrays`, from the columns of some lists to [n, T]; None: nothing does.
     """
 
     plan: Plan
     arrays: dict[str, FloatArray]
+    products: Callable[[Columns], FloatArray] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -251,9 +255,10 @@ class Ranker:
         Args:
             dense, codes: of `features.ranker_input`. fusion: its scores, new items not raised, [n].
         """
-        first = self._first if isinstance(dense, Columns) else None
-        if first is not None and isinstance(dense, Columns):
-            found = first.forward(self.plan.shape, self.arrays, dense)
+        if self.products is not None and isinstance(dense, Columns):
+            found = self.products(dense)
+        elif self._first is not None and isinstance(dense, Columns):
+            found = self._first.forward(self.plan.shape, self.arrays, dense)
         else:
             found = forward(self.plan.shape, self.arrays, dense, codes)
         found[:, 0] += self.arrays["fusion_scale"][0] * fusion
@@ -330,7 +335,7 @@ class Ranker:
 
     @classmethod
     def load(cls, folder: Path) -> Ranker:
-        """Reads what `save` wrote; weights of which `scale.*.npy` lies beside are codes."""
+        """Reads what `save` wrote; weights beside which `scale.*.npy` lies are codes, its products in float."""
         plan = msgspec.json.decode((folder / "ranker.json").read_bytes(), type=Plan)
         arrays: dict[str, Any] = {
             path.name.split(".")[1]: np.load(path, allow_pickle=False) for path in sorted(folder.glob("weights.*.npy"))

@@ -12,8 +12,8 @@ from tastemaker.features.categories import Codes
 from tastemaker.features.ranker_input import RankerInput
 from tastemaker.features.ranking import ListRanker
 from tastemaker.index.channels import Channels
+from tastemaker.inference.ranker import open_ranker
 from tastemaker.models.fusion import Fusion
-from tastemaker.models.ranker import Ranker
 from tastemaker.schema.candidates import ChannelScores, Ranked
 from tastemaker.schema.protocols import Asked, FloatArray, IntArray, QueryState
 from tastemaker.schema.settings import RankerSettings
@@ -39,7 +39,7 @@ class LiveRanker:
         names = state.features.features.names if state.features is not None else []
         self._wanted = np.array([name in kept for name in names], dtype=bool)
         vectors, texts = channels.items.rows, channels.text.rows
-        self.list = ListRanker.wanted(Ranker.load(folder), given, fusion, vectors, texts, self._of_items, settings)
+        self.list = ListRanker.wanted(open_ranker(folder), given, fusion, vectors, texts, self._of_items, settings)
 
     def first(self, scores: FloatArray, tell: bool = False) -> NDArray[np.int64] | None:
         """Places of the candidates that are ordered or whose chances are wanted, best first; None: neither."""
