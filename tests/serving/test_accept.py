@@ -181,3 +181,27 @@ def test_who_waited_in_the_queue_is_shown_with_that_before_anything_is_made() ->
     assert len(refused) == 5
     assert min(refused) >= 0.2
     assert min(waited) >= 0.19, "those that are let in bring what they have waited"
+
+
+def test_a_turn_lets_so_many_in_and_refuses_all_it_meets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accept, "MOST", 3)
+
+    def late(connection: socket.socket, waited: float) -> bool:
+        seen.append(waited)
+        if len(seen) <= 9:
+            connection.close()
+        return len(seen) <= 9
+
+    async def once(sock: socket.socket) -> int:
+        acceptor = Acceptor(sock, Counted, counts(1), lambda: 0, late)
+        acceptor._accept(queued(sock))
+        acceptor.close()
+        return queued(sock)
+
+    seen: list[float] = []
+    with listen("127.0.0.1", 0) as sock:
+        clients = [socket.create_connection(sock.getsockname()) for _ in range(20)]
+        assert uvloop.run(once(sock)) == 8
+        assert len(seen) == 12
+        for one in clients:
+            one.close()

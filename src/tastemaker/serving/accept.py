@@ -16,7 +16,7 @@ from collections.abc import Callable, MutableSequence
 from contextlib import suppress
 
 MOST = 64
-"""Connections that are accepted in one turn."""
+"""Connections that are let in in one turn."""
 PATIENCE = 0.002
 """Seconds that connections are left to workers who hold fewer; then one looks again, and after as long a time they are accepted all the same, as these may be busy or gone.
 With one look only, of two workers who both paused the one whose pause ended first would accept, whoever held more by then."""
@@ -144,7 +144,10 @@ class Acceptor:
 
     def _accept(self, count: int) -> None:
         """Takes this worker's share of so many that wait."""
-        for _ in range(min(max(count // self._holdings.workers, 1), MOST)):
+        let_in = 0
+        for _ in range(max(count // self._holdings.workers, 1)):
+            if let_in == MOST:
+                return
             try:
                 connection, _ = self._sock.accept()
             except OSError:  # another worker was quicker, or the client has gone
@@ -155,6 +158,7 @@ class Acceptor:
             since = self._waits.since(self._holdings.taken(), now)
             if self._refuse is not None and self._refuse(connection, now - since):
                 continue
+            let_in += 1
             task: asyncio.Task[object] = self._loop.create_task(self._connect(connection, since))
             self._coming.add(task)
             task.add_done_callback(self._came)
