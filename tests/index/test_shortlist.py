@@ -155,3 +155,29 @@ def test_vectors_that_were_read_travel_with_a_request_and_are_not_kept_otherwise
             assert found.vectors is not None
             assert np.array_equal(found.vectors, channels.items.rows(found.items))
     assert [one.vectors for one in channels.candidates(states, 60)] == [None, None]
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("filter_seen", [True, False])
+@pytest.mark.parametrize("share", [1.0, 0.9, 0.2])
+def test_what_is_excluded_one_by_one_is_excluded_as_by_a_mask(folder: Path, large: bool, filter_seen: bool, share: float) -> None:
+    channels, random = Channels.load(folder, approximate=large), np.random.default_rng(6)
+    allowed = None if share == 1.0 else random.random(N) < share
+    states = [
+        QueryState(random.choice(N, size, replace=False).astype(np.int32), _unit(random, 1, DIM)[0]) for size in (0, 9, 40)
+    ] * 25
+    excluded = [random.choice(N, 12 * (at % 5), replace=False).astype(np.int32) for at in range(len(states))]
+    together = channels.candidates(states, 20, allowed, filter_seen, excluded=excluded)
+    for at in (*range(10), *range(60, 70)):  # of the first piece and of the second
+        state, gone, one = states[at], excluded[at], together[at]
+        mask = np.ones(N, bool) if allowed is None else allowed.copy()
+        mask[gone] = False
+        wanted = channels.candidates([state], 20, mask, filter_seen)[0]
+        alone = channels.candidates([state], 20, allowed, filter_seen, excluded=[gone])[0]
+        assert one.items.tolist() == alone.items.tolist() == wanted.items.tolist()
+        assert not np.isin(one.items, gone).any()
+        assert np.count_nonzero(one.ranks != wanted.ranks) <= 0.01 * one.ranks.size, "places differ by rounding alone"
+        assert np.allclose(one.scores[:, 1:], wanted.scores[:, 1:], atol=1e-5)
+        away = one.scores[:, 0] - wanted.scores[:, 0]
+        assert away.max(initial=-1) - away.min(initial=1) < 1e-4, "only the normaliser may differ"
+        assert np.abs(away).max(initial=0) < 0.1

@@ -55,7 +55,7 @@ class Shortlists:
         self._of = channels
         self._sums = [_Sums(channels.neighbours), _Sums(channels.together)]
         self._popular, self._prior = _Head(), _Head()
-        self._met, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened, FILTERS)
+        self._marked, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened, FILTERS)
         size = min(SAMPLE, len(channels.items))
         self._sample = np.sort(np.random.default_rng(0).choice(len(channels.items), size, replace=False))
         self._sample_products, self._sample_bias = Products(channels.items.rows(self._sample)), channels.bias[self._sample]
@@ -66,16 +66,15 @@ class Shortlists:
         states: Sequence[QueryState],
         depth: int,
         allowed: BoolArray | None,
-        filter_seen: bool,
+        away: Sequence[NDArray[np.int64]],
         gather: Gather | None = None,
     ) -> list[ChannelScores]:
-        """As of `Channels`; the searches in indexes are the calls of `gather`, that of `text` for `taste`, too."""
+        """As of `Channels`, without the items `away` of each query; the searches in indexes are the calls of `gather`, that of `text` for `taste`, too."""
         allowed, listed = (None, None) if allowed is None else self._open(allowed)
         found: list[ChannelScores] = []
         for begin in range(0, len(states), LANES):
-            some = states[begin : begin + LANES]
-            met = [state.history.astype(np.int64) if filter_seen else _NONE for state in some]
-            found += self._found(some, _Open(allowed, listed, self._marks(), met), depth, gather=gather)
+            lanes = slice(begin, begin + LANES)
+            found += self._found(states[lanes], _Open(allowed, listed, self._marks(), away[lanes]), depth, gather=gather)
         return found
 
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
@@ -214,10 +213,10 @@ class Shortlists:
         ]
 
     def _marks(self) -> NDArray[np.uint16]:
-        """A table, kept, in which the items of some histories at a time are marked."""
-        if len(self._met) < self._of.n_items:
-            self._met = np.zeros(self._of.n_items * 3 // 2 + 16, dtype=_BITS.dtype)
-        return self._met
+        """A table, kept, in which the items that are away for some queries at a time are marked."""
+        if len(self._marked) < self._of.n_items:
+            self._marked = np.zeros(self._of.n_items * 3 // 2 + 16, dtype=_BITS.dtype)
+        return self._marked
 
     def _people(self, state: QueryState) -> tuple[FloatArray | None, FloatArray | None]:
         """Popularity with the asker's own kind of people, and what friends met; None where it is everybody's, or nobody's are known."""
@@ -281,32 +280,32 @@ class Shortlists:
 
 @dataclass(frozen=True)
 class _Open:
-    """Which items some queries may find; within its `with` those that each asker has met are marked in a table, and left out.
+    """Which items some queries may find; within its `with` those that are away for each query are marked in a table, and left out.
 
     What is found is told as keys, a number of query (its lane) and item, so that the finds of all are sorted in one piece.
 
     Attributes:
         allowed: bool [N]; None: all. listed: the same as item indices, where they are few.
-        table: of marks, a bit a lane, at least [N]. met: item indices that each asker has met, as NumPy looks up by them in a third of the time.
+        table: of marks, a bit a lane, at least [N]. away: item indices that each query may not find besides, int64.
     """
 
     allowed: BoolArray | None
     listed: NDArray[np.int64] | None
     table: NDArray[np.uint16]
-    met: Sequence[NDArray[np.int64]]
+    away: Sequence[NDArray[np.int64]]
 
     def __enter__(self) -> _Open:
-        for bit, met in zip(_BITS, self.met, strict=False):
-            self.table[met] |= bit
+        for bit, away in zip(_BITS, self.away, strict=False):
+            self.table[away] |= bit
         return self
 
     def __exit__(self, *error: object) -> None:
-        for met in self.met:
-            self.table[met] = 0
+        for away in self.away:
+            self.table[away] = 0
 
     def wanted(self, depth: int) -> list[int]:
-        """How many items each query has to ask for so that `depth` are left without those that the asker has met."""
-        return [depth + len(met) for met in self.met]
+        """How many items each query has to ask for so that `depth` are left without those that are away."""
+        return [depth + len(away) for away in self.away]
 
     def keys(self, lane: int, items: NDArray[np.integer]) -> NDArray[np.int64]:
         """Items of a query as keys."""
@@ -342,9 +341,9 @@ class _Open:
         first = np.ones(len(keys), dtype=bool)
         np.not_equal(keys[1:], keys[:-1], out=first[1:])
         keys = keys[first]
-        if len(self.met) == 1:
+        if len(self.away) == 1:
             return keys, np.array([0, len(keys)])
-        starts = np.arange(len(self.met) + 1) * len(self.table)
+        starts = np.arange(len(self.away) + 1) * len(self.table)
         begin = np.searchsorted(keys, starts)
         return keys - np.repeat(starts[:-1], begin[1:] - begin[:-1]), begin
 
@@ -370,7 +369,7 @@ class _Head:
             return open_.best(lane, values, depth)
         if self._of < 0 or (self._of != len(values) and len(self._first) < HEAD):
             self._first, self._of = top(values[None], HEAD)[0], len(values)
-        enough = depth + len(open_.met[lane]) if open_.allowed is None else len(self._first)
+        enough = depth + len(open_.away[lane]) if open_.allowed is None else len(self._first)
         found = open_.first(lane, self._first[:enough], depth)
         return found if len(found) == depth else open_.best(lane, values, depth)
 

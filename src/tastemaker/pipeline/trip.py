@@ -20,6 +20,8 @@ from tastemaker.schema.queries import FEWER, FULL, LEVELS, NO_RANKER, POPULAR, P
 
 __all__ = ["FEWER", "FULL", "LEVELS", "NO_RANKER", "POPULAR", "PRECOMPUTED", "Found", "Stage", "Together", "Trip", "Wish"]
 
+_NONE: IntArray = np.zeros(0, dtype=np.int32)
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -28,6 +30,7 @@ class Wish:
     Attributes:
         k: length of the list.
         barred: bool [N], items that must not appear; the history's own items are always left out.
+        excluded: indices of items that must not appear either, int32, so few that no look at the whole catalogue is worth it.
         newest: item indices from here on are newer than the bundle; None: none are.
         rules: everything besides relevance that the list obeys.
         explore: the fresh slot, for askers with a history; None: there is none.
@@ -42,6 +45,7 @@ class Wish:
     explore: Explore | None = None
     tell: bool = False
     level: int = FULL
+    excluded: IntArray = field(default_factory=lambda: _NONE)
 
 
 @dataclass
@@ -109,6 +113,12 @@ class Trip:
         """The answer stands no higher than this rung from now on."""
         self.level = max(self.level, level)
         self.degraded += [word for word in words if word not in self.degraded]
+
+    @cached_property
+    def away(self) -> IntArray:
+        """Items that may not stand in the list whatever `barred` says, int32: what the asker has met and what is excluded."""
+        history, excluded = self.state.history, self.wish.excluded
+        return np.concatenate([history, excluded]) if len(excluded) else history
 
     @property
     def candidates(self) -> ChannelScores:

@@ -47,8 +47,3 @@ class OfLatest(Generic[T]):
 def any_of(array: NDArray[np.bool_]) -> bool:
     """Whether something is true."""
     return bool(array.any())
-
-
-def all_of(array: NDArray[np.bool_]) -> bool:
-    """Whether everything is true."""
-    return bool(array.all())
