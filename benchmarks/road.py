@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +96,12 @@ def main() -> None:
         for together in given.together:
             for process in processes:
                 asked(process, together, USERS, given.exclude[-1])  # warms
-            turns = [
-                [[asked(process, together, given.answers, excluded) for process in processes] for excluded in given.exclude]
-                for _ in range(given.rounds)
-            ]
-            median = np.median(np.array(turns), axis=0)
+            turns = np.zeros((given.rounds, len(given.exclude), len(processes)))
+            kinds = list(np.ndindex(*turns.shape[1:]))
+            for turn, mixed in zip(turns, cycle((kinds, kinds[::-1])), strict=False):  # who comes first finds colder caches
+                for excluded, which in mixed:
+                    turn[excluded, which] = asked(processes[which], together, given.answers, given.exclude[excluded])
+            median = np.median(turns, axis=0)
             for excluded, ms, first in zip(given.exclude, median, [median[0]] * len(median), strict=True):
                 told = f"{together:3} together, {excluded} excluded: {ms[0]:.3f} ms of CPU a list, {ms[0] / LIMIT_MS:.2f} of {LIMIT_MS}"
                 told += f", {ms[0] / first[0]:.3f} of {given.exclude[0]} excluded" if len(median) > 1 else ""

@@ -52,7 +52,7 @@ Notice = Callable[[Live, RecommendQuery, Answer, Found, float], None]
 Meaning = tuple[str, FloatArray]
 """A text's vector [T], and the fingerprint of the model that read it."""
 _EMPTY = np.zeros(0, dtype=np.int32)
-MANY_EXCLUDED = 500
+MANY_EXCLUDED = 1_000
 """Items that a request excludes are left out one by one up to so many, of more a mask of the whole catalogue is made."""
 CATCH_UP_SECONDS = 0.01
 """How long an answer waits at most for events to be folded; what is left is folded beside, and the answer says so."""
