@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tastemaker.schema.unwritten import OfLatest, any_of, unwritten
+from tastemaker.schema.unwritten import KEPT_BYTES, OfLatest, any_of, kept_of, unwritten
 
 
 def test_an_array_that_can_be_written_to_is_looked_at_every_time() -> None:
@@ -45,6 +45,16 @@ def test_several_arrays_are_known_together_and_the_latest_are_kept() -> None:
     open_ = np.ones(4, dtype=bool)
     assert [looks(open_, base), looks(open_, base)] == [4, 4]
     assert len(asked) == 7, "one that can be written to is looked at every time"
+
+
+def test_what_was_asked_about_last_is_kept_and_no_more_than_was_said() -> None:
+    asked: list[int] = []
+    looks = OfLatest(lambda array: asked.append(int(array[0])), 2)
+    first, second, third = (unwritten(np.full(2, number)) for number in (1, 2, 3))
+    for array in (first, second, first, third, first, second):
+        looks(array)
+    assert asked == [1, 2, 3, 2], "the second one was asked about before the first"
+    assert [kept_of(size) for size in (0, 4, KEPT_BYTES // 10, KEPT_BYTES)] == [64, 64, 10, 4]
 
 
 def test_threads_may_ask_side_by_side() -> None:
