@@ -225,3 +225,23 @@ def test_what_is_popular_with_a_kind_of_people_is_looked_for_once(folder: Path, 
                 assert np.allclose(one.scores[:, at], other.scores[:, at], atol=1e-6)
                 assert one.ranks[:, at].tolist() == other.ranks[:, at].tolist()
     assert len(looked) == 1 + len(kinds), "the prior once, and each kind"
+
+
+def test_what_friends_met_is_the_mean_of_their_rows_by_their_weights() -> None:
+    companions = _world().companions
+    assert companions is not None
+    social, met = companions.social, companions.met.toarray()
+    for row in range(USERS):
+        part = slice(social.offsets[row], social.offsets[row + 1])
+        known = [
+            (friend, weight)
+            for friend, weight in zip(social.friends[part], social.weights[part], strict=True)
+            if friend < social.n_known
+        ]
+        wanted = sum((weight * met[friend] for friend, weight in known), np.zeros(N)) / max(
+            sum(weight for _, weight in known), 1e-9
+        )
+        assert np.allclose(companions.scores(np.array([-1, row], np.int32), N), [np.zeros(N), wanted], atol=1e-5)
+        items, shares = companions.around(row)
+        assert np.allclose(np.bincount(items, shares, N), wanted, atol=1e-5)
+    assert companions.scores(np.zeros(0, np.int32), N).shape == (0, N)

@@ -51,9 +51,10 @@ def test_what_was_asked_about_last_is_kept_and_no_more_than_was_said() -> None:
     asked: list[int] = []
     looks = OfLatest(lambda array: asked.append(int(array[0])), 2)
     first, second, third = (unwritten(np.full(2, number)) for number in (1, 2, 3))
-    for array in (first, second, first, third, first, second):
+    for array in (first, second, first, third, first, second, first):
         looks(array)
     assert asked == [1, 2, 3, 2], "the second one was asked about before the first"
+    assert len(looks._latest) == 2
     assert [kept_of(size) for size in (0, 4, KEPT_BYTES // 10, KEPT_BYTES)] == [64, 64, 10, 4]
 
 
