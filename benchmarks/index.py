@@ -3,6 +3,7 @@
     python benchmarks/index.py [--items 1e4 1e5 1e6 1e7] [--folder F]    the curve; a built index stays in the folder for the next run
     python benchmarks/index.py --inserts [--items 1e5] [--seconds 10]    1,000 inserts, replacements and deletions a second while it answers
     python benchmarks/index.py --crossover [--items 2e3 4e3 8e3 16e3 32e3]   CPU of all candidates of a list, exact beside approximate, and how many of the best ten agree
+    python benchmarks/index.py --reach [--items 2e5] [--spread 1.6]      what more lists find and cost, in CPU of an exact search, where neighbours are so loose (1.0: cosines of .5)
 
 Clustered unit vectors of 128 numbers, one query at a time, one thread. Each size is measured in a process of its own that has opened the finished index through
 its memory map; resident memory is that of this process less what it was before. Recall is among the true best hundred.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -209,12 +211,57 @@ def crossover(items: int, rounds: int = 12) -> None:
     print(f"| {items:,} | {columns} | {agree:.3f} |", flush=True)
 
 
+def reach(items: int, spread: float, rounds: int = 3) -> None:
+    """Prints recall@100 and CPU by the share of the lists that is read, as shares of the exact search's, alone and sixteen together."""
+    import msgspec
+    from threadpoolctl import threadpool_limits
+
+    from tastemaker.index._faiss import InvertedFile
+    from tastemaker.index.approximate import ApproximateIndex, Plan
+    from tastemaker.index.build import MORE, _filled, _truth
+    from tastemaker.index.exact import DenseIndex
+
+    threadpool_limits(1)
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((max(items // 200, 64), DIM), dtype=np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    table = np.empty((items, DIM), dtype=np.float32)
+    for begin in range(0, items, 65_536):
+        part = centres[random.integers(0, len(centres), min(65_536, items - begin))]
+        part += spread / math.sqrt(DIM) * random.standard_normal(part.shape, dtype=np.float32)
+        table[begin : begin + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    asked = table[random.integers(0, items, 64)] + np.float32(spread / math.sqrt(DIM)) * random.standard_normal(
+        (64, DIM), dtype=np.float32
+    )
+    exact = DenseIndex(table)
+    truth, (inverted, list_of) = _truth(exact, asked, 100), _filled(InvertedFile, exact, 0.0, 0.0, os.cpu_count() or 1)
+    plan = Plan(items, DIM, len(inverted.centres), 1, 0.0, 0.0, 0.0, len(asked), MORE)
+    found = ApproximateIndex(exact.base, None, inverted, list_of, plan)
+
+    def cpu(index: DenseIndex, together: int) -> float:
+        began = time.thread_time()
+        for begin in range(0, 32, together):
+            index.search(asked[begin : begin + together], 100)
+        return time.thread_time() - began
+
+    print(f"{items:,} rows, neighbours {spread} from their centre, {plan.lists:,} lists; CPU of exact search = 1")
+    print("| lists read | recall@100 | CPU, alone | 16 together |\n|---:|---:|---:|---:|")
+    for share in (64, 32, 16, 8, 4, 2):
+        found.plan = msgspec.structs.replace(plan, probes=plan.lists // share)
+        shares = [len(np.intersect1d(one, true)) / 100 for (one, _), true in zip(found.search(asked, 100), truth, strict=True)]
+        turns = [[cpu(index, together) for together in (1, 16) for index in (found, exact)] for _ in range(rounds)]
+        alone, exact_alone, both, exact_both = np.median(np.array(turns), axis=0)
+        print(f"| 1/{share} | {np.mean(shares):.3f} | {alone / exact_alone:.3f} | {both / exact_both:.3f} |", flush=True)
+
+
 def main() -> None:
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("--items", nargs="*", type=float)
     reader.add_argument("--folder", type=Path)
     reader.add_argument("--inserts", action="store_true")
     reader.add_argument("--crossover", action="store_true")
+    reader.add_argument("--reach", action="store_true")
+    reader.add_argument("--spread", type=float, default=1.6)
     reader.add_argument("--seconds", type=float, default=10.0)
     reader.add_argument("--build", type=int, help=argparse.SUPPRESS)
     reader.add_argument("--ask", action="store_true", help=argparse.SUPPRESS)
@@ -228,6 +275,9 @@ def main() -> None:
         print("|---:|---:|---:|---:|---:|---:|---:|---:|")
         for size in asked.items or [2e3, 4e3, 8e3, 16e3, 32e3]:
             crossover(int(size))
+    elif asked.reach:
+        for size in asked.items or [2e5]:
+            reach(int(size), asked.spread)
     elif asked.inserts:
         inserts(int(asked.items[0]) if asked.items else 100_000, asked.seconds)
     else:

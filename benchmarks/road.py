@@ -1,10 +1,11 @@
 """CPU of an answer in this machine's hands, in process: alone and several together; with other versions of the source or other workspaces asked in turns, as ratios.
 
-    python benchmarks/road.py WORKSPACE [--beside SRC …] [--workspaces W …] [--together 1 16] [--rounds 30] [--answers 64]
+    python benchmarks/road.py WORKSPACE [--beside SRC …] [--workspaces W …] [--together 1 16] [--exclude 0 30] [--rounds 30] [--answers 64]
 
 WORKSPACE has a live bundle whose users are u0 to u399, such as `serving.py --table --folder F` leaves in F. SRC is a folder `src` of another version, W another
 workspace, answered by this version. Cores that are shared with other work make single
 figures worth little: versions are asked some answers each, in turns, in processes of their own, and medians are compared. Limit: .9 ms of CPU a request with HTTP and the clients.
+With `--exclude` each request leaves out so many items of its own, and ratios to requests that leave out the first number are printed too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ USERS = 400
 
 
 def work(workspace: Path) -> None:
-    """Answers as it is told on the standard input: how many together, and how many in all; tells CPU ms an answer."""
+    """Answers as it is told on the standard input: how many together, how many in all and how many items each excludes; tells CPU ms an answer."""
     import msgspec
     from threadpoolctl import threadpool_limits
 
@@ -39,16 +41,19 @@ def work(workspace: Path) -> None:
     live = open_live(workspace / "bundles", journal, service=msgspec.structs.replace(Settings(), serving=serving))
     answers, encode = Answers(live, journal, serving), msgspec.json.Encoder().encode
     print("ready", flush=True)
-    at = 0
+    at, random, ids = 0, np.random.default_rng(0), live.state.rows
     for line in sys.stdin:
-        together, count = map(int, line.split())
+        together, count, excluded = map(int, line.split())
+        turns = max(count // together, 1)
+        places = random.integers(0, live.channels.n_items, (turns * together, excluded)).tolist()
+        away = iter([[ids[place]["item_id"] for place in some] for some in places])
         began = time.process_time()
-        for _ in range(max(count // together, 1)):
-            asked = [RecommendQuery(user_id=f"u{(at + place) % USERS}", k=10) for place in range(together)]
+        for _ in range(turns):
+            asked = [RecommendQuery(user_id=f"u{(at + place) % USERS}", k=10, exclude=next(away)) for place in range(together)]
             for answer in answers.recommend_many(asked):
                 encode(answer)
             at += together
-        print(1e3 * (time.process_time() - began) / (max(count // together, 1) * together), flush=True)
+        print(1e3 * (time.process_time() - began) / (turns * together), flush=True)
 
 
 def started(source: Path, workspace: Path) -> subprocess.Popen[str]:
@@ -61,11 +66,11 @@ def started(source: Path, workspace: Path) -> subprocess.Popen[str]:
     return process
 
 
-def asked(process: subprocess.Popen[str], together: int, count: int) -> float:
+def asked(process: subprocess.Popen[str], together: int, count: int, excluded: int) -> float:
     """CPU ms an answer of some."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(f"{together} {count}\n")
+    process.stdin.write(f"{together} {count} {excluded}\n")
     process.stdin.flush()
     return float(process.stdout.readline())
 
@@ -76,6 +81,7 @@ def main() -> None:
     options.add_argument("--beside", type=Path, nargs="*", default=[])
     options.add_argument("--workspaces", type=Path, nargs="*", default=[], help="others, asked in turns")
     options.add_argument("--together", type=int, nargs="*", default=[1, 16])
+    options.add_argument("--exclude", type=int, nargs="*", default=[0])
     options.add_argument("--rounds", type=int, default=30)
     options.add_argument("--answers", type=int, default=64)
     options.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
@@ -96,14 +102,20 @@ def main() -> None:
     try:
         for together in given.together:
             for process in processes:
-                asked(process, together, USERS)  # warms
-            rounds = [[asked(process, together, given.answers) for process in processes] for _ in range(given.rounds)]
-            ms = np.median(np.array(rounds), axis=0)
-            print(f"{together:3} together: {ms[0]:.3f} ms of CPU a list, {ms[0] / LIMIT_MS:.2f} of {LIMIT_MS}", end="")
-            ratios = [
-                f"{ms[0] / other:.3f} of {source}" for source, other in zip([*given.beside, *given.workspaces], ms[1:], strict=True)
-            ]
-            print("".join(f"; {ratio}" for ratio in ratios), flush=True)
+                asked(process, together, USERS, given.exclude[-1])  # warms
+            turns = np.zeros((given.rounds, len(given.exclude), len(processes)))
+            kinds = list(np.ndindex(*turns.shape[1:]))
+            for turn, mixed in zip(turns, cycle((kinds, kinds[::-1])), strict=False):  # who comes first finds colder caches
+                for excluded, which in mixed:
+                    turn[excluded, which] = asked(processes[which], together, given.answers, given.exclude[excluded])
+            median = np.median(turns, axis=0)
+            for excluded, ms, first in zip(given.exclude, median, [median[0]] * len(median), strict=True):
+                told = f"{together:3} together, {excluded} excluded: {ms[0]:.3f} ms of CPU a list, {ms[0] / LIMIT_MS:.2f} of {LIMIT_MS}"
+                told += f", {ms[0] / first[0]:.3f} of {given.exclude[0]} excluded" if len(median) > 1 else ""
+                for source, other, plain in zip([*given.beside, *given.workspaces], ms[1:], first[1:], strict=True):
+                    told += f"; {ms[0] / other:.3f} of {source}"
+                    told += f" (there {other / plain:.3f} of {given.exclude[0]} excluded)" if len(median) > 1 else ""
+                print(told, flush=True)
     finally:
         for process in processes:
             assert process.stdin is not None

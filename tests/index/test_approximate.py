@@ -16,7 +16,7 @@ from tastemaker.index import approximate, build
 from tastemaker.index.approximate import ApproximateIndex
 from tastemaker.index.coded import Bytes, Plain
 from tastemaker.index.exact import DenseIndex
-from tastemaker.schema.settings import IndexSettings
+from tastemaker.schema.settings import AlertSettings, IndexSettings
 from tastemaker.schema.unwritten import unwritten
 
 DIM, ROWS = 8, 300
@@ -262,3 +262,47 @@ def test_together_is_as_alone_whatever_is_left_out(tmp_path: Path) -> None:
         best = int(found[1][0][0])
         index.replace(best, -questions[1])
         assert best not in index.search(questions[1:2], 5, allowed)[0][0].tolist()
+
+
+def _asked_of(folder: Path, spread: float, wanted: IndexSettings) -> build.Plan | None:
+    """What becomes of 3,000 rows so far from the centres around which they lie."""
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((75, 32))
+    rows = (centres[random.integers(0, 75, 3_000)] + spread * random.standard_normal((3_000, 32))).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return build.build(DenseIndex(rows), folder, "items", wanted, rows[:40])
+
+
+def test_an_index_of_many_items_that_misses_the_aim_is_used_from_the_floor_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aim, wanted = 0.995, IndexSettings(exact_to=0)
+    assert _asked_of(tmp_path, 0.6, wanted) is None, "few items: a look at all of them is cheap"
+    assert f"at least {aim} is asked for" in capsys.readouterr().out
+    monkeypatch.setattr(build, "FLOOR_FROM", 2_999)
+    plan = _asked_of(tmp_path, 0.6, wanted)
+    assert plan is not None
+    assert build.FLOOR <= plan.recall < aim
+    assert plan.probes <= plan.lists // build.AIM_SHARE
+    assert f"finds {plan.recall:.3f} of the true best where {aim} was aimed at" in (told := capsys.readouterr().out)
+    assert f"index.recall = {aim} makes that a must" in told
+    farther = _asked_of(tmp_path, 0.9, wanted)
+    assert farther is not None, "an eighth of the lists does not hold the floor, a quarter does"
+    assert (farther.probes, farther.recall >= build.FLOOR) == (farther.lists // build.FLOOR_SHARE, True)
+
+
+@pytest.mark.parametrize(("spread", "recall"), [(1.6, 0.0), (0.6, 0.995)])
+def test_below_the_floor_and_below_a_recall_of_ones_own_search_stays_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], spread: float, recall: float
+) -> None:
+    monkeypatch.setattr(build, "FLOOR_FROM", 2_999)
+    assert _asked_of(tmp_path, spread, IndexSettings(exact_to=0, recall=recall)) is None
+    assert list(tmp_path.iterdir()) == []
+    assert f"at least {recall or build.FLOOR} is asked for" in capsys.readouterr().out
+
+
+def test_what_an_index_has_to_find_is_no_less_than_what_the_alert_wants() -> None:
+    asked = [build.recall_asked(rows, IndexSettings())[1] for rows in (10, 50_000, 50_001, 5_000_000, 10**9)]
+    assert asked == [0.995, 0.995, 0.9, 0.9, 0.9]
+    assert min(asked) >= AlertSettings().recall_share
+    assert build.recall_asked(10**6, IndexSettings(recall=0.97)) == (0.97, 0.97)

@@ -10,14 +10,17 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tastemaker.index import approximate
+from tastemaker.index import approximate, shortlist
 from tastemaker.index.channels import Channels, Decays
+from tastemaker.index.companions import Companions
 from tastemaker.index.neighbours import Neighbours
 from tastemaker.schema.candidates import part
+from tastemaker.schema.graph import Social
 from tastemaker.schema.protocols import QueryState
 from tastemaker.schema.settings import IndexSettings
+from tastemaker.schema.unwritten import unwritten
 
-N, DIM, TEXT = 400, 12, 20
+N, DIM, TEXT, USERS = 400, 12, 20, 30
 
 
 def _unit(random: np.random.Generator, rows: int, dim: int) -> np.ndarray:
@@ -34,6 +37,11 @@ def _world(texts: bool = True) -> Channels:
     text = _unit(random, N, TEXT) if texts else np.zeros((N, TEXT), np.float32)
     bias, graph = random.standard_normal(N).astype(np.float32), _unit(random, N, 8)
     graph[::3] = 0
+    met = sp.random(USERS - 5, N, 0.05, format="csr", rng=random, dtype=np.float32)
+    met.data = np.round(met.data, 1) + 0.1
+    ends = np.cumsum([0, *random.integers(0, 9, USERS)])
+    friends = random.integers(0, USERS, ends[-1]).astype(np.int32)  # five of them have met nothing
+    social = Social([f"u{row}" for row in range(USERS)], USERS - 5, ends, friends, random.random(ends[-1], dtype=np.float32) + 0.1)
     return Channels(
         _unit(random, N, DIM),
         bias,
@@ -44,6 +52,7 @@ def _world(texts: bool = True) -> Channels:
         Neighbours(far),
         Decays(),
         graph,
+        Companions(social, met.tocsr(), np.zeros((USERS - 5, DIM), np.float32), 0.0),
     )
 
 
@@ -61,10 +70,20 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     share=st.sampled_from([1.0, 0.9, 0.3, 0.1, 0.0]),
     vectors=st.booleans(),
     filter_seen=st.booleans(),
+    users=st.lists(st.integers(-1, USERS - 1), min_size=3, max_size=3),
+    alike=st.booleans(),
     seed=st.integers(0, 1_000),
 )
 def test_candidates_are_those_of_a_look_at_every_item(
-    folder: Path, histories: list[list[int]], depth: int, share: float, vectors: bool, filter_seen: bool, seed: int
+    folder: Path,
+    histories: list[list[int]],
+    depth: int,
+    share: float,
+    vectors: bool,
+    filter_seen: bool,
+    users: list[int],
+    alike: bool,
+    seed: int,
 ) -> None:
     random = np.random.default_rng(seed)
     both = [Channels.load(folder), Channels.load(folder, approximate=False)]
@@ -76,9 +95,12 @@ def test_candidates_are_those_of_a_look_at_every_item(
         channels.replace_item(7, text[3], vector[3])
     allowed = None if share == 1.0 else random.random(N + 3) < share
     states = []
-    for history in histories:
+    kinds = [unwritten(np.round(random.random(N), 2).astype(np.float32)) for _ in range(2)]
+    for at, history in enumerate(histories):
         known = vectors and len(history) > 0
-        states.append(QueryState(np.array(history, dtype=np.int32), 5 * _unit(random, 1, DIM)[0] if known else None))
+        vector = 5 * _unit(random, 1, DIM)[0] if known else None
+        popular = kinds[at % 2] if alike and at else None
+        states.append(QueryState(np.array(history, dtype=np.int32), vector, popular, user=users[at]))
     found, wanted = (channels.candidates(states, depth, allowed, filter_seen) for channels in both)
     for one, other in zip(found, wanted, strict=True):
         assert one.channels == other.channels
@@ -155,3 +177,71 @@ def test_vectors_that_were_read_travel_with_a_request_and_are_not_kept_otherwise
             assert found.vectors is not None
             assert np.array_equal(found.vectors, channels.items.rows(found.items))
     assert [one.vectors for one in channels.candidates(states, 60)] == [None, None]
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("filter_seen", [True, False])
+@pytest.mark.parametrize("share", [1.0, 0.9, 0.2])
+def test_what_is_excluded_one_by_one_is_excluded_as_by_a_mask(folder: Path, large: bool, filter_seen: bool, share: float) -> None:
+    channels, random = Channels.load(folder, approximate=large), np.random.default_rng(6)
+    allowed = None if share == 1.0 else random.random(N) < share
+    states = [
+        QueryState(random.choice(N, size, replace=False).astype(np.int32), _unit(random, 1, DIM)[0]) for size in (0, 9, 40)
+    ] * 25
+    excluded = [random.choice(N, 12 * (at % 5), replace=False).astype(np.int32) for at in range(len(states))]
+    together = channels.candidates(states, 20, allowed, filter_seen, excluded=excluded)
+    for at in (*range(10), *range(60, 70)):  # of the first piece and of the second
+        state, gone, one = states[at], excluded[at], together[at]
+        mask = np.ones(N, bool) if allowed is None else allowed.copy()
+        mask[gone] = False
+        wanted = channels.candidates([state], 20, mask, filter_seen)[0]
+        alone = channels.candidates([state], 20, allowed, filter_seen, excluded=[gone])[0]
+        assert one.items.tolist() == alone.items.tolist() == wanted.items.tolist()
+        assert not np.isin(one.items, gone).any()
+        assert np.count_nonzero(one.ranks != wanted.ranks) <= 0.01 * one.ranks.size, "places differ by rounding alone"
+        assert np.allclose(one.scores[:, 1:], wanted.scores[:, 1:], atol=1e-5)
+        away = one.scores[:, 0] - wanted.scores[:, 0]
+        assert away.max(initial=-1) - away.min(initial=1) < 1e-4, "only the normaliser may differ"
+        assert np.abs(away).max(initial=0) < 0.1
+
+
+def test_what_is_popular_with_a_kind_of_people_is_looked_for_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    own, random = shortlist.top, np.random.default_rng(7)
+    monkeypatch.setattr(shortlist, "HEAD", 60)
+    monkeypatch.setattr(shortlist, "top", lambda values, depth: looked.append(depth) or own(values, depth))
+    both = [Channels.load(folder), Channels.load(folder, approximate=False)]
+    kinds = [unwritten(np.round(random.random(N), 2).astype(np.float32)) for _ in range(3)]
+    for turn in range(9):
+        for channels in both if turn in (3, 4) else ():  # newer than what is known of the kinds
+            channels.append_item(np.zeros(TEXT, np.float32), np.zeros(DIM, np.float32), np.zeros(8, np.float32))
+        allowed = (None, random.random(both[0].n_items) < 0.9, random.random(both[0].n_items) < 0.1)[turn % 3]
+        met = [random.choice(N, 30, replace=False).astype(np.int32) for _ in range(7)]
+        states = [QueryState(items, None, kinds[(turn + at) % 3], user=at) for at, items in enumerate(met)]
+        for one, other in zip(*(channels.candidates(states, 25, allowed) for channels in both), strict=True):
+            assert one.items.tolist() == other.items.tolist()
+            for name in ("popular", "friends"):
+                at = one.channels.index(name)
+                assert np.allclose(one.scores[:, at], other.scores[:, at], atol=1e-6)
+                assert one.ranks[:, at].tolist() == other.ranks[:, at].tolist()
+    assert len(looked) == 1 + len(kinds), "the prior once, and each kind"
+
+
+def test_what_friends_met_is_the_mean_of_their_rows_by_their_weights() -> None:
+    companions = _world().companions
+    assert companions is not None
+    social, met = companions.social, companions.met.toarray()
+    for row in range(USERS):
+        part = slice(social.offsets[row], social.offsets[row + 1])
+        known = [
+            (friend, weight)
+            for friend, weight in zip(social.friends[part], social.weights[part], strict=True)
+            if friend < social.n_known
+        ]
+        wanted = sum((weight * met[friend] for friend, weight in known), np.zeros(N)) / max(
+            sum(weight for _, weight in known), 1e-9
+        )
+        assert np.allclose(companions.scores(np.array([-1, row], np.int32), N), [np.zeros(N), wanted], atol=1e-5)
+        items, shares = companions.around(row)
+        assert np.allclose(np.bincount(items, shares, N), wanted, atol=1e-5)
+    assert companions.scores(np.zeros(0, np.int32), N).shape == (0, N)

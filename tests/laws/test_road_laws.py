@@ -45,14 +45,16 @@ class Shelf:
         allowed: BoolArray | None = None,
         filter_seen: bool = True,
         gather: Gather | None = None,
+        excluded: Sequence[IntArray] | None = None,
     ) -> list[ChannelScores]:
         calls = {name: functools.partial(self._call, name) for name in ("text", "popular")}
         done = {name: call() for name, call in calls.items()} if gather is None else gather(calls)
         found = []
-        for state in states:
+        for at, state in enumerate(states):
             keep = np.ones(self.n_items, bool) if allowed is None or self._careless else allowed.copy()
             if not self._careless:
                 keep[state.history] = False
+                keep[excluded[at] if excluded is not None else []] = False
             items = np.flatnonzero(keep).astype(np.int32)[: self._most]
             if self._careless:  # a source that brings what is barred and met, and some of it twice
                 items = np.concatenate([items, items[::2]])
@@ -115,6 +117,7 @@ def test_a_varied_list_has_k_places_and_no_item_twice(scores: FloatArray, k: int
     k=st.integers(0, 60),
     history=st.lists(st.integers(0, 39), max_size=10),
     barred=st.sets(st.integers(0, 39)),
+    excluded=st.sets(st.integers(0, 39), max_size=20),
     newest=st.none() | st.integers(0, 40),
     diversity=st.sampled_from([0.0, 0.5]),
     fresh=st.sets(st.integers(0, 39)),
@@ -128,6 +131,7 @@ def test_the_road_gives_k_that_are_allowed_whatever_breaks(
     k: int,
     history: list[int],
     barred: set[int],
+    excluded: set[int],
     newest: int | None,
     diversity: float,
     fresh: set[int],
@@ -141,9 +145,10 @@ def test_the_road_gives_k_that_are_allowed_whatever_breaks(
     bars = np.array([place in barred for place in range(n)], dtype=bool)
     road = Road(Shelf(scores, broken, careless, most), Plain(), unit_rows, 10)
     explore = Explore(np.array(sorted(fresh), dtype=np.int32), 0.1, 3.0, 0.4)
-    wish = Wish(k, bars, newest, Rules(diversity=diversity), explore, level=level)
+    gone = np.array(sorted(item for item in excluded if item < n), dtype=np.int32)
+    wish = Wish(k, bars, newest, Rules(diversity=diversity), explore, level=level, excluded=gone)
     found = road.recommend(QueryState(seen, np.ones(2, np.float32)), wish)
-    free = set(range(n)) - set(seen.tolist()) - barred
+    free = set(range(n)) - set(seen.tolist()) - barred - excluded
     assert len(found.items) == min(k, len(free)) == len(set(found.items.tolist()))
     assert set(found.items.tolist()) <= free
     assert len(found.sources) == len(found.near) == len(found.scores) == len(found.items)
@@ -162,13 +167,20 @@ def test_the_road_gives_k_that_are_allowed_whatever_breaks(
     items=st.lists(st.integers(0, 19), max_size=30),
     history=st.lists(st.integers(0, 19), max_size=5),
     barred=st.sets(st.integers(0, 19)),
+    excluded=st.sets(st.integers(0, 19), max_size=5),
 )
-def test_the_filter_loses_nothing_and_lets_nothing_pass(items: list[int], history: list[int], barred: set[int]) -> None:
+def test_the_filter_loses_nothing_and_lets_nothing_pass(
+    items: list[int], history: list[int], barred: set[int], excluded: set[int]
+) -> None:
     bars = np.array([place in barred for place in range(20)], dtype=bool)
-    trip = Trip(QueryState(np.array(history, dtype=np.int32), None), Wish(0, bars), bare(np.array(items, dtype=np.int32)))
+    trip = Trip(
+        QueryState(np.array(history, dtype=np.int32), None),
+        Wish(0, bars, excluded=np.array(sorted(excluded), np.int32)),
+        bare(np.array(items, dtype=np.int32)),
+    )
     Filter(Road(Shelf(np.zeros(20, np.float32)), Plain(), unit_rows, 10).reserve)(trip)
     left = trip.candidates.items.tolist()
-    assert left == [item for item in dict.fromkeys(items) if item not in barred and item not in history]
+    assert left == [item for item in dict.fromkeys(items) if item not in barred | excluded | set(history)]
 
 
 class Reader:
@@ -219,15 +231,23 @@ def test_batches_hold_each_place_once_and_like_lengths(lengths: list[int], size:
     assert all(0 < len(batch) <= size for batch in batches)
 
 
-@given(scores=SCORES, bars=st.lists(st.none() | st.sets(st.integers(0, 39)), max_size=4))
-def test_many_queries_are_answered_as_one_by_one(scores: FloatArray, bars: list[set[int] | None]) -> None:
+@given(scores=SCORES, bars=st.lists(st.none() | st.sets(st.integers(0, 39)), max_size=4), excluded=st.sets(st.integers(0, 9)))
+def test_many_queries_are_answered_as_one_by_one(scores: FloatArray, bars: list[set[int] | None], excluded: set[int]) -> None:
     road = Road(Shelf(scores), Plain(), unit_rows, 10)
     barred = [None if bar is None else np.array([place in bar for place in range(len(scores))], dtype=bool) for bar in bars]
-    wishes = [Wish(5, bar) for bar in barred]
+    gone = np.array(sorted(item for item in excluded if item < len(scores)), dtype=np.int32)
+    wishes = [Wish(5, bar, excluded=gone[at:]) for at, bar in enumerate(barred)]
     states = [QueryState(np.zeros(0, np.int32), None) for _ in wishes]
     together = road.recommend_many(states, wishes)
     for state, wish, found in zip(states, wishes, together, strict=True):
         assert found.items.tolist() == road.recommend(state, wish).items.tolist()
+
+
+def test_others_are_looked_for_in_place_of_what_is_excluded() -> None:
+    road = Road(Shelf(np.arange(30, dtype=np.float32), most=8), Plain(), unit_rows, 10)
+    state, wish = QueryState(np.array([8], np.int32), np.ones(2, np.float32)), Wish(5, excluded=np.arange(6, dtype=np.int32))
+    for found in (road.recommend(state, wish), *road.recommend_many([state, state], [wish, wish])):
+        assert found.items.tolist() == [14, 13, 12, 11, 10]
 
 
 class ByLength(Plain):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -89,6 +90,7 @@ class Shelf:
         allowed: object = None,
         filter_seen: bool = True,
         gather: Gather | None = None,
+        excluded: Sequence[IntArray] | None = None,
     ) -> list[ChannelScores]:
         self.depths.append(depth)
         assert gather is not None

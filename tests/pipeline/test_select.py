@@ -159,7 +159,7 @@ def test_a_pin_that_no_channel_found_is_scored_and_shown() -> None:
         n_items = N
 
         def candidates(
-            self, states: Any, depth: int, allowed: Any = None, filter_seen: bool = True, gather: Any = None
+            self, states: Any, depth: int, allowed: Any = None, filter_seen: bool = True, gather: Any = None, excluded: Any = None
         ) -> list[ChannelScores]:
             return [self.score_items(None, np.arange(3, dtype=np.int32), depth) for _ in states]
 

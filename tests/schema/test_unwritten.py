@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tastemaker.schema.unwritten import OfLatest, all_of, any_of, unwritten
+from tastemaker.schema.unwritten import KEPT_BYTES, OfLatest, any_of, kept_of, unwritten
 
 
 def test_an_array_that_can_be_written_to_is_looked_at_every_time() -> None:
@@ -27,7 +27,6 @@ def test_one_that_stays_as_it_is_is_looked_at_once() -> None:
     looks, first, second = OfLatest(count), unwritten(np.ones(3, dtype=bool)), unwritten(np.ones(4, dtype=bool))
     assert [looks(first), looks(first), looks(second), looks(second), looks(first)] == [3, 3, 4, 4, 3]
     assert asked == [3, 4, 3]
-    assert all_of(first)
 
 
 def test_several_arrays_are_known_together_and_the_latest_are_kept() -> None:
@@ -46,6 +45,17 @@ def test_several_arrays_are_known_together_and_the_latest_are_kept() -> None:
     open_ = np.ones(4, dtype=bool)
     assert [looks(open_, base), looks(open_, base)] == [4, 4]
     assert len(asked) == 7, "one that can be written to is looked at every time"
+
+
+def test_what_was_asked_about_last_is_kept_and_no_more_than_was_said() -> None:
+    asked: list[int] = []
+    looks = OfLatest(lambda array: asked.append(int(array[0])), 2)
+    first, second, third = (unwritten(np.full(2, number)) for number in (1, 2, 3))
+    for array in (first, second, first, third, first, second, first):
+        looks(array)
+    assert asked == [1, 2, 3, 2], "the second one was asked about before the first"
+    assert len(looks._latest) == 2
+    assert [kept_of(size) for size in (0, 4, KEPT_BYTES // 10, KEPT_BYTES)] == [64, 64, 10, 4]
 
 
 def test_threads_may_ask_side_by_side() -> None:

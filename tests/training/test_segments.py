@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse as sp
 
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import Sequences, build
+from tastemaker.models import segments as segments_room
 from tastemaker.models.segments import Column, Segments, newcomer_scores, with_profile
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import QueryState
@@ -119,3 +123,47 @@ def test_only_people_without_a_history_are_told_by_their_kind() -> None:
     stranger = QueryState(np.zeros(0, np.int32), None)
     assert newcomer_scores(np.array([5, 4, 3], np.float32), found, stranger).tolist() == [0, 0, 1], "what is popular with everybody"
     assert newcomer_scores(np.array([5, 4, 3], np.float32), found, known).tolist() == [5, 4, 3]
+
+
+def _segments(items: int, regions: int) -> Segments:
+    random = np.random.default_rng(4)
+    lifts = sp.random(regions, items, 0.3, format="csr", rng=random, dtype=np.float32)
+    column = Column("region", 0.7, values=[str(number) for number in range(regions)])
+    return Segments(np.log(random.random(items, dtype=np.float32) + 0.1), [column], [np.zeros(regions, np.float32)], [lifts])
+
+
+def test_the_popularity_of_the_latest_kinds_is_kept_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments_room, "kept_of", lambda size: 4)
+    segments, fresh = _segments(50, 9), _segments(50, 9)
+    first = segments.popular({"region": "0"})
+    assert first is not None
+    with pytest.raises(ValueError, match="read-only"):
+        first[0][0] = 1
+    for number in (1, 2, 3, 0, 4, 5):  # the first kind comes again, and so stays
+        told, wanted = segments.popular({"region": str(number)}), fresh._popular((number,))
+        assert told is not None
+        assert (told[0].tolist(), told[1]) == (wanted[0].tolist(), wanted[1])
+    again = segments.popular({"region": "0"})
+    assert again is not None
+    assert again[0] is first[0], "computed anew"
+    assert len(segments._latest) == 4
+    assert segments.popular({"region": "far"}) is None
+
+
+def test_threads_may_ask_for_kinds_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments_room, "kept_of", lambda size: 4)
+    segments = _segments(20, 12)
+    wanted = [segments._popular((number,))[0].tolist() for number in range(12)]
+
+    def right(stride: int) -> bool:
+        numbers = [turn * stride % 12 for turn in range(4_000)]
+        told = [segments.popular({"region": str(number)}) for number in numbers]
+        return all(one is not None and one[0].tolist() == wanted[number] for one, number in zip(told, numbers, strict=True))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert all(pool.map(right, (1, 5, 7)))
+    finally:
+        sys.setswitchinterval(before)

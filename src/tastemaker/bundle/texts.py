@@ -7,6 +7,7 @@ ascending; `name.places.npy`, int32 [N], whose they are.
 from __future__ import annotations
 
 import mmap
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import overload
@@ -30,8 +31,9 @@ class Texts(Sequence[str]):
     def __init__(
         self, data: bytes | mmap.mmap, starts: NDArray[np.int64], hashes: NDArray[np.uint64], places: NDArray[np.int32]
     ) -> None:
-        self._data, self._hashes, self._places = data, hashes, places
-        self._starts = memoryview(starts)  # type: ignore[arg-type]  # an array is a buffer; single numbers are read quicker so
+        self._data = data
+        views = (memoryview(array) for array in (starts, hashes, places))  # type: ignore[arg-type]  # arrays are buffers
+        self._starts, self._hashes, self._places = views  # single numbers are read quicker so
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:
@@ -58,8 +60,7 @@ class Texts(Sequence[str]):
     def save(self, folder: Path, name: str) -> None:
         """Writes them."""
         (folder / f"{name}.bin").write_bytes(self._data)
-        arrays = np.asarray(self._starts), self._hashes, self._places
-        for one, values in zip(_ARRAYS, arrays, strict=True):
+        for one, values in zip(_ARRAYS, (self._starts, self._hashes, self._places), strict=True):
             np.save(folder / f"{name}.{one}.npy", np.asarray(values), allow_pickle=False)
 
     def __len__(self) -> int:
@@ -84,10 +85,10 @@ class Texts(Sequence[str]):
     def find(self, text: str) -> int | None:
         """The place of a text; None where it is not among them."""
         wanted = _bytes(text)
-        number = np.uint64(_hash(wanted))
-        at = int(np.searchsorted(self._hashes, number))
+        number = _hash(wanted)
+        at = bisect_left(self._hashes, number)
         while at < len(self._hashes) and self._hashes[at] == number:
-            place = int(self._places[at])
+            place: int = self._places[at]
             if self._data[self._starts[place] : self._starts[place + 1]] == wanted:
                 return place
             at += 1

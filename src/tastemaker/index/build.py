@@ -33,7 +33,14 @@ _FEWEST_PROBES = 4
 MORE = 0.5
 """Share of the wanted items that is looked for besides where codes alone are too rough."""
 RECALLS = ((50_000, 0.995), (500_000, 0.98), (5_000_000, 0.95), (math.inf, 0.90))
-"""Up to so many rows the share of the true best that has to be found."""
+"""Up to so many rows the share of the true best that is aimed at."""
+FLOOR, FLOOR_FROM = 0.90, 50_000
+"""With more rows than these an index that misses the aim is used if it finds so much, as a look at all of them costs many times as much. It is also
+what the alert `IndexInexact` asks for by default."""
+AIM_SHARE, FLOOR_SHARE = 8, 4
+"""For the aim at most the lists divided by this are read, for the least that is asked for by that. `benchmarks/index.py --reach` (200,000 rows with
+cosines of .3 to their neighbours): an eighth of the lists costs .12 of the CPU of an exact search asked alone and .26 sixteen together, a quarter .21
+and .46, a half .41 and .92."""
 
 
 def build(
@@ -48,7 +55,7 @@ def build(
 
     Returns:
         How it is asked and what it reached; None where search stays exact: the settings ask for that, there are few rows, faiss is not installed, all rows
-        are zero, or recall is too low.
+        are zero, or recall is below what `recall_asked` calls the least.
     """
     if settings.kind == "exact" or not len(index) or (settings.kind == "auto" and len(index) <= settings.exact_to):
         return None
@@ -72,14 +79,12 @@ def build(
     offsets = None if index.offsets is None else index.offsets.values
     head = np.sort(top(offsets[None], HEAD)[0]) if offsets is not None else np.zeros(0, np.int64)
     plan = Plan(len(index), index.dim, len(inverted.centres), 1, scale, radius, 0.0, len(asked))
-    wanted = settings.recall or usual_recall(len(index))
-    plan = _tried(ApproximateIndex(index.base, offsets, inverted, list_of, plan, head), index, asked, wanted)
+    wanted, least = recall_asked(len(index), settings)
+    plan = _tried(ApproximateIndex(index.base, offsets, inverted, list_of, plan, head), index, asked, wanted, least)
     if plan.recall < wanted and settings.kind == "auto":
-        print(
-            f"{name}: search stays exact: an inverted file finds {plan.recall:.3f} of the best, index.recall is {wanted}",
-            flush=True,
-        )
-        return None
+        print(f"{name}: {_missed(plan, wanted, least)}", flush=True)
+        if plan.recall < least:
+            return None
     inverted.save(folder / f"{name}.ivf")
     np.save(folder / f"{name}.lists.npy", list_of, allow_pickle=False)
     np.save(folder / f"{name}.head.npy", head, allow_pickle=False)
@@ -88,8 +93,27 @@ def build(
 
 
 def usual_recall(rows: int) -> float:
-    """What is asked of an index of so many rows where the settings ask for nothing of their own."""
+    """What an index of so many rows aims at where the settings ask for nothing of their own."""
     return next(recall for most, recall in RECALLS if rows <= most)
+
+
+def recall_asked(rows: int, settings: IndexSettings) -> tuple[float, float]:
+    """The share of the true best that an index of so many rows aims at, and the least with which it is used; the settings' own is both."""
+    if settings.recall:
+        return settings.recall, settings.recall
+    aim = usual_recall(rows)
+    return aim, min(FLOOR, aim) if rows > FLOOR_FROM else aim
+
+
+def _missed(plan: Plan, wanted: float, least: float) -> str:
+    """What becomes of an index that misses its aim, in a sentence."""
+    found = f"an inverted file finds {plan.recall:.3f} of the true best"
+    if plan.recall < least:
+        return f"search stays exact and reads all {plan.rows:,} items: {found}, at least {least} is asked for."
+    return (
+        f"{found} where {wanted} was aimed at and is used, as a look at all {plan.rows:,} items takes far longer; "
+        f"index.recall = {wanted} makes that a must, without which search stays exact."
+    )
 
 
 def lists_for(rows: int) -> int:
@@ -115,11 +139,12 @@ def _filled(
     return inverted, np.concatenate(inverted.add(blocks, threads)).astype(np.uint16)
 
 
-def _tried(found: ApproximateIndex, index: DenseIndex, questions: FloatArray, wanted: float) -> Plan:
+def _tried(found: ApproximateIndex, index: DenseIndex, questions: FloatArray, wanted: float, least: float) -> Plan:
     """The cheapest search that finds the wanted share of the true best, and a standard error more.
 
-    The fewest lists by doubling and then halving the way back, at most an eighth of them and never fewer than four, first by the codes alone, then with some more items that are
-    scored by their own vectors. Where nothing suffices: what finds most.
+    The fewest lists by doubling and then halving the way back, at most an eighth of them and never fewer than four, first by the codes alone, then with
+    some more items that are scored by their own vectors. Where nothing suffices: what finds most; if that is not even the least, of up to a quarter of the
+    lists.
     """
     depth, lists = min(JUDGED_AT, len(index)), found.plan.lists
     true, best = _truth(index, questions, depth), found.plan
@@ -139,7 +164,7 @@ def _tried(found: ApproximateIndex, index: DenseIndex, questions: FloatArray, wa
             if enough:
                 break
             best = max(best, plan, key=lambda one: one.recall)
-            if probes * 2 > max(lists // 8, _FEWEST_PROBES):
+            if probes * 2 > max(lists // AIM_SHARE, _FEWEST_PROBES):
                 break
             probes, few = probes * 2, probes
         if not enough:
@@ -154,6 +179,8 @@ def _tried(found: ApproximateIndex, index: DenseIndex, questions: FloatArray, wa
             else:
                 few = middle
         return plan
+    if best.recall < least and lists // FLOOR_SHARE > best.probes:
+        best = max(best, reached(lists // FLOOR_SHARE, MORE)[0], key=lambda one: one.recall)
     return best
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from tastemaker.index.neighbours import entries
 from tastemaker.schema.columns import Columns
 from tastemaker.schema.graph import Social
 from tastemaker.schema.protocols import FloatArray, IntArray
@@ -45,6 +46,10 @@ class Companions:
         owner = np.repeat(np.arange(len(rows)), np.diff(product.indptr))
         found[owner, product.indices] = product.data
         return found
+
+    def around(self, row: int) -> tuple[IntArray, FloatArray]:
+        """What `scores` sums for one user, without the sums: what the friends met, an item as often as a friend did, and each one's share."""
+        return entries(self.met, *self._friends(row))
 
     def smoothed(self, rows: IntArray, vectors: FloatArray, smoothing: float | None = None) -> FloatArray:
         """User vectors with a share of their friends' in them, at the same length, float32 [B, D]; a zero vector becomes the friends' own mean.
@@ -90,18 +95,19 @@ class Companions:
 
     def _shares(self, rows: IntArray) -> sp.csr_matrix:
         """Each user's friends with histories, their weights divided by their sum, [B, n_known]."""
-        social, friends, shares, counts = self.social, [], [], [0]
-        for row in rows.tolist():
-            part = slice(int(social.offsets[row]), int(social.offsets[row + 1])) if row >= 0 else slice(0, 0)
-            theirs, weights = np.asarray(social.friends[part]), np.asarray(social.weights[part])
-            known = theirs < social.n_known
-            theirs, weights = theirs[known], weights[known]
-            friends.append(theirs)
-            shares.append(weights / max(float(weights.sum()), 1e-9))
-            counts.append(len(theirs))
-        none = [np.zeros(0, np.float32)]
-        table = (np.concatenate(shares + none), np.concatenate([*friends, np.zeros(0, np.int32)]), np.cumsum(counts))
-        return sp.csr_matrix(table, shape=(len(rows), social.n_known), dtype=np.float32)
+        each = [self._friends(row) for row in (*rows.tolist(), -1)]  # at least one, as nothing can't be joined
+        friends, shares = (np.concatenate(parts) for parts in zip(*each, strict=True))
+        counts = np.cumsum([0, *(len(theirs) for theirs, _ in each[:-1])])
+        return sp.csr_matrix((shares, friends, counts), shape=(len(rows), self.social.n_known), dtype=np.float32)
+
+    def _friends(self, row: int) -> tuple[IntArray, FloatArray]:
+        """Numbers of a user's friends with histories, and their weights divided by their sum; none of -1."""
+        social = self.social
+        part = slice(int(social.offsets[row]), int(social.offsets[row + 1])) if row >= 0 else slice(0, 0)
+        friends, weights = np.asarray(social.friends[part]), np.asarray(social.weights[part])
+        known = friends < social.n_known
+        friends, weights = friends[known], weights[known]
+        return friends, weights / max(float(weights.sum()), 1e-9)
 
 
 def save_social(social: Social, folder: Path) -> None:

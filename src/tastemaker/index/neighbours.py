@@ -53,12 +53,7 @@ class Neighbours:
         """What `scores` sums, without the sums: the neighbours of the latest `depth` events and decay ** age times their weights, an item as often as it is one."""
         latest = history[-depth:][::-1]
         known = latest < self.n_items
-        latest, faded = latest[known], fading((decay,), len(latest))[0][known]
-        begin = self.weights.indptr[latest].astype(np.int64)
-        sizes = self.weights.indptr[latest + 1] - begin
-        ends = np.cumsum(sizes)
-        places = np.repeat(begin - ends + sizes, sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
-        return self.weights.indices[places], self.weights.data[places] * np.repeat(faded, sizes)
+        return entries(self.weights, latest[known], fading((decay,), len(latest))[0][known])
 
     def of(self, item: int, k: int) -> tuple[NDArray[np.int64], FloatArray]:
         """The k nearest neighbours of an item and their weights, best first."""
@@ -67,6 +62,15 @@ class Neighbours:
         begin, end = self.weights.indptr[item], self.weights.indptr[item + 1]
         order = np.argsort(-self.weights.data[begin:end], kind="stable")[:k]
         return self.weights.indices[begin:end][order].astype(np.int64), self.weights.data[begin:end][order]
+
+
+def entries(table: sp.csr_matrix, rows: NDArray[np.integer], weights: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Columns and values of some rows of a sparse table, one row behind the other, each row's values times its weight."""
+    begin = table.indptr[rows].astype(np.int64)
+    sizes = table.indptr[rows + 1] - begin
+    ends = np.cumsum(sizes)
+    places = np.repeat(begin - ends + sizes, sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
+    return table.indices[places], table.data[places] * np.repeat(weights, sizes)
 
 
 def history_matrix(histories: Sequence[IntArray], n_items: int, decay: float, depth: int = LATEST) -> sp.csr_matrix:

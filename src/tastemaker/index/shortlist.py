@@ -3,7 +3,8 @@
 What `Channels` computes in whole rows for a small catalogue, for a large one is
     sequence, text, taste, graph    searched in an approximate index; then exact products with the items that any channel found
     neighbours, together            summed over the neighbours of the history's items, the same numbers
-    popular                         read from the head of an order that is made once
+    friends                         summed over the rows of the asker's friends, the same numbers
+    popular                         read from the head of an order that is made once, and once for each kind of people of which the asker is one
 A place in a channel is the place among all that was found, so an item that one channel's index missed and another channel found has its place all the same. The
 normaliser of `sequence` is a sum over what was found and over a sample of the rest.
 """
@@ -21,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tastemaker.index.exact import DenseIndex, top
-from tastemaker.index.neighbours import LATEST, Neighbours, fading
+from tastemaker.index.neighbours import LATEST, fading
 from tastemaker.index.products import Products
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
 from tastemaker.schema.signals import GRAPH
-from tastemaker.schema.unwritten import FILTERS, OfLatest
+from tastemaker.schema.unwritten import FILTERS, OfLatest, kept_of
 
 if TYPE_CHECKING:
     from tastemaker.index.channels import Channels
@@ -45,6 +46,7 @@ LANES = 16
 """Queries that are looked for in one piece."""
 _BITS = np.uint16(1) << np.arange(LANES, dtype=np.uint16)
 _NONE = np.zeros(0, dtype=np.int64)
+_SILENCE = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
 _Sum = tuple[NDArray[np.int64], FloatArray]
 """Items and their sums."""
 
@@ -54,9 +56,11 @@ class Shortlists:
 
     def __init__(self, channels: Channels) -> None:
         self._of = channels
-        self._sums = [_Sums(channels.neighbours), _Sums(channels.together)]
+        self._neighbours = [(one, bool(one.weights.nnz)) for one in (channels.neighbours, channels.together)]
+        self._sums = _Sums(), _Sums(), _Sums()  # of these two, and of friends
         self._popular, self._prior = _Head(), _Head()
-        self._met, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened, FILTERS)
+        self._popular_with = OfLatest(lambda popular: _Head(), kept_of(4 * channels.n_items))
+        self._marked, self._open = np.zeros(0, dtype=_BITS.dtype), OfLatest(_opened, FILTERS)
         size = min(SAMPLE, len(channels.items))
         self._sample = np.sort(np.random.default_rng(0).choice(len(channels.items), size, replace=False))
         self._sample_products, self._sample_bias = Products(channels.items.rows(self._sample)), channels.bias[self._sample]
@@ -67,16 +71,15 @@ class Shortlists:
         states: Sequence[QueryState],
         depth: int,
         allowed: BoolArray | None,
-        filter_seen: bool,
+        away: Sequence[NDArray[np.int64]],
         gather: Gather | None = None,
     ) -> list[ChannelScores]:
-        """As of `Channels`; the searches in indexes are the calls of `gather`, that of `text` for `taste`, too."""
+        """As of `Channels`, without the items `away` of each query; the searches in indexes are the calls of `gather`, that of `text` for `taste`, too."""
         allowed, listed = (None, None) if allowed is None else self._open(allowed)
         found: list[ChannelScores] = []
         for begin in range(0, len(states), LANES):
-            some = states[begin : begin + LANES]
-            met = [state.history.astype(np.int64) if filter_seen else _NONE for state in some]
-            found += self._found(some, _Open(allowed, listed, self._marks(), met), depth, gather=gather)
+            lanes = slice(begin, begin + LANES)
+            found += self._found(states[lanes], _Open(allowed, listed, self._marks(), away[lanes]), depth, gather=gather)
         return found
 
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:
@@ -128,35 +131,44 @@ class Shortlists:
         missing = [name for name in calls if name not in done]
         likely = done.get("sequence", [(_NONE, 0.0)] * len(asked))
         alike = [pair for name in ("text", GRAPH) for pair in done.get(name, ())]
-        people, sums = [self._people(state) for state in states], list[list[_Sum]]()
+        sums = list[list[_Sum]]()
         with open_:
             parts = [open_.first(lane, items, depth) for lane, items in alike]
-            for lane, (state, (best, _), (popular, friends)) in enumerate(zip(states, likely, people, strict=True)):
+            for lane, (state, (best, _)) in enumerate(zip(states, likely, strict=True)):
                 if best is None:
-                    parts.append(self._prior.best(channels.bias, lane, open_, depth))
+                    parts.append(self._prior.best(channels.n_items, lambda: channels.bias, lane, open_, depth))
                 else:
                     parts.append(open_.first(lane, best, depth))
-                sums.append(
-                    [one.of(state.history, decay, channels.n_items) for one, decay in zip(self._sums, self._fading, strict=True)]
-                )
+                sums.append(self._summed(state))
                 parts += [open_.largest(lane, items, values, depth) for items, values in sums[-1] if len(items)]
-                if popular is None:
-                    parts.append(self._popular.best(channels.popular, lane, open_, depth))
-                else:
-                    parts.append(open_.best(lane, popular, depth))
-                if friends is not None:
-                    known = np.flatnonzero(friends > 0)
-                    parts.append(open_.largest(lane, known, friends[known], depth))
+                parts.append(self._most_popular(state.popular, lane, open_, depth))
         parts += [open_.keys(lane, more) for lane in range(len(states)) if len(more)]
         items, begin = open_.union(parts)
-        lists = self._scored(asked, [one for _, one in likely], people, sums, items, begin, depth, missing)
+        popular = [state.popular for state in states]
+        lists = self._scored(asked, [one for _, one in likely], popular, sums, items, begin, depth, missing)
         if gather is None:  # many lists may be kept, as by who learns from them
             return [msgspec.structs.replace(one, vectors=None) for one in lists]
         return lists
 
-    @property
-    def _fading(self) -> tuple[float, float]:
-        return self._of.decays.neighbours, self._of.decays.together
+    def _summed(self, state: QueryState) -> list[_Sum]:
+        """What is summed for an asker: over the neighbours of both kinds of the history's items, and over what friends met where friends are known."""
+        channels, decays = self._of, (self._of.decays.neighbours, self._of.decays.together)
+        parts = [
+            one.around(state.history, decay, LATEST) if speaks else _SILENCE
+            for (one, speaks), decay in zip(self._neighbours, decays, strict=True)
+        ]
+        if channels.companions is not None:
+            parts.append(channels.companions.around(state.user))
+        return [table.of(*part, channels.n_items) for table, part in zip(self._sums, parts, strict=False)]
+
+    def _most_popular(self, popular: FloatArray | None, lane: int, open_: _Open, depth: int) -> NDArray[np.int64]:
+        """The items that a query may find that are most popular with everybody, or with the asker's own kind of people, as keys."""
+        channels = self._of
+        if popular is None:
+            return self._popular.best(channels.n_items, lambda: channels.popular, lane, open_, depth)
+        own = popular  # which says nothing of items newer than the bundle
+        head = self._popular_with(own)
+        return head.best(channels.n_items, lambda: np.concatenate([own, channels.popular[len(own) :]]), lane, open_, depth)
 
     def _queries(self, states: Sequence[QueryState]) -> list[_Query]:
         channels, nobody = self._of, np.zeros(self._of.items.dim, np.float32)
@@ -172,7 +184,7 @@ class Shortlists:
         self,
         asked: Sequence[_Query],
         normalisers: Sequence[float],
-        people: Sequence[tuple[FloatArray | None, FloatArray | None]],
+        populars: Sequence[FloatArray | None],
         sums: Sequence[Sequence[_Sum]],
         items: NDArray[np.int64],
         begin: NDArray[np.int64],
@@ -187,22 +199,22 @@ class Shortlists:
         texts = channels.text.rows(items) if any(says) else None
         graphs = None if channels.graph is None else channels.graph.rows(items)
         scores[5] = channels.popular[items]
-        for one, reads, normaliser, (popular, friends), summed, start, end in zip(
-            asked, says, normalisers, people, sums, bounds[:-1], bounds[1:], strict=True
+        rows_of_sums = (1, 2, len(scores) - 1)
+        for one, reads, normaliser, popular, summed, start, end in zip(
+            asked, says, normalisers, populars, sums, bounds[:-1], bounds[1:], strict=True
         ):
             mine = scores[:, start:end]
             np.matmul(rows[start:end], one.user, out=mine[0])
             mine[0] -= normaliser
-            for row, (table, sum_) in enumerate(zip(self._sums, summed, strict=True), 1):
+            for row, table, sum_ in zip(rows_of_sums, self._sums, summed, strict=False):
                 table.spread(sum_, items[start:end], mine[row])
             if texts is not None and reads:
                 np.matmul(one.text, texts[start:end].T, out=mine[3:5])
             if popular is not None:
-                mine[5] = popular[items[start:end]]
+                known = items[start : start + int(items[start:end].searchsorted(len(popular)))]
+                mine[5, : len(known)] = popular[known]
             if graphs is not None:
                 np.matmul(one.graph, graphs[start:end].T, out=mine[6:7])
-            if friends is not None:
-                mine[-1] = friends[items[start:end]]
         scores[0] += channels.bias[items]
         for name in missing:
             for channel in ("text", "taste") if name == "text" else (name,):
@@ -215,20 +227,10 @@ class Shortlists:
         ]
 
     def _marks(self) -> NDArray[np.uint16]:
-        """A table, kept, in which the items of some histories at a time are marked."""
-        if len(self._met) < self._of.n_items:
-            self._met = np.zeros(self._of.n_items * 3 // 2 + 16, dtype=_BITS.dtype)
-        return self._met
-
-    def _people(self, state: QueryState) -> tuple[FloatArray | None, FloatArray | None]:
-        """Popularity with the asker's own kind of people, and what friends met; None where it is everybody's, or nobody's are known."""
-        channels, popular, friends = self._of, None, None
-        if state.popular is not None:
-            popular = channels.popular.copy()
-            popular[: len(state.popular)] = state.popular
-        if channels.companions is not None:
-            friends = channels.companions.scores(np.array([state.user], dtype=np.int32), channels.n_items)[0]
-        return popular, friends
+        """A table, kept, in which the items that are away for some queries at a time are marked."""
+        if len(self._marked) < self._of.n_items:
+            self._marked = np.zeros(self._of.n_items * 3 // 2 + 16, dtype=_BITS.dtype)
+        return self._marked
 
     def _sequences(
         self, asked: Sequence[_Query], wanted: Sequence[int], allowed: BoolArray | None
@@ -282,32 +284,32 @@ class Shortlists:
 
 @dataclass(frozen=True)
 class _Open:
-    """Which items some queries may find; within its `with` those that each asker has met are marked in a table, and left out.
+    """Which items some queries may find; within its `with` those that are away for each query are marked in a table, and left out.
 
     What is found is told as keys, a number of query (its lane) and item, so that the finds of all are sorted in one piece.
 
     Attributes:
         allowed: bool [N]; None: all. listed: the same as item indices, where they are few.
-        table: of marks, a bit a lane, at least [N]. met: item indices that each asker has met, as NumPy looks up by them in a third of the time.
+        table: of marks, a bit a lane, at least [N]. away: item indices that each query may not find besides, int64.
     """
 
     allowed: BoolArray | None
     listed: NDArray[np.int64] | None
     table: NDArray[np.uint16]
-    met: Sequence[NDArray[np.int64]]
+    away: Sequence[NDArray[np.int64]]
 
     def __enter__(self) -> _Open:
-        for bit, met in zip(_BITS, self.met, strict=False):
-            self.table[met] |= bit
+        for bit, away in zip(_BITS, self.away, strict=False):
+            self.table[away] |= bit
         return self
 
     def __exit__(self, *error: object) -> None:
-        for met in self.met:
-            self.table[met] = 0
+        for away in self.away:
+            self.table[away] = 0
 
     def wanted(self, depth: int) -> list[int]:
-        """How many items each query has to ask for so that `depth` are left without those that the asker has met."""
-        return [depth + len(met) for met in self.met]
+        """How many items each query has to ask for so that `depth` are left without those that are away."""
+        return [depth + len(away) for away in self.away]
 
     def keys(self, lane: int, items: NDArray[np.integer]) -> NDArray[np.int64]:
         """Items of a query as keys."""
@@ -343,9 +345,9 @@ class _Open:
         first = np.ones(len(keys), dtype=bool)
         np.not_equal(keys[1:], keys[:-1], out=first[1:])
         keys = keys[first]
-        if len(self.met) == 1:
+        if len(self.away) == 1:
             return keys, np.array([0, len(keys)])
-        starts = np.arange(len(self.met) + 1) * len(self.table)
+        starts = np.arange(len(self.away) + 1) * len(self.table)
         begin = np.searchsorted(keys, starts)
         return keys - np.repeat(starts[:-1], begin[1:] - begin[:-1]), begin
 
@@ -364,32 +366,30 @@ class _Head:
     def __init__(self) -> None:
         self._first, self._of = _NONE, -1
 
-    def best(self, values: FloatArray, lane: int, open_: _Open, depth: int) -> NDArray[np.int64]:
-        """The `depth` items with the largest values that a query may find, as keys."""
+    def best(self, n: int, values: Callable[[], FloatArray], lane: int, open_: _Open, depth: int) -> NDArray[np.int64]:
+        """The `depth` items with the largest values that a query may find, as keys; `values` gives those of all `n` items."""
         if open_.listed is not None:
-            return open_.best(lane, values, depth)
-        if self._of < 0 or (self._of != len(values) and len(self._first) < HEAD):
-            self._first, self._of = top(values[None], HEAD)[0], len(values)
-        enough = depth + len(open_.met[lane]) if open_.allowed is None else len(self._first)
+            return open_.best(lane, values(), depth)
+        if self._of < 0 or (self._of != n and len(self._first) < HEAD):
+            self._first, self._of = top(values()[None], HEAD)[0], n
+        enough = depth + len(open_.away[lane]) if open_.allowed is None else len(self._first)
         found = open_.first(lane, self._first[:enough], depth)
-        return found if len(found) == depth else open_.best(lane, values, depth)
+        return found if len(found) == depth else open_.best(lane, values(), depth)
 
 
 class _Sums:
-    """Sums over the neighbours of a history, in a table that is cleared item by item."""
+    """Sums by item, in a table that is cleared item by item."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._neighbours, self._silent = neighbours, not neighbours.weights.nnz
+    def __init__(self) -> None:
         self._sum, self._last = np.zeros(0, np.float32), np.zeros(0, np.int32)
 
-    def of(self, history: IntArray, decay: float, n_items: int) -> _Sum:
-        """Items with a sum, and the sums, in no order."""
-        if self._silent:
+    def of(self, met: IntArray, weights: FloatArray, n_items: int) -> _Sum:
+        """Items with a sum, and the sums, in no order, of items that come as often as they have a weight."""
+        if not len(met):
             return _NONE, self._sum[:0]
         if len(self._sum) < n_items:
             size = n_items * 3 // 2 + 16
             self._sum, self._last = np.zeros(size, np.float32), np.zeros(size, np.int32)
-        met, weights = self._neighbours.around(history, decay, LATEST)
         np.add.at(self._sum, met, weights)
         numbers = np.arange(len(met), dtype=np.int32)
         self._last[met] = numbers

@@ -20,6 +20,7 @@ import scipy.sparse as sp
 
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import FloatArray, QueryState
+from tastemaker.schema.unwritten import kept_of, unwritten
 
 _LARGEST_TEXT = 200
 
@@ -78,6 +79,8 @@ class Segments:
         self, prior: FloatArray, columns: Sequence[Column], base: Sequence[FloatArray], lifts: Sequence[sp.csr_matrix]
     ) -> None:
         self.prior, self.columns, self._base, self._lifts = prior, tuple(columns), tuple(base), tuple(lifts)
+        self._most = kept_of(prior.nbytes)
+        self._latest: dict[tuple[int, ...], tuple[FloatArray, str]] = {}  # replaced in one go, as threads ask side by side
 
     def lift(self, column: int, segment: int) -> FloatArray:
         """log p(item | segment) - log p(item), float32 [N]."""
@@ -88,17 +91,29 @@ class Segments:
         return found
 
     def popular(self, attributes: Mapping[str, Any]) -> tuple[FloatArray, str] | None:
-        """What is popular with people like this, in [0, 1], float32 [N], and who they are in words; None: of nobody more than of others."""
-        mine = [(place, column.segment(attributes)) for place, column in enumerate(self.columns)]
-        mine = [(place, segment) for place, segment in mine if segment >= 0]
-        if not mine or not len(self.prior):
+        """What is popular with people like this, in [0, 1], float32 [N], and who they are in words; None: of nobody more than of others.
+
+        The array can't be written to, and is the same one for the same segments, of which the latest few are kept.
+        """
+        segments = tuple(column.segment(attributes) for column in self.columns)
+        if not len(self.prior) or max(segments, default=-1) < 0:
             return None
+        latest = self._latest
+        found = latest.get(segments) or self._popular(segments)
+        if next(reversed(latest), None) != segments:
+            others = [pair for pair in latest.items() if pair[0] != segments]
+            self._latest = dict([*others[-self._most + 1 :], (segments, found)])
+        return found
+
+    def _popular(self, segments: Sequence[int]) -> tuple[FloatArray, str]:
+        """The same, by the segment of each column; -1: of none."""
+        mine = [(place, segment) for place, segment in enumerate(segments) if segment >= 0]
         score = self.prior.copy()
         for place, segment in mine:
             score += self.columns[place].weight * self.lift(place, segment)
         low, high = float(score.min()), float(score.max())
         words = ", ".join(self.columns[place].words(segment) for place, segment in mine)
-        return (score - low) / ((high - low) or 1.0), words[:_LARGEST_TEXT]
+        return unwritten((score - low) / ((high - low) or 1.0)), words[:_LARGEST_TEXT]
 
     def save(self, folder: Path) -> None:
         """Writes arrays as `.npy` and the columns as JSON."""

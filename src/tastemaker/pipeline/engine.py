@@ -19,7 +19,7 @@ from tastemaker.pipeline.rerank import order
 from tastemaker.pipeline.reserve import KEPT_ITEMS, Reserve
 from tastemaker.pipeline.rules import RowOf, Rules
 from tastemaker.pipeline.select import Facts
-from tastemaker.pipeline.stages import Filter, Hydrate, Rank, Score, Select, Source, scored, with_pins
+from tastemaker.pipeline.stages import Filter, Hydrate, Rank, Score, Select, Source, excluded_of, scored, with_pins
 from tastemaker.pipeline.trip import LEVELS, POPULAR, PRECOMPUTED, Found, Stage, Stages, Trip, Wish
 from tastemaker.schema.candidates import ChannelScores, Ranked
 from tastemaker.schema.errors import InputError
@@ -96,7 +96,8 @@ class Road:
             barred = pairs[0][1].barred
             depth = max(self.depth, max(wish.k for _, wish in pairs))
             began = time.perf_counter()
-            found = self.channels.candidates([state for state, _ in pairs], depth, None if barred is None else ~barred)
+            allowed, excluded = None if barred is None else ~barred, excluded_of([wish for _, wish in pairs])
+            found = self.channels.candidates([state for state, _ in pairs], depth, allowed, excluded=excluded)
             self._lap("source", began)
             trips = []
             for one, (state, wish) in zip(found, pairs, strict=True):

@@ -43,8 +43,8 @@ class Reserve:
         if len(self._lists) > self._size:
             self._lists.popitem(last=False)
 
-    def most_popular(self, count: int, barred: BoolArray | None, met: set[int]) -> list[int]:
-        """The most popular items that are neither barred nor met, fewer only where there are fewer."""
+    def most_popular(self, count: int, barred: BoolArray | None, away: set[int]) -> list[int]:
+        """The most popular items that are neither barred nor away, fewer only where there are fewer."""
         popular = self._popular()
         if len(self._order) != len(popular):
             self._order = np.argsort(-np.nan_to_num(popular, nan=-1.0), kind="stable").astype(np.int32)
@@ -52,17 +52,17 @@ class Reserve:
         for begin in range(0, len(self._order), _STEP):
             if len(found) >= count:
                 break
-            found += _allowed(self._order[begin : begin + _STEP], barred, met)
+            found += _allowed(self._order[begin : begin + _STEP], barred, away)
         return found[:count]
 
     def fill(self, trip: Trip, level: int) -> None:
         """Candidates and scores without sources and models: of the user's latest list where `level` allows it, behind them what is popular."""
         state, wish = trip.state, trip.wish
-        asker, met = state.asker, set(state.history.tolist())
+        asker, away = state.asker, set(trip.away.tolist())
         kept = self._lists.get(asker.user_id) if level <= PRECOMPUTED and asker is not None and asker.user_id else None
-        items = [] if kept is None else _allowed(kept[1], wish.barred, met)
+        items = [] if kept is None else _allowed(kept[1], wish.barred, away)
         enough = max(wish.k, KEPT_ITEMS)
-        rest = self.most_popular(enough + len(items), wish.barred, met) if len(items) < enough else []
+        rest = self.most_popular(enough + len(items), wish.barred, away) if len(items) < enough else []
         own = len(items)
         items += [item for item in rest if item not in set(items)]
         items += [item for item in wish.rules.pins.values() if item not in set(items)]
@@ -78,7 +78,7 @@ def bare(items: IntArray) -> ChannelScores:
     return ChannelScores(items, (), nothing.astype(np.float32), nothing.astype(np.int32), ones, 0)
 
 
-def _allowed(items: IntArray, barred: BoolArray | None, met: set[int]) -> list[int]:
+def _allowed(items: IntArray, barred: BoolArray | None, away: set[int]) -> list[int]:
     if barred is not None:
         items = items[~barred[items]]
-    return [item for item in items.tolist() if item not in met]
+    return [item for item in items.tolist() if item not in away]

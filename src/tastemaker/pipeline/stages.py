@@ -13,7 +13,7 @@ from tastemaker.pipeline.explain import sources
 from tastemaker.pipeline.gather import FAILED, Gatherer
 from tastemaker.pipeline.reserve import Reserve
 from tastemaker.pipeline.select import FRESH_SLOT, Facts, Picked, pick
-from tastemaker.pipeline.trip import FEWER, NO_RANKER, POPULAR, PRECOMPUTED, Found, Trip
+from tastemaker.pipeline.trip import FEWER, NO_RANKER, POPULAR, PRECOMPUTED, Found, Trip, Wish
 from tastemaker.schema.candidates import ChannelScores, Ranked, joined, part
 from tastemaker.schema.protocols import (
     Asked,
@@ -73,9 +73,16 @@ class Source:
                 raise LookupError(f"none of {len(calls)} sources answered")
             return done
 
-        found = self.channels.candidates([trip.state for trip in trips], depth, allowed, gather=gather)
+        states, excluded = [trip.state for trip in trips], excluded_of([trip.wish for trip in trips])
+        found = self.channels.candidates(states, depth, allowed, gather=gather, excluded=excluded)
         for trip, one in zip(trips, found, strict=True):
             trip.found = with_pins(self.channels, one, trip)
+
+
+def excluded_of(wishes: Sequence[Wish]) -> list[IntArray] | None:
+    """What each wish excludes; None: nothing at all."""
+    excluded = [wish.excluded for wish in wishes]
+    return excluded if any(map(len, excluded)) else None
 
 
 def _complement(barred: BoolArray) -> BoolArray | None:
@@ -112,7 +119,7 @@ def with_rows(found: ChannelScores, items: IntArray) -> ChannelScores:
 
 
 class Filter:
-    """Nothing barred, nothing met before and nothing twice goes on, whatever a source brought; where fewer than k are left, popular items come along.
+    """Nothing barred or excluded, nothing met before and nothing twice goes on, whatever a source brought; where fewer than k are left, popular items come along.
 
     The same filters are applied inside the sources: this is the lock behind the door.
     """
@@ -123,37 +130,37 @@ class Filter:
 
     def __call__(self, trip: Trip) -> None:
         """Narrows `found`."""
-        found, wish, history = trip.candidates, trip.wish, trip.state.history
+        found, wish, away = trip.candidates, trip.wish, trip.away
         if wish.barred is not None and len(self._met) < len(wish.barred):
             self._met = np.zeros(len(wish.barred) * 3 // 2, dtype=bool)
         bars = wish.barred is not None and self._bars(wish.barred)
-        keep = kept(found.items, wish.barred, history, self._met, bars)
+        keep = kept(found.items, wish.barred, away, self._met, bars)
         if keep is not None:
             found = part(found, np.flatnonzero(keep))
         if len(found.items) < wish.k:
-            met = set(history.tolist()) | set(found.items.tolist())
-            more = self._reserve.most_popular(wish.k - len(found.items), wish.barred, met)
+            standing = set(away.tolist()) | set(found.items.tolist())
+            more = self._reserve.most_popular(wish.k - len(found.items), wish.barred, standing)
             if more:
                 found = with_rows(found, np.array(more, dtype=np.int32))
         trip.found = found
 
 
-def kept(items: IntArray, barred: BoolArray | None, history: IntArray, marks: BoolArray, bars: bool = True) -> BoolArray | None:
+def kept(items: IntArray, barred: BoolArray | None, away: IntArray, marks: BoolArray, bars: bool = True) -> BoolArray | None:
     """Which candidates may go on, bool [M]; None: all of them.
 
     Args:
-        items: item indices, int32 [M]. barred: bool [N]; None: nothing is. history: item indices that were met.
+        items: item indices, int32 [M]. barred: bool [N]; None: nothing is. away: item indices that may not either.
         marks: as long as `barred`, all False before and after. bars: whether anything of `barred` is true.
     """
     if barred is not None:
-        met = history.astype(np.int64)  # looked up by in a third of the time
-        marks[met] = True
+        places = away.astype(np.int64)  # looked up by in a third of the time
+        marks[places] = True
         bad = marks.take(items)
-        marks[met] = False
+        marks[places] = False
         if bars:
             bad |= barred[items]
     else:
-        bad = np.isin(items, history) if len(history) else np.zeros(len(items), dtype=bool)
+        bad = np.isin(items, away) if len(away) else np.zeros(len(items), dtype=bool)
     if np.count_nonzero(items[1:] > items[:-1]) < len(items) - 1:  # not in growing order: there may be doubles
         again = np.ones(len(items), dtype=bool)
         again[np.unique(items, return_index=True)[1]] = False

@@ -20,6 +20,8 @@ from tastemaker.schema.queries import FEWER, FULL, LEVELS, NO_RANKER, POPULAR, P
 
 __all__ = ["FEWER", "FULL", "LEVELS", "NO_RANKER", "POPULAR", "PRECOMPUTED", "Found", "Stage", "Together", "Trip", "Wish"]
 
+_NONE: IntArray = np.zeros(0, dtype=np.int32)
+
 
 class Wish(msgspec.Struct, frozen=True, eq=False):
     """What one request wants of the road.
@@ -27,6 +29,7 @@ class Wish(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         k: length of the list.
         barred: bool [N], items that must not appear; the history's own items are always left out.
+        excluded: indices of items that must not appear either, int32, so few that no look at the whole catalogue is worth it.
         newest: item indices from here on are newer than the bundle; None: none are.
         rules: everything besides relevance that the list obeys.
         explore: the fresh slot, for askers with a history; None: there is none.
@@ -41,6 +44,7 @@ class Wish(msgspec.Struct, frozen=True, eq=False):
     explore: Explore | None = None
     tell: bool = False
     level: int = FULL
+    excluded: IntArray = msgspec.field(default_factory=lambda: _NONE)
 
 
 class Found(msgspec.Struct, eq=False, dict=True):
@@ -106,6 +110,12 @@ class Trip(msgspec.Struct, eq=False):
         """The answer stands no higher than this rung from now on."""
         self.level = max(self.level, level)
         self.degraded += [word for word in words if word not in self.degraded]
+
+    @cached_property
+    def away(self) -> IntArray:
+        """Items that may not stand in the list whatever `barred` says, int32: what the asker has met and what is excluded."""
+        history, excluded = self.state.history, self.wish.excluded
+        return np.concatenate([history, excluded]) if len(excluded) else history
 
     @property
     def candidates(self) -> ChannelScores:

@@ -87,10 +87,12 @@ class ChannelSource(Protocol):
         allowed: BoolArray | None = None,
         filter_seen: bool = True,
         gather: Gather | None = None,
+        excluded: Sequence[IntArray] | None = None,
     ) -> list[ChannelScores]:
         """For each query the union of each channel's best `depth` items among `allowed` (bool [N]; None allows all), history left out.
 
         Each channel is one call of `gather`; one that is missing in its answer finds nothing. None: all are called, one after the other.
+        `excluded`: for each query items that may not be found either, int32, which say nothing of the asker; None: none.
         """
 
     def score_items(self, state: QueryState, items: IntArray, depth: int) -> ChannelScores:

@@ -298,8 +298,9 @@ class IndexSettings(Section, kw_only=True, frozen=True):
     exact_to: Annotated[int, Meta(ge=0)] = 10_000
     """Up to so many items every search reads them all. From some 4,000 on an approximate index costs less (docs/scale.md); small catalogues are spared its misses."""
     recall: Share = 0.0
-    """Share of the true best hundred that an approximate index has to find, over held-back questions; it reads as many lists as that takes. 0: .995 up to 50,000 items, .98 up to 500,000, .95 up to
-    5 million, .90 beyond."""
+    """Share of the true best hundred that an approximate index has to find, over held-back questions; it reads as many lists as that takes, and with `auto`
+    search stays exact where it finds less. 0: .995 up to 50,000 items; above, .98 up to 500,000, .95 up to 5 million and .90 beyond are aimed at, and an
+    index that finds .90 is used."""
 
 
 class FusionSettings(Section, kw_only=True, frozen=True):

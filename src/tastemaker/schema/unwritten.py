@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 FILTERS = 4
 """Filters of requests whose looks at the whole catalogue are kept: the same ones come again and again."""
+KEPT_BYTES = 1 << 26
+"""Bytes of arrays as long as the catalogue that are kept of one kind, in a process, as far as four of them fit."""
 
 
 def unwritten(array: NDArray[Any]) -> NDArray[Any]:
@@ -25,7 +27,7 @@ class OfLatest(Generic[T]):
     once a request.
 
     Args:
-        compute: called with the arrays. kept: for so many different ones what was found is kept, the latest.
+        compute: called with the arrays. kept: for so many different ones what was found is kept, those that were asked about last.
     """
 
     def __init__(self, compute: Callable[..., T], kept: int = 1) -> None:
@@ -35,8 +37,11 @@ class OfLatest(Generic[T]):
 
     def __call__(self, *arrays: NDArray[Any]) -> T:
         """What is computed of these."""
-        for known, found in self._latest:
+        latest = self._latest
+        for place, (known, found) in enumerate(latest):
             if known[0] is arrays[0] and all(map(is_, known, arrays)):
+                if place:
+                    self._latest = (latest[place], *latest[:place], *latest[place + 1 :])
                 return found
         found = self._compute(*arrays)
         if not any(array.flags.writeable for array in arrays):
@@ -44,11 +49,11 @@ class OfLatest(Generic[T]):
         return found
 
 
+def kept_of(size: int) -> int:
+    """How many arrays of so many bytes are kept: those that `KEPT_BYTES` hold, but at least 4 and at most 64."""
+    return min(max(KEPT_BYTES // max(size, 1), 4), 64)
+
+
 def any_of(array: NDArray[np.bool_]) -> bool:
     """Whether something is true."""
     return bool(array.any())
-
-
-def all_of(array: NDArray[np.bool_]) -> bool:
-    """Whether everything is true."""
-    return bool(array.all())

@@ -36,7 +36,7 @@ from tastemaker.schema.queries import (
     SessionEvent,
 )
 from tastemaker.schema.settings import ServingSettings
-from tastemaker.schema.unwritten import FILTERS, OfLatest, all_of, unwritten
+from tastemaker.schema.unwritten import FILTERS, OfLatest, unwritten
 from tastemaker.serving.audience import audience
 from tastemaker.serving.explaining import explained, named
 from tastemaker.serving.far_encoder import FarEncoder
@@ -51,6 +51,8 @@ Notice = Callable[[Live, RecommendQuery, Answer, Found, float], None]
 Meaning = tuple[str, FloatArray]
 """A text's vector [T], and the fingerprint of the model that read it."""
 _EMPTY = np.zeros(0, dtype=np.int32)
+MANY_EXCLUDED = 1_000
+"""Items that a request excludes are left out one by one up to so many, of more a mask of the whole catalogue is made."""
 CATCH_UP_SECONDS = 0.01
 """How long an answer waits at most for events to be folded; what is left is folded beside, and the answer says so."""
 
@@ -87,7 +89,7 @@ class Answers:
         self.pulse: Pulse | None = None
         self.trial: Trial | None = None
         self.notice, self.clock, self.timed = notice, clock, timed
-        self._nothing_left, self._narrowed = OfLatest(all_of, FILTERS), OfLatest(_narrowed, FILTERS)
+        self._open, self._narrowed = OfLatest(_open, FILTERS), OfLatest(_narrowed, FILTERS)
         self.take(live)
 
     def take(self, live: Live) -> None:
@@ -304,17 +306,23 @@ class Answers:
         history = self._session(live, query.session)
         return history if query.user_id is None else np.concatenate([live.state.history(query.user_id), history])
 
-    def _barred(self, live: Live, spec: dict[str, Any] | None, exclude: Sequence[str]) -> BoolArray:
-        barred = live.barred()
+    def _barred(self, live: Live, spec: dict[str, Any] | None, exclude: Sequence[str]) -> tuple[BoolArray, IntArray]:
+        """Which items may not be shown, and a few others that may not be either, as `Wish` has them."""
+        barred, excluded = live.barred(), _EMPTY
         if spec is not None:
             check_json(spec)
             barred = self._narrowed(barred, live.fields.matching(spec))
         if exclude:
-            barred = barred.copy()
-            for item_id in exclude:
-                if item_id in live.state.index_of:
-                    barred[live.state.index_of[item_id]] = True
-        return barred
+            known = {place for item_id in exclude if (place := live.state.index_of.get(item_id)) is not None}
+            excluded = np.array(sorted(known), dtype=np.int32)
+        if len(excluded) > MANY_EXCLUDED:
+            barred, excluded = _without(barred, excluded), _EMPTY
+        return barred, excluded
+
+    def _nothing_left(self, barred: BoolArray, excluded: IntArray) -> bool:
+        """Whether no item may be shown."""
+        left = self._open(barred)
+        return left <= len(excluded) and left == np.count_nonzero(~barred[excluded])
 
     def list_of(self, live: Live, query: RecommendQuery, now: float | None = None) -> tuple[Answer, Found | None]:
         """The answer to a question about items, and how it came about; None where nothing was looked for. `now`: epoch seconds; None: those of the clock."""
@@ -334,15 +342,15 @@ class Answers:
         request_id = query.request_id or secrets.token_hex(8)
         check_text(request_id)
         history = self.history_of(live, query)
-        barred = self._barred(live, query.filter, query.exclude)
+        barred, excluded = self._barred(live, query.filter, query.exclude)
         k = min(query.k, self.settings.max_k, live.channels.n_items)
         notes: list[str] = []
         rules = live.house.rules(live.state.index_of, k, barred, history, query, notes)
-        if k == 0 or self._nothing_left(barred):
+        if k == 0 or self._nothing_left(barred, excluded):
             if k:
                 notes.append("Nothing may be shown: every item is hidden, filtered or excluded.")
             return self._answer(live, [], request_id, notes)
-        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain, self.level())
+        wish = Wish(k, barred, live.state.n_base, rules, self._explore(live, request_id), query.explain, self.level(), excluded)
         return _Plan(query, request_id, history, wish, notes)
 
     def _finished(self, live: Live, plan: _Plan, found: Found | InputError, now: float) -> Answer:
@@ -482,6 +490,18 @@ class _Plan(msgspec.Struct, frozen=True, eq=False):
     history: IntArray
     wish: Wish
     notes: list[str]
+
+
+def _open(barred: BoolArray) -> int:
+    """How many items may be shown."""
+    return len(barred) - int(np.count_nonzero(barred))
+
+
+def _without(barred: BoolArray, items: IntArray) -> BoolArray:
+    """What may not be shown, these items neither."""
+    found = barred.copy()
+    found[items] = True
+    return found
 
 
 def _narrowed(barred: BoolArray, matching: BoolArray) -> BoolArray:

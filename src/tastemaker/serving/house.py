@@ -86,7 +86,7 @@ class House:
         return Rules(
             diversity=own.diversity if query.diversity is None else query.diversity,
             diversity_by=query.diversity_by or own.diversity_by,
-            pins=_pins([*query.pinned, *own.pinned], index_of, k, barred, history, told),
+            pins=_pins([*query.pinned, *own.pinned], index_of, k, barred, query.exclude, history, told),
             pushes=(*self._pushes, *compile_pushes(query.boost, query.bury)),
             caps=joined_caps(own.max_per, caps),
             near_duplicates=own.near_duplicates if query.near_duplicates is None else query.near_duplicates,
@@ -95,7 +95,13 @@ class House:
 
 
 def _pins(
-    pins: Sequence[Pin], index_of: Mapping[str, int], k: int, barred: BoolArray, history: IntArray, notes: list[str]
+    pins: Sequence[Pin],
+    index_of: Mapping[str, int],
+    k: int,
+    barred: BoolArray,
+    excluded: Sequence[str],
+    history: IntArray,
+    notes: list[str],
 ) -> dict[int, int]:
     """Place (0 is the top) to item index. Pins with a place come first; one that can't be kept is left out, and a note tells why."""
     found: dict[int, int] = {}
@@ -106,7 +112,7 @@ def _pins(
         why = None
         if item is None:
             why = "there is no such item"
-        elif barred[item]:
+        elif barred[item] or pin.item_id in excluded:
             why = "it is hidden, filtered or excluded"
         elif item in met:
             why = "the user has met it"

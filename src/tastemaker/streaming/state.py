@@ -113,7 +113,11 @@ class LiveState:
 
     @property
     def barred(self) -> BoolArray:
-        """Items that may not appear, bool [N]. The array stays as it is; after a change there is another one."""
+        """Items that may not appear, bool [N]. The array stays as it is, and any thread may read it; after a change there is another one.
+
+        Ask for it in the thread that folds changes, as everything else of a state (in a service that of the event loop, for a bundle in the shadow its
+        own): nothing is locked, and a copy made beside `bar` could be kept without what was barred just then.
+        """
         if self._barred is None:
             self._barred = unwritten(self._bars[: len(self.rows)].copy())
         return self._barred
