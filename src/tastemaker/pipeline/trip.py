@@ -81,7 +81,7 @@ class Found(msgspec.Struct, eq=False, dict=True):
         return self.nearest()
 
 
-class Trip(msgspec.Struct, eq=False):
+class Trip(msgspec.Struct, eq=False, dict=True):
     """One request under way.
 
     Attributes:
