@@ -2,8 +2,8 @@
 
     python benchmarks/askers.py WORKSPACE [--beside SRC …] [--rounds 12] [--answers 48]
 
-WORKSPACE is as of road.py: its item vectors and their index are taken, friends (30 each, who met 200 items each) and kinds of people (7 ages of 2 genders) are made up. SRC is a
-folder `src` of another version; versions are asked in turns, in processes of their own, and medians are compared.
+WORKSPACE is as of road.py: its item vectors and their index are taken, friends (30 each, who met 200 items each) and kinds of people (7 ages of 2
+genders) are made up. SRC is a folder `src` of another version; versions are asked in turns, in processes of their own, and medians are compared.
 """
 
 from __future__ import annotations
