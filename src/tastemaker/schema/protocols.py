@@ -24,7 +24,7 @@ Gather: TypeAlias = Callable[[Mapping[str, Callable[[], Any]]], Mapping[str, Any
 """Makes calls by name and gives back what came in time; who is missing is left out of the answer."""
 
 
-class Asker(msgspec.Struct, frozen=True, eq=False):
+class Asker(msgspec.Struct, frozen=True):
     """Who asks, and the moment of the question.
 
     Attributes:
