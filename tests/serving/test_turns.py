@@ -285,4 +285,4 @@ def test_where_answers_take_long_companions_are_waited_for_longer() -> None:
         await asyncio.gather(later(2, 0.0), later(3, 0.02))
 
     asyncio.run(run())
-    assert turns == [[0, 1], [2, 3]], "a tenth of a second, as they took four"
+    assert turns == [[0, 1], [2, 3]], "for longer than a millisecond, as they took 400"

@@ -519,7 +519,7 @@ class ServingSettings(Section, kw_only=True, frozen=True):
     together: Positive = 16
     """Requests for lists that are answered together at most, of those that wait for the same turn. 1: each by itself."""
     together_ms: Annotated[float, Meta(ge=0.0)] = 1.0
-    """Milliseconds after several were answered together in which the next ones wait until those of the last two batches have come; a quarter of what the answers
+    """Milliseconds after several were answered together in which the next ones wait until those of the last two batches have come; two fifths of what the answers
     took, if that is more. 0: nobody is waited for."""
     busy_ms: Annotated[float, Meta(ge=0.0)] = 100.0
     """Milliseconds that requests wait for their turn at which answers begin to step down the ladder (fewer candidates, no ranker, made before, popular);

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-WORTH = 0.25
+WORTH = 0.4
 """Of the time that the latest answers took: so long those who were answered together are waited for at least. Two turns for what could have been one cost more."""
 Question = TypeVar("Question")
 Reply = TypeVar("Reply")
