@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -40,6 +39,7 @@ from tastemaker.schema.unwritten import FILTERS, OfLatest, unwritten
 from tastemaker.serving.audience import audience
 from tastemaker.serving.explaining import explained, named
 from tastemaker.serving.far_encoder import FarEncoder
+from tastemaker.serving.record import new_id
 from tastemaker.serving.trial import GaveUp, Trial, gave_up, spent
 from tastemaker.serving.wire import Live
 from tastemaker.streaming.link import Pulse
@@ -339,7 +339,7 @@ class Answers:
         """What a question asks of the road; the answer where it need not be asked."""
         if query.target == "users":
             return self._people(live, query)
-        request_id = query.request_id or secrets.token_hex(8)
+        request_id = query.request_id or new_id()
         check_text(request_id)
         history = self.history_of(live, query)
         barred, excluded = self._barred(live, query.filter, query.exclude)
@@ -469,7 +469,7 @@ class Answers:
         left_out: list[LeftOut] | None = None,
     ) -> Answer:
         return Answer(
-            request_id=request_id or secrets.token_hex(8),
+            request_id=request_id or new_id(),
             model_version=live.version,
             items=items,
             degraded=self._degraded(live) or None,
