@@ -224,7 +224,9 @@ def test_what_is_popular_with_a_kind_of_people_is_looked_for_once(folder: Path, 
                 at = one.channels.index(name)
                 assert np.allclose(one.scores[:, at], other.scores[:, at], atol=1e-6)
                 assert one.ranks[:, at].tolist() == other.ranks[:, at].tolist()
-    assert len(looked) == 1 + len(kinds), "the prior once, and each kind"
+    assert len(looked) == (1 + len(kinds)) * (1 + 3), (
+        "the prior once, and each kind; and again among what each of three filters leaves"
+    )
 
 
 def test_what_friends_met_is_the_mean_of_their_rows_by_their_weights() -> None:

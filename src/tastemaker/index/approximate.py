@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,11 @@ SCANNED = 2_048
 HEAD = 1_024
 """Rows of the head."""
 FEW = 2
-"""So many times the rows that a search reads anyway may be allowed for them to be scanned one by one."""
+"""So many times the rows that a search reads anyway may be allowed for all of them to be looked at."""
+CODES = 4
+"""A row that is scanned by its own vector costs as much as so many codes in lists, allowed or not."""
+PIECE = 512
+"""Rows that are scanned in one piece: what is read stays in the cache until it is multiplied."""
 SORTED = 640
 """So few finds are sorted as they are; of more the best are chosen first."""
 MANY = 0.5
@@ -139,8 +144,8 @@ class ApproximateIndex(DenseIndex):
             nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
             return [nothing for _ in queries]
         wide = widened(np.asarray(queries, dtype=np.float32), self._waiting.shape[1], self.plan.scale)
-        heads, lists = self._head_products.of(wide), self._of_all_lists(wide, (max(depths), min(depths)), allowed)
-        return [self._one(*one, allowed) for one in zip(wide, heads, depths, lists, strict=True)]
+        found = self._of_base(wide, depths, allowed)
+        return [self._one(*one, allowed) for one in zip(wide, found, depths, strict=True)]
 
     def _open_of(self, allowed: BoolArray) -> tuple[BoolArray, int]:
         """Which rows of the base may be found, and how many may not."""
@@ -153,14 +158,16 @@ class ApproximateIndex(DenseIndex):
         """The same; None: all may be found."""
         return (self._current, self._replaced) if allowed is None else self._open_rows(allowed)
 
-    def _way(self, depth: int, barred: int) -> str:
+    def _way(self, depth: int, open_: BoolArray | None, barred: int) -> str:
         """How so many rows are looked for: `scan` what is open, lists as if `all` were open, some more rows for those `beside`, with the `bits` of what is open, or by
         what the `lists` hold of that."""
         plan, left = self.plan, self.plan.rows - barred
-        if plan.rows <= SCANNED or (barred and left <= FEW * max(self._read, depth)):
+        if plan.rows <= SCANNED:
             return "scan"
-        if not barred:
+        if open_ is None or not barred:
             return "all"
+        if left <= FEW * max(self._read, depth):  # many that lie close together are quicker by their codes, all of them
+            return "lists" if left > max(self._read // FEW, depth) and self._around(open_) < CODES * left else "scan"
         if barred <= depth:
             return "beside"
         return "bits" if left >= MANY * plan.rows else "lists"
@@ -170,26 +177,13 @@ class ApproximateIndex(DenseIndex):
         """How many rows a search reads where nothing is barred."""
         return self.plan.rows * self.plan.probes // self.plan.lists
 
-    def _of_all_lists(self, wide: FloatArray, depth: tuple[int, int], allowed: BoolArray | None) -> Sequence[Found | None]:
-        """What the closest lists hold for each query, looked for in one piece where all are looked for in the same way; else None.
-
-        Args:
-            depth: the largest and the smallest of the queries.
-        """
-        open_, barred = self._barred(allowed)
-        most, least = (self._rough(one) for one in depth)
-        way = self._way(most, barred)
-        if self._way(least, barred) != way or way not in ("all", "beside", "bits"):
-            return [None] * len(wide)
-        return self._of_lists(wide, most, open_, barred, way)
-
     def _rough(self, depth: int) -> int:
         """How many rows are looked for by their codes."""
         return depth + math.ceil(self.plan.more * depth)
 
-    def _one(self, query: FloatArray, head: FloatArray, depth: int, lists: Found | None, allowed: BoolArray | None) -> Neighbour:
-        """The best of one query; `head` are its products with the rows of the head, `lists` what the closest lists hold, if they were looked through."""
-        parts = [self._of_base(query, head, depth, lists, allowed)]
+    def _one(self, query: FloatArray, base: Found, depth: int, allowed: BoolArray | None) -> Neighbour:
+        """The best of one query; `base` are those of the base."""
+        parts = [base]
         if len(self._delta):
             parts.append(self._of_delta(query, depth, allowed))
         if self._waiting_rows:
@@ -205,21 +199,33 @@ class ApproximateIndex(DenseIndex):
             falling = scores[order]
         return items[order[:depth]].astype(np.int32), falling[:depth]
 
-    def _of_base(
-        self, query: FloatArray, head: FloatArray, depth: int, lists: Found | None, allowed: BoolArray | None
-    ) -> tuple[NDArray[np.int64], FloatArray]:
-        """The best of the base, by their own vectors where the codes alone were found too rough."""
-        rough, (open_, barred) = self._rough(depth), self._barred(allowed)
-        if lists is None:
-            way = self._way(rough, barred)
-            if way == "scan":
-                return self._scanned(query, np.arange(self.plan.rows) if open_ is None else self._places_of(open_))
-            if way == "lists" and open_ is not None:
-                lists = self._in_lists(query, rough, open_, FEW * max(self._read, rough))
-            else:
-                lists = self._of_lists(query[None], rough, open_, barred, way)[0]
-        found = self._with_head(head, rough, open_, (lists[0][:rough], lists[1][:rough]))
-        return self._scanned(query, found[0]) if self.plan.more else found
+    def _of_base(self, wide: FloatArray, depths: Sequence[int], allowed: BoolArray | None) -> list[Found]:
+        """The best of the base for each query, looked for in one piece where all are looked for in the same way."""
+        open_, barred = self._barred(allowed)
+        ways = [self._way(self._rough(depth), open_, barred) for depth in (max(depths), min(depths))]
+        if ways[0] == ways[1]:
+            return self._by(ways[0], wide, depths, open_, barred)
+        singly = (
+            (self._way(self._rough(depth), open_, barred), query[None], [depth]) for query, depth in zip(wide, depths, strict=True)
+        )
+        return [self._by(*one, open_, barred)[0] for one in singly]
+
+    def _by(self, way: str, wide: FloatArray, depths: Sequence[int], open_: BoolArray | None, barred: int) -> list[Found]:
+        """The best of the base in a way of `_way`, by their own vectors where the codes alone were found too rough."""
+        if way == "scan":
+            return self._scanned(wide, np.arange(self.plan.rows) if open_ is None else self._places_of(open_))
+        roughs, heads = [self._rough(depth) for depth in depths], self._head_products.of(wide)
+        if way == "lists" and open_ is not None:
+            lists = [self._in_lists(query, rough, open_) for query, rough in zip(wide, roughs, strict=True)]
+        else:
+            lists = self._of_lists(wide, max(roughs), open_, barred, way)
+        found = [
+            self._with_head(head, rough, open_, (items[:rough], scores[:rough]))
+            for head, rough, (items, scores) in zip(heads, roughs, lists, strict=True)
+        ]
+        if not self.plan.more:
+            return found
+        return [self._scanned(query[None], items)[0] for query, (items, _) in zip(wide, found, strict=True)]
 
     def _of_lists(self, queries: FloatArray, depth: int, allowed: BoolArray | None, barred: int, way: str) -> list[Found]:
         """Of the closest lists, in a way of `_way`."""
@@ -249,15 +255,20 @@ class ApproximateIndex(DenseIndex):
         alone, near = ~known, good.nonzero()[0]
         return np.concatenate([items[alone], self._head[near]]), np.concatenate([scores[alone], own[near]])
 
-    def _scanned(self, query: FloatArray, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], FloatArray]:
-        scores: FloatArray = self._base.rows(places) @ query[: self.dim]
+    def _scanned(self, queries: FloatArray, places: NDArray[np.int64]) -> list[Found]:
+        """Rows with their products with each query."""
+        turned = np.ascontiguousarray(queries[:, : self.dim].T)
+        scores = np.empty((len(places), len(queries)), dtype=np.float32)
+        for begin in range(0, len(places), PIECE):
+            part = places[begin : begin + PIECE]
+            np.matmul(self._base.rows(part), turned, out=scores[begin : begin + PIECE])
         if self.offsets is not None:
-            scores += self.offsets.values[places]
-        return places, scores
+            scores += self.offsets.values[places][:, None]
+        return [(places, one) for one in np.ascontiguousarray(scores.T)]
 
-    def _in_lists(self, query: FloatArray, depth: int, allowed: BoolArray, wanted: int) -> tuple[NDArray[np.int64], FloatArray]:
-        """In the closest lists that together hold `wanted` allowed rows: a filter that goes with the vectors leaves most lists empty."""
-        held = self._held_of(allowed)
+    def _in_lists(self, query: FloatArray, depth: int, allowed: BoolArray) -> Found:
+        """In the closest lists that together hold enough allowed rows: a filter that goes with the vectors leaves most lists empty."""
+        held, wanted = self._held_of(allowed), FEW * max(self._read, depth)
         near: FloatArray = self._file.centres @ query
         full = np.flatnonzero(held)
         order = full[np.argsort(-near[full])]
@@ -265,9 +276,17 @@ class ApproximateIndex(DenseIndex):
         chosen = order[: max(enough, min(self.plan.probes, len(order)))].astype(np.int64)
         return self._file.search_lists(query, depth, chosen, near[chosen], allowed)
 
+    def _around(self, allowed: BoolArray) -> int:
+        """How many rows the lists with allowed rows hold in all."""
+        return int(self._sizes[self._held_of(allowed) > 0].sum())
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        return np.bincount(self._list_of, minlength=self.plan.lists)
+
     def _held(self, allowed: BoolArray) -> NDArray[np.int64]:
         """How many allowed rows each list holds, [lists]."""
-        return np.bincount(self._list_of[allowed], minlength=self.plan.lists)
+        return np.bincount(self._list_of.take(self._places_of(allowed)), minlength=self.plan.lists)
 
     def _of_delta(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
         good = self._valid if allowed is None else self._valid & allowed[self._row_of]

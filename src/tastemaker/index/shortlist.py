@@ -27,7 +27,7 @@ from tastemaker.index.products import Products
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
 from tastemaker.schema.signals import GRAPH
-from tastemaker.schema.unwritten import FILTERS, OfLatest, kept_of
+from tastemaker.schema.unwritten import FILTERS, OfLatest, kept_of, unwritten
 
 if TYPE_CHECKING:
     from tastemaker.index.channels import Channels
@@ -365,11 +365,20 @@ class _Head:
 
     def __init__(self) -> None:
         self._first, self._of = _NONE, -1
+        self._of_filter = OfLatest(lambda listed: self._best_of(listed), FILTERS)
+        self._values: Callable[[], FloatArray] = lambda: np.zeros(0, np.float32)
+
+    def _best_of(self, listed: NDArray[np.int64]) -> NDArray[np.int64]:
+        best: NDArray[np.int64] = listed[top(self._values()[listed][None], HEAD)[0]]
+        return best
 
     def best(self, n: int, values: Callable[[], FloatArray], lane: int, open_: _Open, depth: int) -> NDArray[np.int64]:
         """The `depth` items with the largest values that a query may find, as keys; `values` gives those of all `n` items."""
         if open_.listed is not None:
-            return open_.best(lane, values(), depth)
+            self._values = values
+            first = self._of_filter(open_.listed)
+            found = open_.first(lane, first[: depth + len(open_.away[lane])], depth)
+            return found if len(found) == depth or len(first) == len(open_.listed) else open_.best(lane, values(), depth)
         if self._of < 0 or (self._of != n and len(self._first) < HEAD):
             self._first, self._of = top(values()[None], HEAD)[0], n
         enough = depth + len(open_.away[lane]) if open_.allowed is None else len(self._first)
@@ -412,7 +421,7 @@ def _opened(allowed: BoolArray) -> tuple[BoolArray | None, NDArray[np.int64] | N
     count = np.count_nonzero(allowed)
     if count == len(allowed):
         return None, None
-    return allowed, np.flatnonzero(allowed) if count * _FEW_ALLOWED <= len(allowed) else None
+    return allowed, unwritten(np.flatnonzero(allowed)) if count * _FEW_ALLOWED <= len(allowed) else None
 
 
 def _contents(index: DenseIndex, latest: Sequence[IntArray], decays: tuple[float, ...]) -> list[FloatArray]:
