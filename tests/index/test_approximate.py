@@ -175,6 +175,24 @@ def test_filters_keep_what_an_exact_filtered_search_finds(
     assert np.mean([len(np.intersect1d(one[0], best[0])) / len(best[0]) for one, best in zip(found, true, strict=True)]) > 0.95
 
 
+def test_what_lies_close_together_is_looked_at_by_its_codes_and_what_is_scattered_is_scanned(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    vectors, index = _large(tmp_path_factory)
+    assert isinstance(index, ApproximateIndex)
+    count, random = 2 * index._read, np.random.default_rng(4)
+    close, scattered, few = (np.zeros(len(vectors), bool) for _ in range(3))
+    close[np.argsort(-(vectors @ vectors[0]))[:count]] = True
+    scattered[random.choice(len(vectors), count, replace=False)] = True
+    few[np.argsort(-(vectors @ vectors[0]))[: count // 5]] = True
+    ways = [index._way(20, allowed, len(vectors) - int(allowed.sum())) for allowed in (close, scattered, few)]
+    assert ways == ["lists", "scan", "scan"]
+    query = vectors[:3] + 0.05 * random.standard_normal((3, 32), dtype=np.float32)
+    for allowed in (close, scattered):
+        pairs = zip(index.search(query, 50, allowed), DenseIndex(vectors).search(query, 50, allowed), strict=True)
+        assert min(len(np.intersect1d(one[0], best[0])) for one, best in pairs) >= 48, "all of them, so only codes are rough"
+
+
 _LARGE: dict[str, tuple[np.ndarray, DenseIndex]] = {}
 
 

@@ -247,3 +247,16 @@ def test_what_friends_met_is_the_mean_of_their_rows_by_their_weights() -> None:
         items, shares = companions.around(row)
         assert np.allclose(np.bincount(items, shares, N), wanted, atol=1e-5)
     assert companions.scores(np.zeros(0, np.int32), N).shape == (0, N)
+
+
+def test_the_popular_of_a_filter_are_found_however_many_of_them_were_met(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shortlist, "HEAD", 20)
+    one, other = Channels.load(folder), Channels.load(folder, approximate=False)
+    allowed = np.zeros(N, dtype=bool)
+    allowed[np.random.default_rng(2).choice(N, 60, replace=False)] = True
+    unwritten(allowed)
+    order = np.flatnonzero(allowed)[np.argsort(-one.popular[allowed], kind="stable")]
+    for met in (0, 12, 30, 55):
+        states = [QueryState(order[:met].astype(np.int32), None, user=-1)]
+        (mine,), (exact,) = (channels.candidates(states, 15, allowed) for channels in (one, other))
+        assert mine.items.tolist() == exact.items.tolist(), met
