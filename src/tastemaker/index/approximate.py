@@ -49,6 +49,14 @@ MANY = 0.5
 """Share of allowed rows from which the lists are read as without a filter, some more of them; below, lists are chosen by what is allowed in them."""
 
 
+def _places(allowed: BoolArray) -> NDArray[np.int64]:
+    return unwritten(np.flatnonzero(allowed))
+
+
+places_of = OfLatest(_places, 3 * FILTERS)
+"""Places of what is allowed; kept by all indexes of a process together, as they are asked with the same filters."""
+
+
 class Plan(msgspec.Struct, frozen=True):
     """How an inverted file is asked, and what it reached when it was built.
 
@@ -100,7 +108,7 @@ class ApproximateIndex(DenseIndex):
         self._head_place[self._head] = np.arange(len(self._head))
         self._current: BoolArray | None = None  # rows of the base that were not replaced; None: all
         self._open_rows = OfLatest(self._open_of, FILTERS)
-        self._places_of, self._held_of = OfLatest(np.flatnonzero, FILTERS), OfLatest(self._held, FILTERS)
+        self._held_of = OfLatest(self._held, FILTERS)
         self._replaced = 0
         self._delta = inverted.empty()
         self._row_of = np.zeros(0, np.int64)  # of each entry of the delta
@@ -149,7 +157,9 @@ class ApproximateIndex(DenseIndex):
 
     def _open_of(self, allowed: BoolArray) -> tuple[BoolArray, int]:
         """Which rows of the base may be found, and how many may not."""
-        found: BoolArray = allowed[: self.plan.rows] if self._current is None else allowed[: self.plan.rows] & self._current
+        found: BoolArray = allowed if len(allowed) == self.plan.rows else allowed[: self.plan.rows]
+        if self._current is not None:
+            found = found & self._current
         if self._current is not None and not allowed.flags.writeable:
             unwritten(found)
         return found, self.plan.rows - int(np.count_nonzero(found))
@@ -213,7 +223,7 @@ class ApproximateIndex(DenseIndex):
     def _by(self, way: str, wide: FloatArray, depths: Sequence[int], open_: BoolArray | None, barred: int) -> list[Found]:
         """The best of the base in a way of `_way`, by their own vectors where the codes alone were found too rough."""
         if way == "scan":
-            return self._scanned(wide, np.arange(self.plan.rows) if open_ is None else self._places_of(open_))
+            return self._scanned(wide, np.arange(self.plan.rows) if open_ is None else places_of(open_))
         roughs, heads = [self._rough(depth) for depth in depths], self._head_products.of(wide)
         if way == "lists" and open_ is not None:
             lists = [self._in_lists(query, rough, open_) for query, rough in zip(wide, roughs, strict=True)]
@@ -286,7 +296,7 @@ class ApproximateIndex(DenseIndex):
 
     def _held(self, allowed: BoolArray) -> NDArray[np.int64]:
         """How many allowed rows each list holds, [lists]."""
-        return np.bincount(self._list_of.take(self._places_of(allowed)), minlength=self.plan.lists)
+        return np.bincount(self._list_of.take(places_of(allowed)), minlength=self.plan.lists)
 
     def _of_delta(self, query: FloatArray, depth: int, allowed: BoolArray | None) -> tuple[NDArray[np.int64], FloatArray]:
         good = self._valid if allowed is None else self._valid & allowed[self._row_of]

@@ -21,13 +21,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tastemaker.index.approximate import places_of
 from tastemaker.index.exact import DenseIndex, top
 from tastemaker.index.neighbours import LATEST, fading
 from tastemaker.index.products import Products
 from tastemaker.schema.candidates import ChannelScores
 from tastemaker.schema.protocols import BoolArray, FloatArray, Gather, IntArray, QueryState
 from tastemaker.schema.signals import GRAPH
-from tastemaker.schema.unwritten import FILTERS, OfLatest, kept_of, unwritten
+from tastemaker.schema.unwritten import FILTERS, OfLatest, kept_of
 
 if TYPE_CHECKING:
     from tastemaker.index.channels import Channels
@@ -421,7 +422,7 @@ def _opened(allowed: BoolArray) -> tuple[BoolArray | None, NDArray[np.int64] | N
     count = np.count_nonzero(allowed)
     if count == len(allowed):
         return None, None
-    return allowed, unwritten(np.flatnonzero(allowed)) if count * _FEW_ALLOWED <= len(allowed) else None
+    return allowed, places_of(allowed) if count * _FEW_ALLOWED <= len(allowed) else None
 
 
 def _contents(index: DenseIndex, latest: Sequence[IntArray], decays: tuple[float, ...]) -> list[FloatArray]:
