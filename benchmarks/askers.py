@@ -9,13 +9,13 @@ genders) are made up. SRC is a folder `src` of another version; versions are ask
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from _beside import OWN, Version
 
 KINDS = ("plain", "with friends", "newcomer", "newcomer of a kind")
 USERS, FRIENDS, MET, DEPTH = 2_000, 30, 200, 100
@@ -65,15 +65,6 @@ def work(workspace: Path) -> None:
         print(1e3 * spent / count, flush=True)
 
 
-def asked(process: subprocess.Popen[str], kind: str, count: int) -> float:
-    """CPU ms a list of some."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(f'["{kind}", {count}]\n')
-    process.stdin.flush()
-    return float(process.stdout.readline())
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("workspace", type=Path, nargs="?")
@@ -88,29 +79,20 @@ def main() -> None:
     if given.work:
         work(given.workspace)
         return
-    processes = []
-    for source in [Path(__file__).resolve().parents[1] / "src", *given.beside]:
-        environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, str(given.workspace), "--work"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == "ready", f"{source} does not answer"
-        processes.append(process)
-    turns = np.zeros((given.rounds, len(KINDS), len(processes)))
-    for turn in range(-1, given.rounds):  # the first one warms
-        for which in range(len(processes))[:: 1 - 2 * (turn % 2)]:
-            for at, kind in enumerate(KINDS):
-                turns[turn, at, which] = asked(processes[which], kind, given.answers)
+    with ExitStack() as stack:
+        sources = [OWN, *given.beside]
+        versions = [stack.enter_context(Version(__file__, source, given.workspace)) for source in sources]
+        turns = np.zeros((given.rounds, len(KINDS), len(versions)))
+        for turn in range(-1, given.rounds):  # the first one warms
+            for which in range(len(versions))[:: 1 - 2 * (turn % 2)]:
+                for at, kind in enumerate(KINDS):
+                    turns[turn, at, which] = versions[which].asked(f'["{kind}", {given.answers}]')
     ms = np.median(turns, axis=0)
     for at, kind in enumerate(KINDS):
         told = f"{kind}: {ms[at, 0]:.3f} ms of CPU, {ms[at, 0] / ms[at // 2 * 2, 0]:.2f} of {KINDS[at // 2 * 2]}"
         for which, source in enumerate(given.beside, 1):
             told += f"; {ms[at, 0] / ms[at, which]:.3f} of {source} (there {ms[at, which] / ms[at // 2 * 2, which]:.2f})"
         print(told, flush=True)
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(10)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ With `--exclude` each request leaves out so many items of its own, and ratios to
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+from _beside import OWN, Version
 
 LIMIT_MS = 0.9
 USERS = 400
@@ -56,25 +56,6 @@ def work(workspace: Path) -> None:
         print(1e3 * (time.process_time() - began) / (turns * together), flush=True)
 
 
-def started(source: Path, workspace: Path) -> subprocess.Popen[str]:
-    """A process that answers with a version of the source."""
-    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, str(workspace), "--work"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "ready", f"{source} does not answer"
-    return process
-
-
-def asked(process: subprocess.Popen[str], together: int, count: int, excluded: int) -> float:
-    """CPU ms an answer of some."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(f"{together} {count} {excluded}\n")
-    process.stdin.flush()
-    return float(process.stdout.readline())
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("workspace", type=Path, nargs="?")
@@ -92,22 +73,21 @@ def main() -> None:
     if given.work:
         work(given.workspace)
         return
-    own = Path(__file__).resolve().parents[1] / "src"
     pairs = [
-        (own, given.workspace),
+        (OWN, given.workspace),
         *((source, given.workspace) for source in given.beside),
-        *((own, other) for other in given.workspaces),
+        *((OWN, other) for other in given.workspaces),
     ]
-    processes = [started(*pair) for pair in pairs]
-    try:
+    with ExitStack() as stack:
+        versions = [stack.enter_context(Version(__file__, *pair)) for pair in pairs]
         for together in given.together:
-            for process in processes:
-                asked(process, together, USERS, given.exclude[-1])  # warms
-            turns = np.zeros((given.rounds, len(given.exclude), len(processes)))
+            for version in versions:
+                version.asked(f"{together} {USERS} {given.exclude[-1]}")  # warms
+            turns = np.zeros((given.rounds, len(given.exclude), len(versions)))
             kinds = list(np.ndindex(*turns.shape[1:]))
             for turn, mixed in zip(turns, cycle((kinds, kinds[::-1])), strict=False):  # who comes first finds colder caches
                 for excluded, which in mixed:
-                    turn[excluded, which] = asked(processes[which], together, given.answers, given.exclude[excluded])
+                    turn[excluded, which] = versions[which].asked(f"{together} {given.answers} {given.exclude[excluded]}")
             median = np.median(turns, axis=0)
             for excluded, ms, first in zip(given.exclude, median, [median[0]] * len(median), strict=True):
                 told = f"{together:3} together, {excluded} excluded: {ms[0]:.3f} ms of CPU a list, {ms[0] / LIMIT_MS:.2f} of {LIMIT_MS}"
@@ -116,11 +96,6 @@ def main() -> None:
                     told += f"; {ms[0] / other:.3f} of {source}"
                     told += f" (there {other / plain:.3f} of {given.exclude[0]} excluded)" if len(median) > 1 else ""
                 print(told, flush=True)
-    finally:
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait(10)
 
 
 if __name__ == "__main__":
