@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tastemaker.index import approximate, shortlist
+from tastemaker.index import approximate, head
 from tastemaker.index.channels import Channels, Decays
 from tastemaker.index.companions import Companions
 from tastemaker.index.neighbours import Neighbours
@@ -207,9 +207,9 @@ def test_what_is_excluded_one_by_one_is_excluded_as_by_a_mask(folder: Path, larg
 
 def test_what_is_popular_with_a_kind_of_people_is_looked_for_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
-    own, random = shortlist.top, np.random.default_rng(7)
-    monkeypatch.setattr(shortlist, "HEAD", 60)
-    monkeypatch.setattr(shortlist, "top", lambda values, depth: looked.append(depth) or own(values, depth))
+    own, random = head.top, np.random.default_rng(7)
+    monkeypatch.setattr(head, "HEAD", 60)
+    monkeypatch.setattr(head, "top", lambda values, depth: looked.append(depth) or own(values, depth))
     both = [Channels.load(folder), Channels.load(folder, approximate=False)]
     kinds = [unwritten(np.round(random.random(N), 2).astype(np.float32)) for _ in range(3)]
     for turn in range(9):
@@ -250,7 +250,7 @@ def test_what_friends_met_is_the_mean_of_their_rows_by_their_weights() -> None:
 
 
 def test_the_popular_of_a_filter_are_found_however_many_of_them_were_met(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shortlist, "HEAD", 20)
+    monkeypatch.setattr(head, "HEAD", 20)
     one, other = Channels.load(folder), Channels.load(folder, approximate=False)
     allowed = np.zeros(N, dtype=bool)
     allowed[np.random.default_rng(2).choice(N, 60, replace=False)] = True

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tastemaker.index import shortlist
-from tastemaker.index.shortlist import FEW_ROWS, growing
+from tastemaker.index.ranks import FEW_ROWS, growing, ranks_of
 
 NUMBERS = st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf]), st.floats(width=32, allow_nan=False))
 
@@ -30,7 +29,7 @@ def test_law_many_rows_are_sorted_as_few(values: np.ndarray) -> None:
 def test_law_lists_have_the_places_that_each_has_alone(scores: np.ndarray, depth: int, cuts: list[int]) -> None:
     count = scores.shape[1]
     begin, floors = np.array([0, *sorted(min(cut, count) for cut in cuts), count]), np.array([-np.inf, 0.0, 1.0], np.float32)
-    together = shortlist._places(scores, floors, depth, begin)
+    together = ranks_of(scores, floors, depth, begin)
     for start, end in itertools.pairwise(begin.tolist()):
         for channel, floor in enumerate(floors):
             mine = scores[channel, start:end]
@@ -43,7 +42,7 @@ def test_law_lists_have_the_places_that_each_has_alone(scores: np.ndarray, depth
 @pytest.mark.parametrize("lists", [1, 16])
 def test_what_nothing_is_known_of_has_no_places(lists: int) -> None:
     begin = np.arange(lists + 1) * 3
-    found = shortlist._places(np.zeros((2, 3 * lists), np.float32), np.zeros(2, np.float32), 5, begin)
+    found = ranks_of(np.zeros((2, 3 * lists), np.float32), np.zeros(2, np.float32), 5, begin)
     assert (found == 5).all()
 
 
