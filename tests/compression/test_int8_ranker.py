@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 import toy_bundle
+from restless_network import write_network
 from tastemaker.bundle.read import open_bundle
 from tastemaker.bundle.registry import Registry
 from tastemaker.bundle.write import write_bundle
@@ -43,16 +44,7 @@ def wide(place: Path, hidden: tuple[int, ...] = (64, 32)) -> None:
     RankerInput(given.preparation, given.text, type(given.categories)((), 7), turn, turn).save(folder)
     own = len(given.names)
     shape = msgspec.structs.replace(old.plan.shape, dense=own + 3 * WIDTH, fields=0, hidden=hidden)
-    torch.manual_seed(0)
-    network = RankerNetwork(shape)
-    with torch.no_grad():
-        network.tower.normal_(0, 0.3)
-        network.wide.normal_(0, 0.05)
-        network.bias[1] = -1.0
-    for path in folder.glob("weights.*.npy"):
-        path.unlink()
-    arrays = {name: value.detach().numpy() for name, value in network.state_dict().items() if name != "positions"}
-    Ranker(msgspec.structs.replace(old.plan, shape=shape), arrays).save(folder)
+    write_network(folder, msgspec.structs.replace(old.plan, shape=shape), shape)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import toy_bundle
+from restless_network import write_network
 from tastemaker.bundle.registry import Registry
 from tastemaker.cli import compress
 from tastemaker.cli.compress import Served
@@ -22,7 +23,6 @@ from tastemaker.compression.text import answers_of, cosine
 from tastemaker.features.ranker_input import RankerInput
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.ranker import Ranker
-from tastemaker.models.ranker_network import RankerNetwork
 from tastemaker.models.user_sequence import NarrowTower
 from tastemaker.schema.protocols import Asker
 from tastemaker.schema.settings import CompressSettings
@@ -36,17 +36,8 @@ def rich(place: Path) -> None:
     write_ranker(place)
     old = Ranker.load(place / "ranker")
     shape = msgspec.structs.replace(old.plan.shape, body="dcn", sharing="mmoe", experts=3, hidden=(16, 8))
-    torch.manual_seed(0)
-    network = RankerNetwork(shape)
-    with torch.no_grad():
-        network.tower.normal_(0, 0.3)
-        network.wide.normal_(0, 0.05)
-        network.bias[1] = -1.0
-    arrays = {name: value.detach().numpy() for name, value in network.state_dict().items() if name != "positions"}
-    for path in (place / "ranker").glob("weights.*.npy"):
-        path.unlink()
     plan = msgspec.structs.replace(old.plan, shape=shape, calibrations=(Calibration(slope=0.8, offset=-0.5),))
-    Ranker(plan, arrays).save(place / "ranker")
+    write_network(place / "ranker", plan, shape)
 
 
 @pytest.fixture(scope="module")

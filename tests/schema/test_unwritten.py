@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
+from switching import side_by_side
 from tastemaker.schema.unwritten import KEPT_BYTES, OfLatest, any_of, kept_of, unwritten
 
 
@@ -65,10 +63,4 @@ def test_threads_may_ask_side_by_side() -> None:
     def right(stride: int) -> bool:
         return all(asked(arrays[number * stride % 12]) == 3 * (number * stride % 12) for number in range(20_000))
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(3) as pool:
-            assert all(pool.map(right, (1, 5, 7)))
-    finally:
-        sys.setswitchinterval(before)
+    assert all(side_by_side(right, (1, 5, 7)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 
+from switching import side_by_side
 from tastemaker.data.dataset import Dataset
 from tastemaker.data.sequences import Sequences, build
 from tastemaker.models import segments as segments_room
@@ -146,7 +145,7 @@ def test_the_popularity_of_the_latest_kinds_is_kept_as_it_is(monkeypatch: pytest
     again = segments.popular({"region": "0"})
     assert again is not None
     assert again[0] is first[0], "computed anew"
-    assert len(segments._latest) == 4
+    assert segments._latest.cache_info().currsize == 4
     assert segments.popular({"region": "far"}) is None
 
 
@@ -160,10 +159,4 @@ def test_threads_may_ask_for_kinds_side_by_side(monkeypatch: pytest.MonkeyPatch)
         told = [segments.popular({"region": str(number)}) for number in numbers]
         return all(one is not None and one[0].tolist() == wanted[number] for one, number in zip(told, numbers, strict=True))
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(3) as pool:
-            assert all(pool.map(right, (1, 5, 7)))
-    finally:
-        sys.setswitchinterval(before)
+    assert all(side_by_side(right, (1, 5, 7)))

@@ -22,7 +22,7 @@ class Head:
 
     def __init__(self) -> None:
         self._first, self._of = _NONE, -1
-        self._of_filter = OfLatest(lambda listed: self._best_of(listed), FILTERS)
+        self._of_filter = OfLatest(self._best_of, FILTERS)
         self._values: Callable[[], FloatArray] = lambda: np.zeros(0, np.float32)
 
     def _best_of(self, listed: NDArray[np.int64]) -> NDArray[np.int64]:

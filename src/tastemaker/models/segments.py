@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,7 @@ class Segments:
         self, prior: FloatArray, columns: Sequence[Column], base: Sequence[FloatArray], lifts: Sequence[sp.csr_matrix]
     ) -> None:
         self.prior, self.columns, self._base, self._lifts = prior, tuple(columns), tuple(base), tuple(lifts)
-        self._most = kept_of(prior.nbytes)
-        self._latest: dict[tuple[int, ...], tuple[FloatArray, str]] = {}  # replaced in one go, as threads ask side by side
+        self._latest = lru_cache(kept_of(prior.nbytes))(self._popular)
 
     def lift(self, column: int, segment: int) -> FloatArray:
         """log p(item | segment) - log p(item), float32 [N]."""
@@ -98,14 +98,9 @@ class Segments:
         segments = tuple(column.segment(attributes) for column in self.columns)
         if not len(self.prior) or max(segments, default=-1) < 0:
             return None
-        latest = self._latest
-        found = latest.get(segments) or self._popular(segments)
-        if next(reversed(latest), None) != segments:
-            others = [pair for pair in latest.items() if pair[0] != segments]
-            self._latest = dict([*others[-self._most + 1 :], (segments, found)])
-        return found
+        return self._latest(segments)
 
-    def _popular(self, segments: Sequence[int]) -> tuple[FloatArray, str]:
+    def _popular(self, segments: tuple[int, ...]) -> tuple[FloatArray, str]:
         """The same, by the segment of each column; -1: of none."""
         mine = [(place, segment) for place, segment in enumerate(segments) if segment >= 0]
         score = self.prior.copy()
